@@ -1,0 +1,52 @@
+# make run       run a script on a node made for it, as a first look
+# make test      everything that must hold: style, types, import contracts, tests
+# make lint      the same without the tests
+# make lock      renew constraints.txt from the newest releases
+# make benchmarks
+# make clean
+
+# A Python of 3.11 or later; another one: make test PYTHON=/path/to/python
+PYTHON ?= $(shell for each in python3.11 python3; do \
+	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$each" && break; done)
+
+BIN := .venv/bin
+STAMP := .venv/installed
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.DELETE_ON_ERROR:
+.PHONY: run test lint lock benchmarks clean
+
+run: $(STAMP)
+	@$(BIN)/cmt run examples/primes.py
+
+test: lint
+	@$(BIN)/pytest -q
+
+lint: $(STAMP)
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --quiet --check
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo
+
+benchmarks: $(STAMP)
+	@if [ -e benchmarks/run.py ]; then $(BIN)/python benchmarks/run.py; else echo 'There are no benchmarks yet.'; fi
+
+# Wheels only: nothing is compiled, so no compiler is needed.
+$(STAMP): pyproject.toml constraints.txt
+	@if [ -z '$(PYTHON)' ]; then \
+		echo 'Python 3.11 or later is needed: install it, or name it: make PYTHON=/path/to/python' >&2; exit 1; fi
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --only-binary :all: --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+lock:
+	@rm -rf .venv.lock
+	@$(PYTHON) -m venv .venv.lock
+	@.venv.lock/bin/python -m pip --quiet --disable-pip-version-check install --only-binary :all: --editable '.[dev]'
+	@.venv.lock/bin/python -m pip --disable-pip-version-check freeze --exclude-editable > constraints.txt
+	@rm -rf .venv.lock
+
+clean:
+	@rm -rf .venv .venv.lock build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -f twisted/plugins/dropin.cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

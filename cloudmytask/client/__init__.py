@@ -1,0 +1,6 @@
+"""The client library: :class:`Client`, blocking, for scripts and threads; :func:`connect`, for Twisted programs."""
+
+from cloudmytask.client.blocking import Client, Job, Result
+from cloudmytask.client.node_client import NodeClient, connect
+
+__all__ = ["Client", "Job", "NodeClient", "Result", "connect"]

@@ -1,0 +1,318 @@
+"""The client library for plain scripts and threads: ``Client`` and ``Job``, in the words of ``concurrent.futures``.
+
+Invariant: a call either returns what it promises or raises a declared failure; Ctrl-C interrupts any of them. A
+connection that was lost is made anew by the next call: jobs live on the node, not in the connection.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, TypeVar
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from cloudmytask.boundaries import OutputEnd
+from cloudmytask.client import reactor_thread
+from cloudmytask.client.addresses import Address, candidates
+from cloudmytask.client.node_client import NodeClient, connect, new_key
+from cloudmytask.client.sources import Source
+from cloudmytask.core.units import parse_duration, parse_size
+from cloudmytask.errors import InvalidArgument, JobFailed, NoNode
+from cloudmytask.model import Explanation, JobQuery, JobSpec, JobState, Limits, QoS, StreamName
+from cloudmytask.wire.commands import INLINE_PART
+from cloudmytask.wire.documents import JobStatus
+
+T = TypeVar("T")
+Duration = float | str
+"""Seconds, or a text such as ``90s``, ``10m``, ``2h``."""
+Size = int | str
+"""Bytes, or a text such as ``500M``, ``2G``."""
+
+STDERR_TAIL = 20
+"""Lines of standard error that a :class:`~cloudmytask.errors.JobFailed` carries."""
+
+
+def default_client() -> str:
+    """The ClientID to claim: ``$CMT_CLIENT``, or the user's name (design section 7)."""
+    return os.environ.get("CMT_CLIENT") or getpass.getuser()
+
+
+@frozen
+class Result:
+    """What a successful job left."""
+
+    status: JobStatus
+    stdout_bytes: bytes
+    stderr_bytes: bytes
+
+    @property
+    def stdout(self) -> str:
+        """Standard output as text; bytes that are not UTF-8 are replaced."""
+        return self.stdout_bytes.decode("utf-8", "replace")
+
+    @property
+    def stderr(self) -> str:
+        """Standard error as text."""
+        return self.stderr_bytes.decode("utf-8", "replace")
+
+
+class Client:
+    """A connection to a node, made with the first call.
+
+    :param address: ``unix:PATH`` or ``HOST:PORT``; if absent ``$CMT_NODE``, the local node, the configuration file.
+    :param client: the ClientID to claim; if absent ``$CMT_CLIENT`` or the user's name.
+    :raises ConfigurationError: the address has neither form.
+    """
+
+    def __init__(self, address: str | None = None, *, client: str | None = None) -> None:
+        self._addresses = candidates(address, os.environ)
+        self._client = client or default_client()
+        self._connection: NodeClient | None = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection; jobs go on. The client can be used again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+
+            async def end(_reactor: Any) -> None:
+                connection.close()
+
+            reactor_thread.run(end)
+
+    def submit(
+        self,
+        script: str | os.PathLike[str] | bytes,
+        *arguments: str,
+        stdin: bytes | os.PathLike[str] | None = None,
+        qos: QoS | str = QoS.BATCH,
+        name: str | None = None,
+        timeout: Duration | None = None,
+        retries: int = 0,
+        retention: Duration | None = None,
+        at_most_once: bool = False,
+        environment: dict[str, str] | None = None,
+        max_cpu_time: Duration | None = None,
+        max_memory: Size | None = None,
+        key: str | None = None,
+    ) -> Job:
+        """Submit a script; returns when the node has it on disk.
+
+        :param script: the script's path, or its source as bytes.
+        :param stdin: bytes, or the path of a file, that the script reads as its standard input.
+        :param key: idempotency key: the same again under the same key is the same job.
+        :raises CloudMyTaskError: the node declined, or there is none.
+        """
+        if isinstance(script, bytes):
+            source, script_name = Source.of_bytes(script), "script.py"
+        else:
+            source, script_name = Source.of_file(Path(script), INLINE_PART), Path(script).name
+        spec = JobSpec(
+            script=source.blob,
+            script_name=script_name,
+            arguments=tuple(map(str, arguments)),
+            qos=_qos(qos),
+            name=name,
+            timeout=_seconds("timeout", timeout),
+            retries=retries,
+            retention=_seconds("retention", retention),
+            at_most_once=at_most_once,
+            limits=Limits(
+                cpu_seconds=None if max_cpu_time is None else int(_seconds("max_cpu_time", max_cpu_time) or 0),
+                address_space=_bytes("max_memory", max_memory),
+            ),
+            environment=tuple((environment or {}).items()),
+        )
+        once = key or new_key()
+        fed = None if stdin is None else _stdin(stdin)
+        return Job(self, self._call(lambda node: node.submit(spec, source, fed, key=once)))
+
+    def job(self, job_id: str) -> Job:
+        """A job that was submitted before. :raises NoSuchJob:"""
+        return Job(self, self._call(lambda node: node.getScriptJobStatus(job_id)))
+
+    def jobs(
+        self, *, name: str | None = None, states: Sequence[JobState | str] = (), limit: int | None = 100
+    ) -> list[Job]:
+        """This client's jobs, newest first; ``limit=None`` for all of them."""
+        query = JobQuery(name=name, states=frozenset(map(JobState, states)))
+        return [Job(self, status) for status in self._call(lambda node: node.jobs(query, limit))]
+
+    def node(self) -> Mapping[str, Any]:
+        """The node's picture of itself."""
+        return self._call(lambda node: node.describe())
+
+    def _call(self, ask: Callable[[NodeClient], Deferred[T]]) -> T:
+        async def call(reactor: Any) -> T:
+            return await ask(await self._connected(reactor))
+
+        return reactor_thread.run(call)
+
+    async def _connected(self, reactor: Any) -> NodeClient:
+        if self._connection is not None and self._connection.connected:
+            return self._connection
+        problems: list[str] = []
+        for address in self._addresses:
+            try:
+                self._connection = await connect(address.endpoint(reactor), reactor, self._client)
+            except NoNode as problem:
+                problems.append(_unreachable(address, problem))
+            else:
+                return self._connection
+        raise NoNode("; ".join(problems) or "no node is known: start one, or name one in $CMT_NODE")
+
+
+class Job:
+    """One submitted job; the object remembers the last state it was told."""
+
+    def __init__(self, client: Client, status: JobStatus) -> None:
+        self._client = client
+        self._status = status
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self._status.state.value}>"
+
+    @property
+    def id(self) -> str:
+        """The job's id, good on any node and after any restart."""
+        return self._status.id
+
+    def status(self) -> JobStatus:
+        """The job as it stands now: the paper's ``getScriptJobStatus``."""
+        if not self._status.state.terminal:
+            self._status = self._client._call(lambda node: node.getScriptJobStatus(self.id))
+        return self._status
+
+    def done(self) -> bool:
+        """Whether it has its outcome."""
+        return self.status().state.terminal
+
+    def running(self) -> bool:
+        """Whether its script runs now."""
+        return self.status().state is JobState.RUNNING
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self.status().state is JobState.CANCELLED
+
+    def wait(self, timeout: float | None = None) -> JobStatus:
+        """Wait for the outcome, whatever it is.
+
+        :param timeout: seconds. :raises WaitTimeout: there was none by then.
+        """
+        if not self._status.state.terminal:
+            self._status = self._client._call(lambda node: node.wait(self.id, timeout))
+        return self._status
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Wait for success, and fetch the output into memory (see :meth:`copy_output` for a large one).
+
+        :raises JobFailed: it ended otherwise; carries code, node, reason and the end of its standard error.
+        :raises WaitTimeout: it did not end within ``timeout`` seconds.
+        """
+        status = self.wait(timeout)
+        if status.state is not JobState.SUCCEEDED:
+            raise self._failure(status)
+        pieces: dict[StreamName, list[bytes]] = {stream: [] for stream in StreamName}
+        self._fetch(lambda stream, data: pieces[stream].append(data))
+        return Result(status, b"".join(pieces[StreamName.STDOUT]), b"".join(pieces[StreamName.STDERR]))
+
+    def exception(self, timeout: float | None = None) -> JobFailed | None:
+        """The failure that :meth:`result` would raise, or None."""
+        status = self.wait(timeout)
+        return None if status.state is JobState.SUCCEEDED else self._failure(status)
+
+    def copy_output(
+        self, stdout: BinaryIO | None = None, stderr: BinaryIO | None = None, *, follow: bool = False
+    ) -> OutputEnd:
+        """Write the output of the latest attempt into binary files, piece by piece.
+
+        :param follow: go on until the script has ended.
+        """
+        files = {StreamName.STDOUT: stdout, StreamName.STDERR: stderr}
+        wanted = {stream: 0 for stream, file in files.items() if file is not None}
+
+        def write(stream: StreamName, data: bytes) -> None:
+            file = files[stream]
+            if file is not None:
+                file.write(data)
+
+        return self._client._call(lambda node: node.output(self.id, write, offsets=wanted, follow=follow))
+
+    def cancel(self, note: str = "") -> JobStatus:
+        """Ask for its end; :meth:`wait` tells when it has come."""
+        self._status = self._client._call(lambda node: node.cancel(self.id, note))
+        return self._status
+
+    def retry(self) -> Job:
+        """Submit it once more, as a new job."""
+        key = new_key()
+        return Job(self._client, self._client._call(lambda node: node.retry(self.id, key)))
+
+    def remove(self) -> None:
+        """Delete its outcome and output."""
+        self._client._call(lambda node: node.remove(self.id))
+
+    def why(self) -> Explanation:
+        """Why it is in its state."""
+        return self._client._call(lambda node: node.explain(self.id))
+
+    def _fetch(self, write: Callable[[StreamName, bytes], None]) -> OutputEnd:
+        return self._client._call(lambda node: node.output(self.id, write))
+
+    def _failure(self, status: JobStatus) -> JobFailed:
+        pieces: list[bytes] = []
+        if status.state is not JobState.EXPIRED:
+            self._client._call(
+                lambda node: node.output(self.id, lambda _, data: pieces.append(data), offsets={StreamName.STDERR: 0})
+            )
+        tail = b"".join(pieces).decode("utf-8", "replace").splitlines()[-STDERR_TAIL:]
+        why = self.why().sentence
+        return JobFailed(
+            f"job {self.id} {status.state.value}: {why}",
+            code=status.exit_code,
+            node=status.executor,
+            reason=None if status.reason is None else status.reason.value,
+            stderr_tail="\n".join(tail),
+        )
+
+
+def _unreachable(address: Address, problem: NoNode) -> str:
+    return f"{address.text} ({address.source}): {problem}"
+
+
+def _stdin(given: bytes | os.PathLike[str]) -> Source:
+    return Source.of_bytes(given) if isinstance(given, bytes) else Source.of_file(Path(given), INLINE_PART)
+
+
+def _qos(name: QoS | str) -> QoS:
+    try:
+        return QoS(name)
+    except ValueError:
+        raise InvalidArgument(f"qos: {name!r} is none of {', '.join(QoS)}") from None
+
+
+def _seconds(field: str, given: Duration | None) -> float | None:
+    try:
+        return parse_duration(given) if isinstance(given, str) else given
+    except ValueError as problem:
+        raise InvalidArgument(f"{field}: {problem}") from None
+
+
+def _bytes(field: str, given: Size | None) -> int | None:
+    try:
+        return parse_size(given) if isinstance(given, str) else given
+    except ValueError as problem:
+        raise InvalidArgument(f"{field}: {problem}") from None

@@ -1,0 +1,151 @@
+"""The kinds of value that an option may have: how each is read from TOML and from the command line, and written.
+
+Invariant: ``parse`` either returns a value of the option's Python type or raises ValueError with a sentence that
+names the value and what is accepted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from cloudmytask.config.addresses import split_loopback
+from cloudmytask.core.units import (
+    DURATION_FORMS,
+    SIZE_FORMS,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+
+def _as_is(text: str) -> object:
+    return text
+
+
+@frozen
+class Kind:
+    """One kind of value."""
+
+    unit: str
+    """What is accepted, for people."""
+    metavar: str
+    """The value's name in ``--help``."""
+    parse: Callable[[object, Path], Any]
+    """From a TOML value to the option's value; relative paths start at the second argument."""
+    show: Callable[[Any], str]
+    """From the option's value to TOML text."""
+    read: Callable[[str], object] = _as_is
+    """From command-line text to a TOML value."""
+
+
+def _quote(value: object) -> str:
+    # A JSON string is a TOML basic string.
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"{value!r} is not {what}")
+    return value
+
+
+def _path(value: object, base: Path) -> Path:
+    text = _text(value, "a path")
+    try:
+        return base / Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{text!r} begins with the home directory of an unknown user") from None
+
+
+def _log(value: object, base: Path) -> Path | str:
+    return "-" if value == "-" else _path(value, base)
+
+
+def _name(value: object, _base: Path) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is not a name: give 1 to 64 letters, digits, dots, underscores and dashes")
+    return value
+
+
+def _addresses(value: object, _base: Path) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{value!r} is not a list of HOST:PORT addresses")
+    found = tuple(_text(each, "a HOST:PORT address") for each in value)
+    for each in found:
+        split_loopback(each)
+    return found
+
+
+def _split(text: str) -> list[str]:
+    return [each.strip() for each in text.split(",") if each.strip()]
+
+
+def _count(value: object, _base: Path) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+def _fraction(value: object, _base: Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)
+
+
+def _number(cast: type[int] | type[float]) -> Callable[[str], object]:
+    def read(text: str) -> object:
+        try:
+            return cast(text)
+        except ValueError:
+            return text
+
+    return read
+
+
+def _duration(value: object, _base: Path) -> float:
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"{value!r} is not a duration: give {DURATION_FORMS}")
+    return parse_duration(value)
+
+
+def _size(value: object, _base: Path) -> int:
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"{value!r} is not a size: give {SIZE_FORMS}")
+    return parse_size(value)
+
+
+def choice(*accepted: str) -> Kind:
+    """One of a few words."""
+    spoken = " or ".join(f'"{each}"' for each in accepted)
+
+    def parse(value: object, _base: Path) -> str:
+        if value not in accepted:
+            raise ValueError(f"{value!r} is unknown: give {spoken}")
+        return str(value)
+
+    return Kind(unit=spoken, metavar="|".join(accepted), parse=parse, show=_quote)
+
+
+def _list(values: Sequence[str]) -> str:
+    return f"[{', '.join(map(_quote, values))}]"
+
+
+PATH = Kind("path", "PATH", _path, _quote)
+LOG = Kind('path, or "-" for standard error', "PATH", _log, _quote)
+NAME = Kind("1 to 64 letters, digits, dots, underscores and dashes", "NAME", _name, _quote)
+ADDRESSES = Kind("list of HOST:PORT", "HOST:PORT", _addresses, _list, _split)
+COUNT = Kind("whole number", "N", _count, str, _number(int))
+FRACTION = Kind("share of 1", "SHARE", _fraction, str, _number(float))
+DURATION = Kind(
+    "seconds, or text such as 90s 10m 2h 1d", "DURATION", _duration, lambda seconds: _quote(format_duration(seconds))
+)
+SIZE = Kind("bytes, or text such as 64KiB 500M 2G", "SIZE", _size, lambda size: _quote(format_size(size)))

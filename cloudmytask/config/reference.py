@@ -1,0 +1,25 @@
+"""The documented TOML file, made from the options' own metadata.
+
+Invariant: the text depends on nothing but the code, so that documentation can be checked against it.
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+from cloudmytask.config.node import options
+from cloudmytask.config.option import Option
+
+
+def reference() -> str:
+    """A TOML file with every option commented out: what it is for, what is accepted, and its default."""
+    return "\n".join(map(_paragraph, options()))
+
+
+def _paragraph(option: Option) -> str:
+    lines = [
+        *textwrap.wrap(option.help, 98),
+        f"Value: {option.kind.unit}" + (f" ({option.limits})" if option.limits else ""),
+        f"Default: {option.default}",
+    ]
+    return "".join(f"# {line}\n" for line in lines) + f"#{option.key} = {option.example}\n"

@@ -1,0 +1,258 @@
+"""The life of a job: a state machine over frozen values, read as a table.
+
+``step(job, event)`` gives the job after the event. The states are those of design section 2:
+
+``pending``    accepted, not yet placed
+``waiting``    no free slot, or the pause before another attempt
+``staging``    a slot is taken; inputs are laid out
+``running``    the script runs
+``succeeded`` ``failed`` ``timed_out`` ``cancelled`` ``lost``    the one outcome
+``expired``    a tombstone: outcome and output are gone
+
+Invariant: a job reaches exactly one terminal state and never leaves it, but for ``expired``. Events that come late,
+because two things happened at once, change nothing and are listed as ``late``; an event that cannot happen at all is
+an :class:`ImpossibleTransition`, which is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import evolve, frozen
+
+from cloudmytask.model import Attempt, Cancellation, Job, JobState, Outcome, Output, Reason, Stamp, Usage
+
+_NOTHING = Output()
+
+ATTEMPTS_MAX = 1000
+"""Attempts of one job, interrupted ones included; beyond it the job is ``lost``."""
+
+
+class ImpossibleTransition(Exception):
+    """An event in a state in which it cannot occur."""
+
+
+@frozen
+class Wait:
+    """There is no free slot for it."""
+
+    at: float
+    node: str
+    note: str
+
+
+@frozen
+class Stage:
+    """A slot was taken for a new attempt on ``node``."""
+
+    at: float
+    node: str
+
+
+@frozen
+class Start:
+    """The script of that attempt was started."""
+
+    at: float
+    node: str
+    attempt: int
+
+
+@frozen
+class End:
+    """That attempt ended with an outcome and its output is safe. ``retry``: a further attempt is to follow."""
+
+    at: float
+    node: str
+    attempt: int
+    outcome: Outcome
+    stdout: Output = _NOTHING
+    stderr: Output = _NOTHING
+    retry: bool = False
+
+
+@frozen
+class Cancel:
+    """A client wants it to end."""
+
+    at: float
+    node: str
+    by: str
+    note: str = ""
+
+
+@frozen
+class Interrupt:
+    """The node stops, or came back after it died: the end of the attempt is not known."""
+
+    at: float
+    node: str
+    note: str
+    stdout: Output = _NOTHING
+    stderr: Output = _NOTHING
+
+
+@frozen
+class Expire:
+    """Retention ended, or the client removed the job."""
+
+    at: float
+    node: str
+    removed: bool = False
+
+
+Event = Wait | Stage | Start | End | Cancel | Interrupt | Expire
+
+
+def retriable(job: Job, outcome: Outcome) -> bool:
+    """Whether a failed attempt is followed by another: the script failed by itself and tries are left.
+
+    A timeout is not retried, it would only time out again; nor is anything after a client's cancel.
+    """
+    if outcome.success or job.cancellation is not None:
+        return False
+    if outcome.reason not in (Reason.EXIT, Reason.SIGNAL, Reason.MEMORY, Reason.ENVIRONMENT, Reason.LAUNCH):
+        return False
+    return failures(job) < job.spec.retries
+
+
+def failures(job: Job) -> int:
+    """Attempts that ended by a failure of their own, interruptions not counted."""
+    return sum(
+        1
+        for a in job.attempts
+        if a.outcome is not None and a.outcome.reason is not Reason.LOST and not a.outcome.success
+    )
+
+
+def terminal_state(outcome: Outcome) -> JobState:
+    """The state in which ``outcome`` leaves the job, if no further attempt follows."""
+    if outcome.reason is Reason.CANCELLED:
+        return JobState.CANCELLED
+    if outcome.reason is Reason.TIMEOUT:
+        return JobState.TIMED_OUT
+    if outcome.reason is Reason.LOST:
+        return JobState.LOST
+    return JobState.SUCCEEDED if outcome.success else JobState.FAILED
+
+
+def _wait(job: Job, event: Wait) -> Job:
+    return _stamped(evolve(job, state=JobState.WAITING), event.at, "waiting", event.node, event.note)
+
+
+def _stage(job: Job, event: Stage) -> Job:
+    attempt = Attempt(number=len(job.attempts) + 1, executor=event.node, staged_at=event.at)
+    job = evolve(job, state=JobState.STAGING, attempts=(*job.attempts, attempt))
+    return _stamped(job, event.at, "placed", event.node, f"attempt {attempt.number}")
+
+
+def _start(job: Job, event: Start) -> Job:
+    job = _with_attempt(evolve(job, state=JobState.RUNNING), evolve(_latest(job), started_at=event.at))
+    return _stamped(job, event.at, "started", event.node)
+
+
+def _end(job: Job, event: End) -> Job:
+    ended = evolve(_latest(job), ended_at=event.at, outcome=event.outcome, stdout=event.stdout, stderr=event.stderr)
+    job = _with_attempt(job, ended)
+    if event.retry and len(job.attempts) < ATTEMPTS_MAX:
+        return _stamped(evolve(job, state=JobState.WAITING), event.at, "failed", event.node, "another attempt follows")
+    state = terminal_state(event.outcome)
+    return _stamped(evolve(job, state=state, ended_at=event.at), event.at, "ended", event.node, state.value)
+
+
+def _cancel_unstarted(job: Job, event: Cancel) -> Job:
+    job = _cancel_started(job, event)
+    job = evolve(job, state=JobState.CANCELLED, ended_at=event.at)
+    return _stamped(job, event.at, "ended", event.node, JobState.CANCELLED.value)
+
+
+def _cancel_started(job: Job, event: Cancel) -> Job:
+    if job.cancellation is not None:
+        return job
+    job = evolve(job, cancellation=Cancellation(at=event.at, by=event.by, note=event.note))
+    return _stamped(job, event.at, "cancel", event.node, event.note)
+
+
+def _interrupt_attempt(job: Job, event: Interrupt) -> Job:
+    started = job.state is JobState.RUNNING
+    attempt = _latest(job)
+    wall = None if attempt.started_at is None else max(0.0, event.at - attempt.started_at)
+    outcome = Outcome(reason=Reason.LOST, detail=event.note, usage=Usage(wall_seconds=wall))
+    job = _with_attempt(
+        job, evolve(attempt, ended_at=event.at, outcome=outcome, stdout=event.stdout, stderr=event.stderr)
+    )
+    if job.cancellation is not None:
+        state = JobState.CANCELLED
+    elif (job.spec.at_most_once and started) or len(job.attempts) >= ATTEMPTS_MAX:
+        state = JobState.LOST
+    else:
+        return _stamped(evolve(job, state=JobState.WAITING), event.at, "interrupted", event.node, event.note)
+    return _stamped(
+        evolve(job, state=state, ended_at=event.at), event.at, "ended", event.node, f"{state.value}: {event.note}"
+    )
+
+
+def _expire(job: Job, event: Expire) -> Job:
+    job = evolve(job, state=JobState.EXPIRED, removed=event.removed)
+    return _stamped(job, event.at, "expired", event.node, "removed by its client" if event.removed else "")
+
+
+def _unchanged(job: Job, _event: Event) -> Job:
+    return job
+
+
+_late = _unchanged
+
+
+def _latest(job: Job) -> Attempt:
+    assert job.attempt is not None
+    return job.attempt
+
+
+def _with_attempt(job: Job, attempt: Attempt) -> Job:
+    return evolve(job, attempts=(*job.attempts[:-1], attempt))
+
+
+def _stamped(job: Job, at: float, stage: str, node: str, note: str = "") -> Job:
+    return evolve(job, trail=(*job.trail, Stamp(at=at, stage=stage, node=node, note=note)))
+
+
+_P, _W, _S, _R, _X = JobState.PENDING, JobState.WAITING, JobState.STAGING, JobState.RUNNING, JobState.EXPIRED
+_ENDED = (JobState.SUCCEEDED, JobState.FAILED, JobState.TIMED_OUT, JobState.CANCELLED, JobState.LOST)
+
+# (state, event): what happens. What is not in the table cannot happen.
+TABLE: dict[tuple[JobState, type], Callable[..., Job]] = {
+    (_P, Wait): _wait,
+    (_P, Stage): _stage,
+    (_P, Cancel): _cancel_unstarted,
+    (_P, Interrupt): _unchanged,
+    (_W, Wait): _unchanged,
+    (_W, Stage): _stage,
+    (_W, Start): _late,  # of an attempt that was given up meanwhile
+    (_W, End): _late,
+    (_W, Cancel): _cancel_unstarted,
+    (_W, Interrupt): _unchanged,
+    (_S, Start): _start,
+    (_S, End): _end,  # the environment could not be built, or it was cancelled in time
+    (_S, Cancel): _cancel_started,  # the executor aborts and reports End
+    (_S, Interrupt): _interrupt_attempt,
+    (_R, End): _end,
+    (_R, Cancel): _cancel_started,  # the executor terminates the script and reports End
+    (_R, Interrupt): _interrupt_attempt,
+    **{(state, event): _late for state in _ENDED for event in (Start, End, Cancel, Interrupt)},
+    **{(state, Expire): _expire for state in _ENDED},
+    **{(_X, event): _late for event in (Start, End, Cancel, Interrupt, Expire)},
+}
+
+
+def step(job: Job, event: Event) -> Job:
+    """The job after ``event``; the very same object if the event came late.
+
+    :raises ImpossibleTransition: the table has no such entry.
+    """
+    if isinstance(event, Start | End) and job.attempt is not None and event.attempt != job.attempt.number:
+        return _late(job, event)
+    transition = TABLE.get((job.state, type(event)))
+    if transition is None:
+        raise ImpossibleTransition(f"{type(event).__name__} for job {job.id} in state {job.state.value}")
+    return transition(job, event)

@@ -1,0 +1,160 @@
+"""A job's spec as a JSON document: what clients send, and what the store keeps.
+
+Invariant: decoding checks every type and names the field that is wrong; fields of a later version are ignored, absent
+ones have their defaults, so that old and new nodes understand each other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from cloudmytask.errors import InvalidArgument
+from cloudmytask.model import Blob, Digest, JobSpec, Limits, QoS
+
+Document = Mapping[str, Any]
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_LIMITS = ("cpu_seconds", "address_space", "file_size", "open_files")
+
+
+def spec_to_document(spec: JobSpec) -> dict[str, Any]:
+    """JSON-able; what has its default value is left out."""
+    document: dict[str, Any] = {
+        "script": blob_to_document(spec.script),
+        "script_name": spec.script_name,
+        "qos": spec.qos.value,
+    }
+    if spec.arguments:
+        document["arguments"] = list(spec.arguments)
+    if spec.stdin is not None:
+        document["stdin"] = blob_to_document(spec.stdin)
+    for field in ("name", "timeout", "retention"):
+        value = getattr(spec, field)
+        if value is not None:
+            document[field] = value
+    if spec.retries:
+        document["retries"] = spec.retries
+    if spec.at_most_once:
+        document["at_most_once"] = True
+    limits = {field: value for field in _LIMITS if (value := getattr(spec.limits, field)) is not None}
+    if limits:
+        document["limits"] = limits
+    if spec.environment:
+        document["environment"] = dict(spec.environment)
+    return document
+
+
+def spec_from_document(document: object) -> JobSpec:
+    """The spec that a document describes.
+
+    :raises InvalidArgument: naming the field, and what it should have been.
+    """
+    fields = mapping("spec", document)
+    if "script" not in fields:
+        raise InvalidArgument("script: it is missing")
+    arguments = fields.get("arguments", [])
+    if not isinstance(arguments, list) or not all(isinstance(a, str) for a in arguments):
+        raise InvalidArgument("arguments: not a list of strings")
+    environment = mapping("environment", fields.get("environment", {}))
+    limits = mapping("limits", fields.get("limits", {}))
+    stdin = fields.get("stdin")
+    return JobSpec(
+        script=blob_from_document("script", fields["script"]),
+        script_name=typed(fields, "script_name", text, "script.py"),
+        arguments=tuple(arguments),
+        stdin=None if stdin is None else blob_from_document("stdin", stdin),
+        qos=typed(fields, "qos", qos, QoS.BATCH),
+        name=typed(fields, "name", text, None),
+        timeout=typed(fields, "timeout", number, None),
+        retries=typed(fields, "retries", integer, 0),
+        retention=typed(fields, "retention", number, None),
+        at_most_once=typed(fields, "at_most_once", boolean, False),
+        limits=Limits(**{field: typed(limits, field, integer, None, "limits.") for field in _LIMITS}),
+        environment=tuple(
+            (variable, text(f"environment.{variable}", value)) for variable, value in environment.items()
+        ),
+    )
+
+
+def blob_to_document(blob: Blob) -> dict[str, Any]:
+    """``{"digest": …, "size": …}``."""
+    return {"digest": blob.digest, "size": blob.size}
+
+
+def blob_from_document(field: str, document: object) -> Blob:
+    """:raises InvalidArgument:"""
+    fields = mapping(field, document)
+    size = integer(f"{field}.size", fields.get("size"))
+    if size < 0:
+        raise InvalidArgument(f"{field}.size: {size} is negative")
+    return Blob(digest(f"{field}.digest", fields.get("digest")), size)
+
+
+def typed(fields: Document, field: str, decode: Callable[[str, object], T], default: D, prefix: str = "") -> T | D:
+    """A field decoded, or ``default`` where it is absent or null."""
+    value = fields.get(field)
+    return default if value is None else decode(prefix + field, value)
+
+
+def mapping(field: str, value: object) -> Document:
+    """:raises InvalidArgument: not a JSON object."""
+    if not isinstance(value, dict):
+        raise _wrong(field, value, "an object")
+    return value
+
+
+def text(field: str, value: object) -> str:
+    """:raises InvalidArgument: not a string."""
+    if not isinstance(value, str):
+        raise _wrong(field, value, "a string")
+    return value
+
+
+def number(field: str, value: object) -> float:
+    """:raises InvalidArgument: not a number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong(field, value, "a number")
+    return float(value)
+
+
+def integer(field: str, value: object) -> int:
+    """:raises InvalidArgument: not a whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong(field, value, "a whole number")
+    return value
+
+
+def boolean(field: str, value: object) -> bool:
+    """:raises InvalidArgument: not true or false."""
+    if not isinstance(value, bool):
+        raise _wrong(field, value, "true or false")
+    return value
+
+
+def qos(field: str, value: object) -> QoS:
+    """:raises InvalidArgument: no QoS class has that name."""
+    try:
+        return QoS(text(field, value))
+    except ValueError:
+        raise InvalidArgument(f"{field}: {_shown(value)} is none of {', '.join(QoS)}") from None
+
+
+def digest(field: str, value: object) -> Digest:
+    """:raises InvalidArgument: not a lowercase hexadecimal sha256."""
+    if not _DIGEST.match(text(field, value)):
+        raise InvalidArgument(f"{field}: {_shown(value)} is not a sha256 of 64 lowercase hexadecimal digits")
+    return Digest(text(field, value))
+
+
+def _wrong(field: str, value: object, expected: str) -> InvalidArgument:
+    return InvalidArgument(f"{field}: {_shown(value)} is not {expected}")
+
+
+def _shown(value: object) -> str:
+    shown = ascii(value)
+    return shown if len(shown) <= 60 else shown[:60] + "..."

@@ -1,0 +1,92 @@
+"""The log: one JSON object per line, for files and for standard error.
+
+Invariant: one event is one line, whatever it holds. JSON escapes every control character, so that nothing that came
+from outside can forge a line or speak to a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from twisted.logger import (
+    FileLogObserver,
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    formatEvent,
+)
+from twisted.python.failure import Failure
+from twisted.python.logfile import LogFile
+
+ROTATE_AT = 16 * 1024**2
+"""Bytes after which a log file is put aside as ``NAME.1``."""
+KEPT_FILES = 5
+"""How many log files that were put aside are kept."""
+
+# What an event of the older logging interface (twisted.python.log) carries besides its text.
+_LEGACY = frozenset({"message", "time", "system", "isError", "failure", "why", "format", "logLevel"})
+
+
+def json_line(event: LogEvent) -> str:
+    """The event as a JSON object on a line of its own.
+
+    ``time`` (ISO 8601, UTC), ``level``, ``system`` and ``event`` (the text) always; ``failure`` (a traceback) where
+    there is one; then the event's own fields as far as JSON has words for them.
+    """
+    level = event.get("log_level")
+    line: dict[str, Any] = {
+        "time": _iso(event.get("log_time", 0.0)),
+        "level": level.name if level is not None else "info",
+        "system": event.get("log_system") or event.get("log_namespace") or "",
+        "event": formatEvent(event),
+    }
+    failure = event.get("log_failure")
+    if isinstance(failure, Failure):
+        line["failure"] = failure.getTraceback()
+    for key, value in event.items():
+        if not key.startswith("log_") and key not in _LEGACY and key not in line and _has_words(value):
+            line[key] = value
+    # JSON itself would let DEL pass.
+    return json.dumps(line, ensure_ascii=True).replace("\x7f", "\\u007f") + "\n"
+
+
+def json_observer(stream: IO[Any]) -> ILogObserver:
+    """An observer that writes events of level info and above to ``stream``."""
+    return FilteringLogObserver(
+        FileLogObserver(stream, json_line), [LogLevelFilterPredicate(defaultLogLevel=LogLevel.info)]
+    )
+
+
+def open_log(path: Path) -> IO[Any]:
+    """Open a log file for appending, readable by its owner only; a regular file is rotated.
+
+    :raises OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        rotated: IO[Any] = LogFile.fromFullPath(
+            str(path), rotateLength=ROTATE_AT, defaultMode=0o600, maxRotatedFiles=KEPT_FILES
+        )
+        return rotated
+    # A terminal, a pipe or /dev/null can be neither renamed nor given a mode.
+    return os.fdopen(descriptor, "w", encoding="utf-8")
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _has_words(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True

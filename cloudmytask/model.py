@@ -1,0 +1,318 @@
+"""The values that everything else talks about: specs, jobs, attempts, outcomes.
+
+Invariant: all of them are frozen and compare by value; nothing here knows the time, the disk or the network.
+Times named ``*_at`` are UTC seconds since the epoch and only for people; nothing is decided by them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import NewType
+
+from attrs import field, frozen
+
+JobId = NewType("JobId", str)
+ClientId = NewType("ClientId", str)
+Digest = NewType("Digest", str)
+"""Lowercase hexadecimal sha256."""
+
+
+class QoS(enum.StrEnum):
+    """The paper's "QoS type": how urgent a job is (paper 3.1.1; design section 4)."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+    IDLE = "idle"
+
+
+class JobState(enum.StrEnum):
+    """The states of design section 2."""
+
+    PENDING = "pending"
+    WAITING = "waiting"
+    STAGING = "staging"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    EXPIRED = "expired"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job has its one outcome."""
+        return self in TERMINAL_STATES
+
+
+TERMINAL_STATES = frozenset(
+    {
+        JobState.SUCCEEDED,
+        JobState.FAILED,
+        JobState.TIMED_OUT,
+        JobState.CANCELLED,
+        JobState.LOST,
+        JobState.EXPIRED,
+    }
+)
+
+
+class Reason(enum.StrEnum):
+    """Why an attempt ended (design section 4.4)."""
+
+    EXIT = "exit"
+    SIGNAL = "signal"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    CANCELLED = "cancelled"
+    ENVIRONMENT = "environment"
+    LOST = "lost"
+    LAUNCH = "launch"
+
+
+class StreamName(enum.StrEnum):
+    """The two output streams of a script."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+@frozen
+class Blob:
+    """Bytes named by their digest; ``size`` in bytes."""
+
+    digest: Digest
+    size: int
+
+
+@frozen
+class Content:
+    """A blob small enough to be handed around whole (at most ``INLINE_MAX`` bytes)."""
+
+    blob: Blob
+    data: bytes = field(repr=False)
+
+
+INLINE_MAX = 64 * 1024
+"""Blobs up to this many bytes live inside the store's database (design section 6)."""
+
+
+@frozen
+class Limits:
+    """What one process of a script may use; None is unlimited. See setrlimit(2)."""
+
+    cpu_seconds: int | None = None
+    """RLIMIT_CPU, seconds."""
+    address_space: int | None = None
+    """RLIMIT_AS, bytes."""
+    file_size: int | None = None
+    """RLIMIT_FSIZE, bytes."""
+    open_files: int | None = None
+    """RLIMIT_NOFILE, descriptors."""
+
+
+@frozen
+class JobSpec:
+    """What a client asked for; immutable once accepted."""
+
+    script: Blob
+    script_name: str = "script.py"
+    """The file name the script sees as ``sys.argv[0]``."""
+    arguments: tuple[str, ...] = ()
+    stdin: Blob | None = None
+    qos: QoS = QoS.BATCH
+    name: str | None = None
+    """A label that people select by; the script's name if absent."""
+    timeout: float | None = None
+    """Seconds that one attempt may run, from its start."""
+    retries: int = 0
+    """How many further attempts a failure is worth."""
+    retention: float | None = None
+    """Seconds that outcome and output are kept after the end; None is the node's default."""
+    at_most_once: bool = False
+    """Never run a second attempt after one whose end is unknown."""
+    limits: Limits = Limits()
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables added to the script's clean environment."""
+
+    @property
+    def label(self) -> str:
+        """The name that people see."""
+        return self.name if self.name is not None else self.script_name
+
+
+@frozen
+class Usage:
+    """What an attempt consumed; a value not known is None."""
+
+    wall_seconds: float | None = None
+    cpu_seconds: float | None = None
+    """User and system time of the script and of the children that it waited for."""
+    peak_memory: int | None = None
+    """Bytes; the largest resident set of any one process."""
+
+
+@frozen
+class Output:
+    """One stream of one attempt as it stands in the store."""
+
+    blob: Blob | None = None
+    """None where nothing was written."""
+    discarded: int = 0
+    """Bytes beyond ``output_max`` that were thrown away."""
+
+    @property
+    def size(self) -> int:
+        """Bytes kept."""
+        return self.blob.size if self.blob is not None else 0
+
+
+@frozen
+class Outcome:
+    """How one attempt ended."""
+
+    reason: Reason
+    exit_code: int | None = None
+    signal: int | None = None
+    usage: Usage = Usage()
+    detail: str = ""
+    """One sentence for a person, where the reason alone does not say enough."""
+
+    @property
+    def success(self) -> bool:
+        """A script succeeds by exiting with 0 of its own accord."""
+        return self.reason is Reason.EXIT and self.exit_code == 0
+
+
+@frozen
+class Attempt:
+    """One execution of a job on one node."""
+
+    number: int
+    executor: str
+    staged_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    outcome: Outcome | None = None
+    stdout: Output = Output()
+    stderr: Output = Output()
+
+    def output(self, stream: StreamName) -> Output:
+        """The stored output of one stream."""
+        return self.stdout if stream is StreamName.STDOUT else self.stderr
+
+
+@frozen
+class Stamp:
+    """One entry of the trail: a stage of the job's way, when, where, and what was decided."""
+
+    at: float
+    stage: str
+    node: str
+    note: str = ""
+
+
+@frozen
+class Cancellation:
+    """A client's wish that a job should end."""
+
+    at: float
+    by: str
+    note: str = ""
+
+
+@frozen
+class Job:
+    """One request to run one script, and all that has happened to it."""
+
+    id: JobId
+    client: ClientId
+    spec: JobSpec
+    body: Digest
+    """Digest of the spec: the same idempotency key with another body is a conflict."""
+    sequence: int
+    """Order of acceptance on the origin; the newest job has the highest."""
+    origin: str
+    state: JobState
+    submitted_at: float
+    retention: float
+    """Seconds, after the node's default and maximum were applied."""
+    attempts: tuple[Attempt, ...] = ()
+    trail: tuple[Stamp, ...] = ()
+    cancellation: Cancellation | None = None
+    ended_at: float | None = None
+    expires: float | None = None
+    """Value of the origin's retention clock at which this record falls due; None until it has an outcome."""
+    removed: bool = False
+    """Whether a tombstone stems from a client's ``rm`` rather than from age."""
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The latest attempt, if there was any."""
+        return self.attempts[-1] if self.attempts else None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The outcome of the latest attempt, once there is one."""
+        return self.attempt.outcome if self.attempt is not None else None
+
+    def blobs(self) -> tuple[Blob, ...]:
+        """Every blob that must outlive this job's retention, in a fixed order."""
+        found = [self.spec.script]
+        if self.spec.stdin is not None:
+            found.append(self.spec.stdin)
+        for attempt in self.attempts:
+            found.extend(o.blob for o in (attempt.stdout, attempt.stderr) if o.blob is not None)
+        return tuple(dict.fromkeys(found))
+
+
+@frozen
+class JobQuery:
+    """Which jobs of a client to list, newest first."""
+
+    prefix: str = ""
+    """Leading characters of the id."""
+    name: str | None = None
+    states: frozenset[JobState] = frozenset()
+    """Empty: every state but ``expired``."""
+    before: int | None = None
+    """Only jobs with a lower sequence: the cursor of the page before."""
+    limit: int = 100
+
+
+@frozen
+class JobPage:
+    """One page of a listing; ``next`` is the cursor of the page after, None at the end."""
+
+    jobs: tuple[Job, ...]
+    next: int | None = None
+
+
+@frozen
+class Explanation:
+    """The answer of ``cmt why``: one sentence, then the details in the order of a reader's interest."""
+
+    sentence: str
+    details: tuple[str, ...] = ()
+
+
+@frozen
+class NodeStatus:
+    """What a node says about itself."""
+
+    name: str
+    node_id: str
+    boot_id: str
+    version: str
+    slots: int
+    running: int
+    waiting: Mapping[QoS, int]
+    queue_max: int
+    load: float | None
+    """Share of the CPU, 0..1, that is busy with other things than our jobs; None where it is not measured."""
+    draining: bool
+    uptime: float
+    """Seconds since the node started."""
+    script_max: int
+    """Bytes; the largest script that the node accepts."""

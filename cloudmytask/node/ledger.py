@@ -1,0 +1,224 @@
+"""The jobs that this node owns: every change of a job goes through here, and only here.
+
+Invariant: what anyone is told of a job is never taken back by a crash: an acceptance and an outcome are published
+after they are durable; the states in between promise nothing and are published at once. A job without an outcome is in
+memory; one with an outcome is in the store alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from attrs import Factory, define, evolve
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from cloudmytask.boundaries import World
+from cloudmytask.core.job import Event, Expire, step
+from cloudmytask.core.retention import RetentionClock
+from cloudmytask.errors import CloudMyTaskError, JobExpired, NoSuchJob
+from cloudmytask.model import ClientId, Content, Digest, Job, JobId, JobState
+from cloudmytask.node.waiting import Signal
+
+_log = Logger(namespace="cloudmytask.ledger")
+
+
+@define(eq=False)
+class _Entry:
+    job: Job
+    """As the node sees it."""
+    published: Job | None
+    """As everyone else sees it; None before the acceptance is durable."""
+    signal: Signal = Factory(Signal)
+    watchers: dict[int, Callable[[Job], None]] = Factory(dict)
+    next_watcher: int = 0
+
+
+@define(eq=False)
+class Subscription:
+    """Ends a watch."""
+
+    _entry: _Entry
+    _number: int
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._entry.watchers.pop(self._number, None)
+
+
+@define(eq=False)
+class Ledger:
+    """Jobs by id, in memory while they live, in the store always."""
+
+    _world: World
+    _clock: RetentionClock
+    _next_sequence: int
+    _tombstones: float
+    """Seconds for which an expired job is still known."""
+    _entries: dict[JobId, _Entry] = Factory(dict)
+
+    def sequence(self) -> int:
+        """The number of the next accepted job."""
+        self._next_sequence += 1
+        return self._next_sequence - 1
+
+    def age(self) -> float:
+        """The retention clock, seconds."""
+        return self._clock.read(self._world.clock.seconds())
+
+    def live(self, job_id: JobId) -> Job | None:
+        """The node's own view of a job that has no outcome yet."""
+        entry = self._entries.get(job_id)
+        return entry.job if entry is not None else None
+
+    def signal(self, job_id: JobId) -> Signal | None:
+        """Fired at each publication of a live job, and by whoever has news of its output."""
+        entry = self._entries.get(job_id)
+        return entry.signal if entry is not None else None
+
+    def digests(self) -> Iterator[Digest]:
+        """Blobs that live jobs need."""
+        for entry in self._entries.values():
+            yield from (blob.digest for blob in entry.job.blobs())
+
+    def adopt(self, job: Job) -> None:
+        """Take in a job that the store already holds."""
+        self._entries[job.id] = _Entry(job, published=job)
+
+    async def accept(self, job: Job, contents: Sequence[Content]) -> Job:
+        """Take in a new job, durably.
+
+        :raises StoreFailed: it was not accepted, and nothing of it is left.
+        """
+        entry = self._entries[job.id] = _Entry(job, published=None)
+        try:
+            await self._world.store.save(job, contents)
+        except CloudMyTaskError:
+            self._entries.pop(job.id, None)
+            entry.signal.fire()
+            raise
+        if entry.published is None:
+            self._publish(entry, entry.job if not entry.job.state.terminal else job)
+        return job
+
+    async def accepted(self, job_id: JobId) -> Job | None:
+        """A live job, once its acceptance is durable; None if it is not live or was not accepted after all."""
+        while (entry := self._entries.get(job_id)) is not None:
+            if entry.published is not None:
+                return entry.published
+            await entry.signal.wait()
+        return None
+
+    def note(self, job_id: JobId, event: Event) -> Job:
+        """Apply an event that is told in memory only, such as ``Stage``."""
+        entry = self._entries[job_id]
+        entry.job = step(entry.job, event)
+        self._publish_later_state(entry)
+        return entry.job
+
+    def note_lazily(self, job_id: JobId, event: Event) -> None:
+        """Apply an event that reaches the disk with the next commit, without anyone waiting for it."""
+        job = self.note(job_id, event)
+        self._world.store.save(job, lazy=True).addErrback(
+            lambda failure: _log.failure("job {job_id}: could not store {event}", failure, job_id=job_id, event=event)
+        )
+
+    async def record(self, job_id: JobId, event: Event, contents: Sequence[Content] = ()) -> Job:
+        """Apply an event durably; an outcome is published, and the job leaves memory, once it is safe.
+
+        :raises StoreFailed: it is not durable. The event stays applied in memory; see :meth:`resave`.
+        """
+        entry = self._entries[job_id]
+        before, entry.job = entry.job, step(entry.job, event)
+        if entry.job.state.terminal and not before.state.terminal:
+            entry.job = evolve(entry.job, expires=self.age() + entry.job.retention)
+        job = entry.job
+        if not job.state.terminal:
+            self._publish_later_state(entry)
+        await self._world.store.save(job, contents)
+        self._settle(entry, job)
+        return job
+
+    async def resave(self, job_id: JobId, contents: Sequence[Content] = ()) -> Job:
+        """Try once more to make a job's record durable. :raises StoreFailed:"""
+        entry = self._entries[job_id]
+        job = entry.job
+        await self._world.store.save(job, contents)
+        self._settle(entry, job)
+        return job
+
+    async def expire(self, job: Job, *, removed: bool) -> Job:
+        """Turn a job that has an outcome into a tombstone."""
+        world = self._world
+        gone = step(job, Expire(at=world.wall(), node=job.origin, removed=removed))
+        gone = evolve(gone, expires=self.age() + self._tombstones)
+        await world.store.save(gone)
+        return gone
+
+    def find(self, client: ClientId, job_id: JobId) -> Deferred[Job]:
+        """The job as its owner may see it.
+
+        :raises NoSuchJob: there is none, or it belongs to somebody else: both answer alike.
+        """
+        entry = self._entries.get(job_id)
+        known: Deferred[Job | None] = (
+            succeed(entry.published)
+            if entry is not None and entry.published is not None
+            else self._world.store.get(job_id)
+        )
+        return known.addCallback(self._visible, client, job_id)
+
+    def find_kept(self, client: ClientId, job_id: JobId) -> Deferred[Job]:
+        """Like :meth:`find`, for what needs more than a tombstone. :raises JobExpired:"""
+        return self.find(client, job_id).addCallback(_kept)
+
+    def as_listed(self, job: Job) -> Job:
+        """A record that the store listed, as it is now."""
+        entry = self._entries.get(job.id)
+        if entry is not None and entry.published is not None:
+            return entry.published
+        return self._aged(job)
+
+    def watch(self, job: Job, changed: Callable[[Job], None]) -> Subscription:
+        """Tell ``changed`` of every later publication. For a job that is not live there are none."""
+        entry = self._entries.get(job.id) or _Entry(job, published=job)
+        entry.next_watcher += 1
+        entry.watchers[entry.next_watcher] = changed
+        return Subscription(entry, entry.next_watcher)
+
+    def _visible(self, job: Job | None, client: ClientId, job_id: JobId) -> Job:
+        if job is None or job.client != client:
+            raise NoSuchJob(f"there is no job {job_id} of client {client} on this node")
+        return self._aged(job)
+
+    def _aged(self, job: Job) -> Job:
+        """A job whose time has come is expired even before the sweep reaches it."""
+        if job.expires is None or job.state is JobState.EXPIRED or job.expires > self.age():
+            return job
+        return step(job, Expire(at=self._world.wall(), node=job.origin))
+
+    def _settle(self, entry: _Entry, job: Job) -> None:
+        if not job.state.terminal:
+            if entry.published is None:
+                self._publish(entry, entry.job)
+            return
+        if self._entries.get(job.id) is entry:
+            del self._entries[job.id]
+            self._publish(entry, job)
+
+    def _publish_later_state(self, entry: _Entry) -> None:
+        if entry.published is not None:
+            self._publish(entry, entry.job)
+
+    def _publish(self, entry: _Entry, job: Job) -> None:
+        entry.published = job
+        for watcher in list(entry.watchers.values()):
+            watcher(job)
+        entry.signal.fire()
+
+
+def _kept(job: Job) -> Job:
+    if job.state is JobState.EXPIRED:
+        how = "was removed" if job.removed else "has expired"
+        raise JobExpired(f"job {job.id} {how}, its outcome and output are gone")
+    return job

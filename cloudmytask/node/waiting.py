@@ -1,0 +1,35 @@
+"""Waiting for something to happen, as many waiters as there are.
+
+Invariant: a waiter is told at most once; a cancelled wait leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from attrs import Factory, define
+from twisted.internet.defer import Deferred
+
+
+@define(eq=False)
+class Signal:
+    """``fire`` wakes everyone who waits at that moment."""
+
+    _waiters: dict[int, Deferred[None]] = Factory(dict)
+    _next: int = 0
+
+    def wait(self) -> Deferred[None]:
+        """Fires with the next :meth:`fire`. Cancelling it stops waiting."""
+        self._next += 1
+        number = self._next
+
+        def forget(_: Deferred[None]) -> None:
+            self._waiters.pop(number, None)
+
+        waiter: Deferred[None] = Deferred(forget)
+        self._waiters[number] = waiter
+        return waiter
+
+    def fire(self) -> None:
+        """Wake the waiters, in the order in which they came."""
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters.values():
+            waiter.callback(None)

@@ -1,0 +1,127 @@
+"""The runner for the real world: implements :class:`cloudmytask.boundaries.Runner` with child processes.
+
+Invariant: :meth:`ProcessRunner.start` never raises for what a launch asks; a launch that fails is an outcome. Memory
+is sampled while scripts run, and nothing is scheduled while none does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorFDSet
+
+from cloudmytask.boundaries import Clock, Launch, Running
+from cloudmytask.model import Outcome, Reason
+from cloudmytask.periodic import Periodic, every
+from cloudmytask.process.attempt import ScriptProtocol
+from cloudmytask.process.child import ScriptProcess
+from cloudmytask.process.program import ProgramMaker, Unlaunchable
+from cloudmytask.process.sweep import sweep
+
+EXIT_GRACE = 0.5
+"""Seconds that a script's pipes may stay open after its exit."""
+_SAMPLE_INTERVAL = 1.0
+
+
+@frozen
+class NeverStarted:
+    """An attempt that did not get as far as a process."""
+
+    ended: Deferred[Outcome]
+
+    @classmethod
+    def because(cls, sentence: str) -> NeverStarted:
+        """:param sentence: what was in the way, for a person."""
+        return cls(succeed(Outcome(Reason.LAUNCH, detail=sentence)))
+
+    def terminate(self) -> None:
+        """There is nothing to end."""
+
+    def kill(self) -> None:
+        """There is nothing to end."""
+
+
+@define(eq=False)
+class ProcessRunner:
+    """Runs scripts as children of this process.
+
+    :ivar reactor: watches pipes and exits.
+    :ivar clock: as a rule the reactor too.
+    :ivar interpreter: absolute path of the Python interpreter that runs the scripts.
+    :ivar tag: names the state directory of this node; no other node on the machine has the same.
+    :ivar exit_grace: seconds; see :data:`EXIT_GRACE`.
+    :ivar inherited: the daemon's environment, of which scripts see locale and time zone only.
+    """
+
+    _reactor: IReactorFDSet
+    _clock: Clock
+    _interpreter: str
+    _tag: str
+    _exit_grace: float = field(default=EXIT_GRACE, kw_only=True)
+    _inherited: Mapping[str, str] = field(factory=lambda: dict(os.environ), kw_only=True)
+    _program: ProgramMaker = field(init=False)
+    _running: set[ScriptProtocol] = field(init=False, factory=set)
+    _sampling: Periodic | None = field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self._program = ProgramMaker(self._interpreter, self._tag, self._inherited)
+
+    def start(self, launch: Launch) -> Running:
+        """See :class:`cloudmytask.boundaries.Runner`."""
+        try:
+            self._check(launch)
+            protocol = self._spawn(launch)
+        except Unlaunchable as problem:
+            return NeverStarted.because(str(problem))
+        except OSError as error:
+            if error.errno == errno.E2BIG:
+                return NeverStarted.because("The arguments and the environment are longer than the system allows.")
+            return NeverStarted.because(f"The system could not start the script: {error}.")
+        self._running.add(protocol)
+        if self._sampling is None:
+            self._sampling = every(self._clock, _SAMPLE_INTERVAL, self._sample)
+        protocol.ended.addCallback(self._forget, protocol)
+        return protocol
+
+    def sweep(self) -> int:
+        """See :class:`cloudmytask.boundaries.Runner`."""
+        return sweep(self._tag)
+
+    def _check(self, launch: Launch) -> None:
+        """Find the usual mistakes while there is a sentence for each; others end in the shell, and as well.
+
+        :raises Unlaunchable: there is one.
+        """
+        if not os.access(self._interpreter, os.X_OK):
+            raise Unlaunchable(f"The interpreter {self._interpreter} is not there or not executable.")
+        if not Path(launch.directory).is_dir():
+            raise Unlaunchable(f"The work directory {launch.directory} is not there.")
+
+    def _spawn(self, launch: Launch) -> ScriptProtocol:
+        """:raises Unlaunchable, OSError: nothing was started."""
+        program = self._program(launch)
+        with ExitStack() as cleanup, ExitStack() as undo:
+            stdin = os.open(os.devnull if launch.stdin is None else launch.stdin, os.O_RDONLY | os.O_CLOEXEC)
+            cleanup.callback(os.close, stdin)
+            protocol = ScriptProtocol(self._clock, launch.write, self._exit_grace)
+            undo.callback(protocol.abandon)
+            ScriptProcess(self._reactor, program, stdin, protocol)
+            undo.pop_all()
+        return protocol
+
+    def _sample(self) -> None:
+        for protocol in self._running:
+            protocol.sample()
+
+    def _forget(self, outcome: Outcome, protocol: ScriptProtocol) -> Outcome:
+        self._running.discard(protocol)
+        if not self._running and self._sampling is not None:
+            self._sampling.stop()
+            self._sampling = None
+        return outcome

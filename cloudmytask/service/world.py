@@ -1,0 +1,61 @@
+"""The real world, as a node sees it: reactor, wall clock, the system's randomness, store, children, CPU counters.
+
+Invariant: wiring only; nothing is started here.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import field, frozen
+from twisted.internet.interfaces import IReactorFDSet
+
+from cloudmytask.boundaries import Clock, JobStore, World
+from cloudmytask.config import NodeConfig
+from cloudmytask.probe import CpuProbe, NoProbe
+from cloudmytask.process import ProcessRunner
+
+
+class SampledProbe(Protocol):
+    """A load probe that wants to be called every ``probe.SAMPLE_INTERVAL`` seconds."""
+
+    def sample(self) -> None: ...
+    def load(self) -> float | None: ...
+
+
+@frozen
+class SystemEntropy:
+    """Implements :class:`cloudmytask.boundaries.Entropy` by the operating system's generator (getrandom(2))."""
+
+    random: random.Random = field(factory=random.SystemRandom)
+
+    def token(self, size: int) -> bytes:
+        """``size`` bytes that nobody can guess."""
+        return secrets.token_bytes(size)
+
+
+def make_probe(config: NodeConfig, running: Callable[[], int]) -> SampledProbe:
+    """The load probe that ``load_source`` asks for.
+
+    :param running: how many scripts of ours run now; each is taken to fill one core.
+    """
+    if config.load_source == "none":
+        return NoProbe()
+    cores = os.cpu_count() or 1
+    return CpuProbe(own_jobs=lambda: min(1.0, running() / cores))
+
+
+def make_runner(config: NodeConfig, reactor: IReactorFDSet, clock: Clock) -> ProcessRunner:
+    """The runner of this node's scripts, which are marked with its state directory."""
+    return ProcessRunner(reactor, clock, sys.executable, str(config.state.resolve()), exit_grace=config.exit_grace)
+
+
+def make_world(clock: Clock, store: JobStore, runner: ProcessRunner, probe: SampledProbe) -> World:
+    """All of it together."""
+    return World(clock=clock, wall=time.time, entropy=SystemEntropy(), store=store, runner=runner, probe=probe)

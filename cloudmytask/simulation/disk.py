@@ -1,0 +1,141 @@
+"""The disk of a simulated node: what survives the node's death, and the spools on it.
+
+Invariant: what a :class:`MemoryDisk` holds was committed, or is a spool: bytes in the page cache outlive the program,
+though not the machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+
+from cloudmytask.errors import StoreFailed
+from cloudmytask.model import INLINE_MAX, Blob, Content, Digest, Job, JobId
+
+T = TypeVar("T")
+
+UPLOAD_PREFIX = "upload-"
+"""Begins the names of spools that are worth nothing after a restart."""
+
+
+@frozen
+class Row:
+    """A stored record."""
+
+    job: Job
+    expires: float | None
+
+
+@define(eq=False)
+class MemoryDisk:
+    """What survives the node. Its fields are open to tests and to the checkers of a simulation."""
+
+    node_id: str
+    jobs: dict[JobId, Row] = field(factory=dict)
+    blobs: dict[Digest, bytes] = field(factory=dict)
+    spools: dict[str, bytearray] = field(factory=dict)
+    directories: dict[str, dict[str, bytes]] = field(factory=dict)
+    """Work directories: name → file name → bytes."""
+    age: float = 0.0
+    checkpoint_at: float | None = None
+    full: bool = False
+    """While true, every change fails."""
+    corrupt: dict[Digest, None] = field(factory=dict)
+    """Blobs whose bytes have rotted."""
+    _cut_off: Callable[[bool], None] | None = None
+
+    def attach(self, cut_off: Callable[[bool], None]) -> None:
+        """Give the disk to a new store. As at the start of a real node, work directories and half-finished uploads of
+        an earlier life are gone.
+
+        :param cut_off: called once, at the end of the store's life; what :meth:`crash` was told.
+        """
+        self.crash()
+        self._cut_off = cut_off
+        self.directories.clear()
+        for name in [name for name in self.spools if name.startswith(UPLOAD_PREFIX)]:
+            del self.spools[name]
+
+    def crash(self, *, flushed: bool = False) -> None:
+        """Cut off the store that uses this disk.
+
+        :param flushed: the commit that was under way has just reached the disk, though nobody was told.
+        """
+        cut_off, self._cut_off = self._cut_off, None
+        if cut_off is not None:
+            cut_off(flushed)
+
+
+class SpoolStore(Protocol):
+    """What a spool needs of the store that it belongs to."""
+
+    def soon(self, function: Callable[[], T]) -> Deferred[T]:
+        """Answer in a later turn."""
+
+    def adopt(self, data: bytes) -> Deferred[Blob]:
+        """Make ``data`` a durable blob."""
+
+
+class MemorySpool:
+    """Implements ``boundaries.Spool``."""
+
+    def __init__(self, store: SpoolStore, disk: MemoryDisk, name: str) -> None:
+        self._store = store
+        self._disk = disk
+        self._name = name
+        self._data = disk.spools.get(name, bytearray())
+        self._closed = False
+        self._broken = False
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    def append(self, data: bytes) -> None:
+        """
+        :raises StoreFailed: the disk is full, or was.
+        """
+        if self._closed:
+            raise RuntimeError("the spool was sealed or discarded")
+        if self._broken or self._disk.full:
+            self._broken = True
+            raise _disk_full()
+        if data:
+            self._disk.spools[self._name] = self._data
+            self._data += data
+
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        data = bytes(self._data[offset : offset + size])
+        return self._store.soon(lambda: data)
+
+    def seal(self) -> Deferred[Content | Blob | None]:
+        self._closed = True
+        return Deferred.fromCoroutine(self._seal(bytes(self._data)))
+
+    async def _seal(self, data: bytes) -> Content | Blob | None:
+        if self._broken:
+            raise _disk_full()
+        if len(data) > INLINE_MAX:
+            return await self._store.adopt(data)
+        if not data:
+            return None
+        return Content(blob_of(data), data)
+
+    def discard(self) -> None:
+        self._closed = True
+        if self._disk.spools.get(self._name) is self._data:
+            del self._disk.spools[self._name]
+        self._data = bytearray()
+
+
+def blob_of(data: bytes) -> Blob:
+    """The blob with these bytes."""
+    return Blob(Digest(hashlib.sha256(data).hexdigest()), len(data))
+
+
+def _disk_full() -> StoreFailed:
+    return StoreFailed("The disk is full.")

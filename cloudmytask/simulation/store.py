@@ -1,0 +1,326 @@
+"""The store of a simulated node: on a disk in memory, and in virtual time.
+
+Invariant: a store that was cut off by :meth:`MemoryDisk.crash`, or by another store on the same disk, never touches
+the disk nor fires a Deferred again. Everything happens in one order, which no hash decides.
+
+Values are kept as they are, not as text: this is about the order of events, not about bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from cloudmytask.boundaries import Clock, DelayedCall, Recovery
+from cloudmytask.errors import BlobCorrupt, BlobMissing, StoreFailed
+from cloudmytask.model import INLINE_MAX, Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery, JobState
+from cloudmytask.simulation.disk import MemoryDisk, MemorySpool, Row, blob_of
+
+__all__ = ["MemoryDisk", "MemoryStore"]
+
+T = TypeVar("T")
+
+GRACE = 3600.0
+"""Seconds for which a blob that nobody refers to yet is kept."""
+
+LAZY_SECONDS = 0.1
+"""The longest that a lazy save waits for company."""
+
+
+@frozen(eq=False)
+class _Change:
+    """A change that waits for its commit; ``apply`` raises before it has changed anything, or not at all."""
+
+    apply: Callable[[], Any]
+    deferred: Deferred[Any]
+
+
+class MemoryStore:
+    """Implements ``boundaries.JobStore`` with the commits of the real one: what gathers during a commit is the next."""
+
+    def __init__(self, disk: MemoryDisk, clock: Clock, commit_delay: Callable[[], float]) -> None:
+        """
+        :param commit_delay: asked at the start of each commit for the seconds that it takes.
+        """
+        self._disk = disk
+        self._clock = clock
+        self._commit_delay = commit_delay
+        self._alive = True
+        self._gathered: list[_Change] = []
+        self._committing: list[_Change] = []
+        self._countdown: DelayedCall | None = None
+        self._commit: DelayedCall | None = None
+        self._eager = False
+        self._arriving: dict[Digest, list[Content]] = {}
+        self._fresh: dict[Digest, float] = {}
+        self._claimed: dict[str, None] = {}
+        self._opened_at = clock.seconds()
+        disk.attach(self._cut_off)
+
+    def _cut_off(self, flushed: bool) -> None:
+        """The end of this store, as ``MemoryDisk.crash`` describes it."""
+        self._alive = False
+        if flushed:
+            for change in self._committing:
+                self._applied(change)
+        for call in (self._countdown, self._commit):
+            if call is not None and call.active():
+                call.cancel()
+        self._gathered, self._committing = [], []
+
+    def recover(self) -> Recovery:
+        disk = self._disk
+        jobs = sorted((row.job for row in disk.jobs.values()), key=_sequence)
+        return Recovery(
+            node_id=disk.node_id,
+            jobs=tuple(job for job in jobs if not job.state.terminal),
+            next_sequence=jobs[-1].sequence + 1 if jobs else 1,
+            age=disk.age,
+            checkpoint_at=disk.checkpoint_at,
+        )
+
+    def save(
+        self, job: Job, contents: Sequence[Content] = (), *, expires: float | None = None, lazy: bool = False
+    ) -> Deferred[None]:
+        for content in contents:
+            self._arriving.setdefault(content.blob.digest, []).append(content)
+
+        def apply() -> None:
+            for content in contents:
+                _verify(content)
+            for content in contents:
+                self._disk.blobs[content.blob.digest] = content.data
+                self._disk.corrupt.pop(content.blob.digest, None)
+            self._disk.jobs[job.id] = Row(job, expires)
+
+        saved = self._change(apply, lazy=lazy)
+        return saved.addBoth(self._arrived, contents) if contents else saved
+
+    def _arrived(self, result: Failure | None, contents: Sequence[Content]) -> Failure | None:
+        for content in contents:
+            saves = self._arriving[content.blob.digest]
+            saves.pop()
+            if not saves:
+                del self._arriving[content.blob.digest]
+        return result
+
+    def get(self, job_id: JobId) -> Deferred[Job | None]:
+        def query() -> Job | None:
+            row = self._disk.jobs.get(job_id)
+            return row.job if row is not None else None
+
+        return self.soon(query)
+
+    def newest(self, client: ClientId, query: JobQuery) -> Deferred[JobPage]:
+        def wanted(job: Job) -> bool:
+            return (
+                job.client == client
+                and job.id.startswith(query.prefix)
+                and (query.name is None or job.spec.label == query.name)
+                and (job.state in query.states if query.states else job.state is not JobState.EXPIRED)
+                and (query.before is None or job.sequence < query.before)
+            )
+
+        def search() -> JobPage:
+            found = sorted((row.job for row in self._disk.jobs.values() if wanted(row.job)), key=_sequence)
+            found.reverse()
+            jobs = tuple(found[: query.limit])
+            return JobPage(jobs, jobs[-1].sequence if jobs and len(found) > len(jobs) else None)
+
+        return self.soon(search)
+
+    def due(self, age: float, limit: int) -> Deferred[tuple[Job, ...]]:
+        def search() -> tuple[Job, ...]:
+            found = [
+                (row.expires, row.job.sequence, row.job)
+                for row in self._disk.jobs.values()
+                if row.expires is not None and row.expires <= age
+            ]
+            found.sort(key=lambda entry: entry[:2])
+            return tuple(job for _, _, job in found[:limit])
+
+        return self.soon(search)
+
+    def forget(self, job_id: JobId) -> Deferred[None]:
+        def apply() -> None:
+            self._disk.jobs.pop(job_id, None)
+
+        return self._change(apply)
+
+    def checkpoint(self, age: float, wall: float) -> Deferred[None]:
+        def apply() -> None:
+            self._disk.age, self._disk.checkpoint_at = age, wall
+
+        return self._change(apply)
+
+    def collect(self, keep: Sequence[Digest] = ()) -> Deferred[int]:
+        now = self._clock.seconds()
+        self._fresh = {digest: at for digest, at in self._fresh.items() if at > now - GRACE}
+        if now - self._opened_at > GRACE:
+            for name in [name for name in self._disk.spools if name not in self._claimed]:
+                del self._disk.spools[name]
+        protected = {*keep, *self._fresh}
+
+        def apply() -> int:
+            needed = set(protected)
+            for row in self._disk.jobs.values():
+                if row.job.state is not JobState.EXPIRED:
+                    needed.update(blob.digest for blob in row.job.blobs())
+            gone = [digest for digest in self._disk.blobs if digest not in needed]
+            return sum(len(self._disk.blobs.pop(digest)) for digest in gone)
+
+        return self._change(apply)
+
+    def has(self, blob: Blob) -> Deferred[bool]:
+        self._fresh[blob.digest] = self._clock.seconds()
+
+        def look() -> bool:
+            data = self._known(blob)
+            found = data is not None and (blob.digest not in self._disk.corrupt or blob.size > INLINE_MAX)
+            if not found:
+                self._fresh.pop(blob.digest, None)
+            return found
+
+        return self.soon(look)
+
+    def read(self, blob: Blob, offset: int, size: int) -> Deferred[bytes]:
+        return self.soon(lambda: self._verified(blob)[offset : offset + size])
+
+    def _known(self, blob: Blob) -> bytes | None:
+        saves = self._arriving.get(blob.digest)
+        data = saves[0].data if saves else self._disk.blobs.get(blob.digest)
+        return data if data is not None and len(data) == blob.size else None
+
+    def _verified(self, blob: Blob) -> bytes:
+        data = self._known(blob)
+        if data is None:
+            raise BlobMissing(f"The blob {blob.digest} of {blob.size} bytes is not on this node.")
+        if blob.digest in self._disk.corrupt and blob.digest not in self._arriving:
+            raise BlobCorrupt(f"The stored bytes of blob {blob.digest} do not match it.")
+        return data
+
+    def spool(self, name: str) -> MemorySpool:
+        if name in self._claimed:
+            self._disk.spools.pop(name, None)
+        self._claimed[name] = None
+        return MemorySpool(self, self._disk, name)
+
+    def adopt(self, data: bytes) -> Deferred[Blob]:
+        """Make the bytes of a large spool a durable blob."""
+        blob = blob_of(data)
+        self._fresh[blob.digest] = self._clock.seconds()
+
+        def apply() -> Blob:
+            self._disk.blobs[blob.digest] = data
+            self._disk.corrupt.pop(blob.digest, None)
+            return blob
+
+        return self._change(apply)
+
+    def stage(self, name: str, files: Mapping[str, Blob], contents: Sequence[Content] = ()) -> Deferred[str]:
+        given = {content.blob.digest: content for content in contents}
+
+        def make() -> str:
+            self._disk.directories.pop(name, None)
+            self._disk.directories[name] = {
+                file_name: _verify(given[blob.digest]) if blob.digest in given else self._verified(blob)
+                for file_name, blob in files.items()
+            }
+            return f"/simulated/{name}"
+
+        return self.soon(make)
+
+    def unstage(self, name: str) -> Deferred[None]:
+        def remove() -> None:
+            self._disk.directories.pop(name, None)
+
+        return self.soon(remove)
+
+    def close(self) -> Deferred[None]:
+        """Fires after the commits of what was submitted before."""
+        return self._change(lambda: None, needs_room=False)
+
+    def soon(self, function: Callable[[], T]) -> Deferred[T]:
+        """What the real store does in a thread that only reads: the answer comes in a later turn."""
+        deferred: Deferred[T] = Deferred()
+        if self._alive:
+            self._clock.callLater(0.0, self._answer, function, deferred)
+        return deferred
+
+    def _answer(self, function: Callable[[], T], deferred: Deferred[T]) -> None:
+        if not self._alive:
+            return
+        try:
+            result = function()
+        except (BlobMissing, BlobCorrupt, StoreFailed):
+            deferred.errback(Failure())
+        else:
+            deferred.callback(result)
+
+    def _change(self, apply: Callable[[], T], *, lazy: bool = False, needs_room: bool = True) -> Deferred[T]:
+        deferred: Deferred[T] = Deferred()
+        if not self._alive:
+            return deferred
+
+        def apply_if_room() -> T:
+            if needs_room and self._disk.full:
+                raise StoreFailed("The disk is full.")
+            return apply()
+
+        self._gathered.append(_Change(apply_if_room, deferred))
+        if not lazy:
+            self._eager = True
+            self._begin()
+        elif self._countdown is None:
+            self._countdown = self._clock.callLater(LAZY_SECONDS, self._count_down)
+        return deferred
+
+    def _count_down(self) -> None:
+        self._countdown = None
+        self._eager = True
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start a commit of all that has gathered, unless one is under way: its end will start the next."""
+        if self._committing or not self._eager:
+            return
+        self._committing, self._gathered = self._gathered, []
+        self._eager = False
+        if self._countdown is not None:
+            self._countdown.cancel()
+            self._countdown = None
+        self._commit = self._clock.callLater(self._commit_delay(), self._finish)
+
+    def _finish(self) -> None:
+        batch, self._committing = self._committing, []
+        # all of it reaches the disk before anybody is told of any of it
+        results = [(change.deferred, self._applied(change)) for change in batch]
+        self._begin()
+        for deferred, result in results:
+            # what one caller does when told may bring the node down
+            if not self._alive:
+                return
+            if isinstance(result, Failure):
+                deferred.errback(result)
+            else:
+                deferred.callback(result)
+
+    def _applied(self, change: _Change) -> object:
+        try:
+            return change.apply()
+        except (StoreFailed, BlobCorrupt):
+            return Failure()
+
+
+def _sequence(job: Job) -> int:
+    return job.sequence
+
+
+def _verify(content: Content) -> bytes:
+    if blob_of(content.data) != content.blob:
+        raise BlobCorrupt(f"The bytes given for blob {content.blob.digest} do not match it.")
+    return content.data

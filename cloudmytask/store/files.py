@@ -1,0 +1,85 @@
+"""Small pieces of dealing with files: names, whole reads and writes, and making a directory's change durable.
+
+Invariant: a name that came from outside is checked to be one plain component before a path is made of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from cloudmytask.errors import InvalidArgument, StoreFailed
+
+
+def plain_name(name: str) -> str:
+    """``name``, if it can be the name of a file that lies directly in a directory of ours.
+
+    :raises InvalidArgument: it is empty, ``.`` or ``..``, has a slash or a NUL, is too long, or cannot be encoded.
+    """
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError:
+        encoded = b""
+    if encoded in (b"", b".", b"..") or b"/" in encoded or b"\0" in encoded or len(encoded) > 255:
+        raise InvalidArgument(f"{name!r} is not a plain file name.")
+    return name
+
+
+def store_failed(path: Path, error: OSError | sqlite3.Error) -> StoreFailed:
+    """The declared failure for what the operating system or SQLite said about ``path``."""
+    return StoreFailed(f"The store at {path} failed: {reason(error)}.")
+
+
+def reason(error: OSError | sqlite3.Error) -> str:
+    """The words of an error, without number and path."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def write_whole(descriptor: int, data: bytes, offset: int | None = None) -> None:
+    """Write all of ``data``, at ``offset`` or at the file's position.
+
+    :raises OSError: as write(2) does; part of it may have been written.
+    """
+    view = memoryview(data)
+    while view:
+        if offset is None:
+            written = os.write(descriptor, view)
+        else:
+            written = os.pwrite(descriptor, view, offset)
+            offset += written
+        view = view[written:]
+
+
+def read_whole(descriptor: int, size: int, offset: int) -> bytes:
+    """``size`` bytes from ``offset`` on, fewer where the file ends before.
+
+    :raises OSError: as pread(2) does.
+    """
+    pieces: list[bytes] = []
+    while size > 0:
+        piece = os.pread(descriptor, size, offset)
+        if not piece:
+            break
+        pieces.append(piece)
+        size -= len(piece)
+        offset += len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def sync_directory(path: Path) -> None:
+    """Make creations and renames in a directory durable; see fsync(2) on why a file's own fsync does not."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's bytes durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

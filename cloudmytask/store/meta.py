@@ -1,0 +1,31 @@
+"""The table ``meta``: the few values that belong to the node and not to a job.
+
+Invariant: the retention clock and the wall clock of a checkpoint are always from the same checkpoint.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from cloudmytask.boundaries import Recovery
+from cloudmytask.store.jobs import next_sequence, open_jobs
+
+
+def put_checkpoint(connection: sqlite3.Connection, age: float, wall: float) -> None:
+    """Remember the retention clock (seconds), and the wall clock at that moment."""
+    connection.executemany(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        [("age", age), ("checkpoint_at", wall)],
+    )
+
+
+def read_recovery(connection: sqlite3.Connection) -> Recovery:
+    """All that a starting node needs to know."""
+    values = dict(connection.execute("SELECT key, value FROM meta"))
+    return Recovery(
+        node_id=values["node_id"],
+        jobs=open_jobs(connection),
+        next_sequence=next_sequence(connection),
+        age=values.get("age", 0.0),
+        checkpoint_at=values.get("checkpoint_at"),
+    )

@@ -1,0 +1,63 @@
+"""The tables, version by version.
+
+Invariant: a step that was released is never edited; a change is a further step at the end. A new database goes
+through the same steps as an old one, so the two cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Step = tuple[str, ...]
+"""SQL statements, each on its own, that lead from one version to the next inside one transaction."""
+
+_VERSION_1: Step = (
+    """
+    CREATE TABLE meta (
+        key TEXT PRIMARY KEY,
+        value
+    ) WITHOUT ROWID
+    """,
+    # `record` changes several times in a job's life, `spec` never: it is written once
+    """
+    CREATE TABLE jobs (
+        id TEXT PRIMARY KEY,
+        sequence INTEGER NOT NULL,
+        client TEXT NOT NULL,
+        name TEXT NOT NULL,
+        state TEXT NOT NULL,
+        expires REAL,
+        spec TEXT NOT NULL,
+        record TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX jobs_newest ON jobs (client, sequence DESC)",
+    "CREATE INDEX jobs_due ON jobs (expires, sequence) WHERE expires IS NOT NULL",
+    "CREATE INDEX jobs_open ON jobs (sequence) WHERE state IN ('pending', 'waiting', 'staging', 'running')",
+    # a small blob has `data`; a large one is a file and has `leaves`: the sha256 of each stretch of 256 KiB, in a row
+    """
+    CREATE TABLE blobs (
+        digest TEXT PRIMARY KEY,
+        size INTEGER NOT NULL,
+        leaves BLOB,
+        data BLOB
+    )
+    """,
+    """
+    CREATE TABLE job_blobs (
+        job_id TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        PRIMARY KEY (job_id, digest)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX job_blobs_digest ON job_blobs (digest)",
+)
+
+STEPS: Sequence[Step] = (_VERSION_1,)
+"""Entry n leads from version n to version n + 1."""
+
+CURRENT_VERSION = len(STEPS)
+"""The version that this program writes (``PRAGMA user_version``)."""
+
+APPLICATION_ID = 0x434D5431
+"""Marks the file as ours (``PRAGMA application_id``): "CMT1"."""

@@ -1,0 +1,114 @@
+"""The directories that scripts run in: ``work/<name>``, private, with verified copies of what the job needs.
+
+Invariant: a directory that :meth:`Staging.stage` returns was made by that call, and holds the asked-for files and
+nothing else. A directory on its way out bears a name with a leading dot, which no job's directory can have.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cloudmytask.errors import InvalidArgument
+from cloudmytask.model import Blob, Content, Digest
+from cloudmytask.store.blobs import BlobSource, verify_content
+from cloudmytask.store.files import plain_name, write_whole
+from cloudmytask.store.removal import remove_tree
+
+
+class Staging:
+    """Makes and removes work directories; each method blocks and belongs to a thread."""
+
+    def __init__(self, directory: Path, remove_later: Callable[[str], object]) -> None:
+        """
+        :param remove_later: has :meth:`remove` called in another thread; takes what :meth:`set_aside` returned.
+        """
+        self._directory = directory
+        self._remove_later = remove_later
+        self._number = itertools.count()
+
+    def set_all_aside(self) -> list[str]:
+        """What an earlier life of the node left, renamed out of the way. Before anything else.
+
+        :raises OSError:
+        """
+        names = sorted(entry.name for entry in self._directory.iterdir())
+        # what was on its way out already may bear the very names that we are about to give
+        taken = {int(digits) for name in names if (digits := name.removeprefix(".gone-")).isdecimal()}
+        self._number = itertools.count(max(taken, default=-1) + 1)
+        return [name if name.startswith(".gone-") else self._rename(name) for name in names]
+
+    def stage(self, name: str, files: Mapping[str, Blob], known: Mapping[Digest, Content], source: BlobSource) -> str:
+        """Make the directory ``name`` and fill it. An older one of that name is removed.
+
+        :param known: blobs that need not be read from ``source``.
+        :returns: the absolute path.
+        :raises BlobMissing, BlobCorrupt, OSError: nothing was made.
+        """
+        self.discard(name)
+        path = self._directory / name
+        path.mkdir(mode=0o700)
+        try:
+            for file_name, blob in files.items():
+                self._write(path / file_name, blob, known.get(blob.digest), source)
+        except BaseException:
+            self.discard(name)
+            raise
+        return str(path)
+
+    def _write(self, path: Path, blob: Blob, content: Content | None, source: BlobSource) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            if content is not None:
+                write_whole(descriptor, verify_content(content))
+            else:
+                source.copy(blob, lambda data: write_whole(descriptor, data))
+        finally:
+            os.close(descriptor)
+
+    def discard(self, name: str) -> None:
+        """Rename the directory ``name``, if there is one, and have it removed later."""
+        if (gone := self.set_aside(name)) is not None:
+            self._remove_later(gone)
+
+    def set_aside(self, name: str) -> str | None:
+        """Rename the directory ``name`` out of the way; what to give to :meth:`remove`, None if there is none.
+
+        :raises OSError:
+        """
+        try:
+            return self._rename(name)
+        except FileNotFoundError:
+            return None
+
+    def _rename(self, name: str) -> str:
+        gone = self._fresh_name()
+        (self._directory / name).rename(self._directory / gone)
+        return gone
+
+    def remove(self, gone: str) -> None:
+        """Delete what was set aside, following no link.
+
+        :raises OSError: something of it resists, such as a file of another user.
+        """
+        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_tree(descriptor, gone, self._fresh_name)
+        finally:
+            os.close(descriptor)
+
+    def _fresh_name(self) -> str:
+        # next() of a count is one step of the interpreter: two threads never get the same number
+        return f".gone-{next(self._number)}"
+
+
+def directory_name(name: str) -> str:
+    """``name``, if a work directory can have it.
+
+    :raises InvalidArgument:
+    """
+    if name.startswith("."):
+        raise InvalidArgument(f"{name!r} is not a name for a work directory.")
+    return plain_name(name)

@@ -1,0 +1,1 @@
+"""Bytes and values: the AMP vocabulary, its arguments, and what guards a connection. No sockets, no policy."""

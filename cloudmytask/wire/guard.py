@@ -1,0 +1,195 @@
+"""An AMP connection that a stranger cannot hurt, and that a mistake does not end.
+
+Invariants: no peer can make a connection hold more than ``BOX_MAX`` bytes of an unfinished box, nor keep one
+unfinished for longer than ``BOX_DEADLINE``; a malformed argument or an unforeseen failure is answered, and neither
+the connection nor another call on it suffers; every call that we make ends, by an answer or in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.error import ConnectionAborted, ConnectionClosed
+from twisted.internet.interfaces import ITCPTransport
+from twisted.logger import Logger
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from cloudmytask.boundaries import Clock, DelayedCall
+from cloudmytask.errors import CloudMyTaskError, ConnectionInterrupted, InternalError, InvalidArgument, RequestTimeout
+from cloudmytask.wire.commands import NodeCommand
+
+_log = Logger(namespace="cloudmytask.wire")
+
+BOX_MAX = 1024 * 1024
+"""Bytes in one box, keys and values."""
+KEYS_MAX = 64
+BOX_DEADLINE = 30.0
+"""Seconds that a box may take to arrive."""
+CALL_TIMEOUT = 30.0
+"""Seconds that an answer may take, unless the caller says otherwise."""
+DESCRIPTION_MAX = 2000
+"""Characters of an error's sentence on the wire."""
+
+Responder = Callable[..., object]
+Answer = TypeVar("Answer")
+
+
+@implementer(amp.IResponderLocator)
+class Vocabulary:
+    """The commands that one end answers; testable without a connection."""
+
+    def __init__(self, responders: Mapping[type[NodeCommand], Responder]) -> None:
+        self._responders = {command.commandName: (command, function) for command, function in responders.items()}
+
+    def locateResponder(self, name: bytes) -> Callable[[amp.AmpBox], Deferred[amp.AmpBox]] | None:
+        """Twisted's interface: None answers "unhandled command", and the connection survives."""
+        found = self._responders.get(name)
+        if found is None:
+            return None
+        command, function = found
+        return lambda box: self._respond(command, function, box)
+
+    def _respond(self, command: type[NodeCommand], function: Responder, box: amp.AmpBox) -> Deferred[amp.AmpBox]:
+        try:
+            arguments = command.parseArguments(box, None)
+        except CloudMyTaskError as problem:
+            return _failed(command, Failure(problem))
+        except Exception as problem:  # noqa: BLE001 - whatever the parser trips over is the sender's malformed bytes
+            sentence = f"{command.commandName.decode()}: malformed arguments: {type(problem).__name__}: {problem}"
+            return _failed(command, Failure(InvalidArgument(sentence)))
+        answer: Deferred[Any] = maybeDeferred(function, **arguments)
+
+        def encode(objects: dict[str, Any] | None) -> amp.AmpBox:
+            return cast(amp.AmpBox, command.makeResponse(objects or {}, None))
+
+        return answer.addCallback(encode).addErrback(lambda failure: _failed(command, failure))
+
+
+def _failed(command: type[NodeCommand], failure: Failure) -> Deferred[amp.AmpBox]:
+    """Any failure as a declared one: what was not foreseen is logged here and told as :class:`InternalError`."""
+    error = failure.value
+    if not isinstance(error, CloudMyTaskError) or type(error) not in command.errors:
+        _log.failure("{command} failed", failure, command=command.commandName.decode())
+        error = InternalError(f"{command.commandName.decode()}: the node failed, its log says how")
+    code = command.errors[type(error)]
+    raised: Deferred[amp.AmpBox] = Deferred()
+    raised.errback(Failure(amp.RemoteAmpError(code, str(error)[:DESCRIPTION_MAX], False, local=failure)))
+    return raised
+
+
+class GuardedAMP(amp.AMP):
+    """One end of a connection.
+
+    :param clock: for deadlines, never the wall clock.
+    :param on_lost: called once, when the connection is gone.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, clock: Clock, on_lost: Callable[[], None] = lambda: None) -> None:
+        super().__init__(locator=vocabulary)
+        self._clock = clock
+        self.on_lost = on_lost
+        self._bytes = self._keys = 0
+        self._deadline: DelayedCall | None = None
+        self.alive = False
+
+    def connectionMade(self) -> None:
+        """Twisted's interface."""
+        self.alive = True
+        super().connectionMade()
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # Twisted leaves the parameter's type open
+        """Twisted's interface. Outstanding calls fail with :class:`ConnectionInterrupted`."""
+        self.alive = False
+        self._box_done()
+        super().connectionLost(reason)
+        self.on_lost()
+
+    def ask(
+        self, command: type[NodeCommand], timeout: float | None = CALL_TIMEOUT, **arguments: object
+    ) -> Deferred[dict[str, Any]]:
+        """Call the other end.
+
+        :param timeout: seconds; None for a call whose answer may take as long as it likes.
+        :raises ConnectionInterrupted: the connection ended first.
+        :raises RequestTimeout: no answer came in time. The call may still have had its effect.
+        :raises CloudMyTaskError: the failure that the other end declared.
+        """
+        if not self.alive:
+            raise ConnectionInterrupted("the connection is closed")
+        called = cast("Deferred[dict[str, Any]]", self.callRemote(command, **arguments))
+        if timeout is not None:
+            called.addTimeout(timeout, cast(Any, self._clock), lambda _failure, seconds: _timed_out(command, seconds))
+        return called.addErrback(_translate, command)
+
+    def proto_key(self, string: bytes) -> str:
+        """Twisted's state machine: a key, or the empty one that ends a box."""
+        if not string:
+            self._box_done()
+        elif self._over(len(string), 1):
+            return "init"
+        return cast(str, super().proto_key(string))
+
+    def proto_value(self, string: bytes) -> str:
+        """Twisted's state machine: a value."""
+        if self._over(len(string), 0):
+            return "init"
+        return cast(str, super().proto_value(string))
+
+    def ampBoxReceived(self, box: amp.AmpBox) -> None:
+        """A box that fits no call ends the connection, with one line in the log instead of a traceback."""
+        tag = box.get(amp.ANSWER) or box.get(amp.ERROR)
+        if amp.COMMAND not in box and tag not in self._outstandingRequests:
+            self._refuse("a box that is neither a command nor an answer to one of ours")
+            return
+        super().ampBoxReceived(box)
+
+    def _over(self, size: int, keys: int) -> bool:
+        if self._deadline is None:
+            self._deadline = self._clock.callLater(BOX_DEADLINE, self._refuse, "a box that did not end in time")
+        self._bytes += size
+        self._keys += keys
+        if self._bytes > BOX_MAX:
+            self._refuse(f"a box of more than {BOX_MAX} bytes")
+        elif self._keys > KEYS_MAX:
+            self._refuse(f"a box of more than {KEYS_MAX} keys")
+        else:
+            return False
+        return True
+
+    def _box_done(self) -> None:
+        self._bytes = self._keys = 0
+        if self._deadline is not None:
+            deadline, self._deadline = self._deadline, None
+            if deadline.active():
+                deadline.cancel()
+
+    def _refuse(self, why: str) -> None:
+        if self.alive and self.transport is not None:
+            _log.warn("connection dropped: {why}", why=why)
+            self._currentBox = amp.AmpBox()
+            self._box_done()
+            cast(Any, self.transport).abortConnection()
+
+
+def _timed_out(command: type[NodeCommand], seconds: float) -> dict[str, Any]:
+    raise RequestTimeout(f"{command.commandName.decode()}: no answer within {seconds:g} s")
+
+
+def _translate(failure: Failure, command: type[NodeCommand]) -> Failure:
+    """Twisted's failures as ours."""
+    if failure.check(CloudMyTaskError, CancelledError):
+        return failure
+    name = command.commandName.decode()
+    if failure.check(ConnectionClosed, ConnectionAborted):
+        raise ConnectionInterrupted(f"{name}: the connection ended before the answer came")
+    if failure.check(amp.UnhandledCommand):
+        raise InternalError(f"{name}: the other end does not know this command; its version is older")
+    if failure.check(amp.RemoteAmpError):
+        raise InternalError(f"{name}: the other end failed: {failure.getErrorMessage()}")
+    return failure

@@ -1,0 +1,75 @@
+"""No test passes over a failure that was only logged: an unhandled Deferred, an observer's error, a critical event."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+
+import pytest
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+ExpectFailures = Callable[..., list[Failure]]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # What exists now outlives the tests: frozen, it costs the collection after each test nothing.
+    gc.collect()
+    gc.freeze()
+
+
+@implementer(ILogObserver)
+class LoggedFailures:
+    """The failures that were logged and not yet expected."""
+
+    def __init__(self) -> None:
+        self.events: list[LogEvent] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        level = event.get("log_level", LogLevel.info)
+        if "log_failure" in event or level in (LogLevel.error, LogLevel.critical):
+            self.events.append(event)
+
+    def expect(self, *types: type[BaseException]) -> list[Failure]:
+        """Take out the failures of these types; there must be at least one.
+
+        Without types: take out the errors that were logged without a failure.
+        """
+        gc.collect()
+        taken = [each for each in self.events if _is(each, types)]
+        assert taken, f"no such failure was logged: {types}; there were {self.events}"
+        self.events = [each for each in self.events if each not in taken]
+        return [each["log_failure"] for each in taken if "log_failure" in each]
+
+    def __str__(self) -> str:
+        return "\n".join(
+            formatEvent(each) + (f"\n{each['log_failure'].getTraceback()}" if "log_failure" in each else "")
+            for each in self.events
+        )
+
+
+def _is(event: LogEvent, types: tuple[type[BaseException], ...]) -> bool:
+    failure = event.get("log_failure")
+    return failure is None if not types else failure is not None and failure.check(*types) is not None
+
+
+@pytest.fixture(autouse=True)
+def logged_failures() -> Iterator[LoggedFailures]:
+    """Fail the test if anything was logged as a failure, or as an error, that it did not expect."""
+    logged = LoggedFailures()
+    globalLogPublisher.addObserver(logged)
+    try:
+        yield logged
+        # A Deferred reports its unhandled failure when it is collected.
+        gc.collect()
+    finally:
+        globalLogPublisher.removeObserver(logged)
+    if logged.events:
+        pytest.fail(f"unexpected failures were logged:\n{logged}", pytrace=False)
+
+
+@pytest.fixture
+def expected_failures(logged_failures: LoggedFailures) -> ExpectFailures:
+    """``expected_failures(SomeError)``: failures of that type were logged on purpose; returns them."""
+    return logged_failures.expect
