@@ -11,7 +11,7 @@ PYTHON ?= $(shell for each in python3.11 python3; do \
 
 BIN := .venv/bin
 STAMP := .venv/installed
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP := -m pip --quiet --quiet --disable-pip-version-check
 
 .DELETE_ON_ERROR:
 .PHONY: run test lint lock benchmarks clean
@@ -36,13 +36,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@if [ -z '$(PYTHON)' ]; then \
 		echo 'Python 3.11 or later is needed: install it, or name it: make PYTHON=/path/to/python' >&2; exit 1; fi
 	@$(PYTHON) -m venv .venv
-	@$(PIP) install --only-binary :all: --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python $(PIP) install --only-binary :all: --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 lock:
 	@rm -rf .venv.lock
 	@$(PYTHON) -m venv .venv.lock
-	@.venv.lock/bin/python -m pip --quiet --disable-pip-version-check install --only-binary :all: --editable '.[dev]'
+	@.venv.lock/bin/python $(PIP) install --only-binary :all: --editable '.[dev]'
 	@.venv.lock/bin/python -m pip --disable-pip-version-check freeze --exclude-editable > constraints.txt
 	@rm -rf .venv.lock
 

@@ -120,7 +120,7 @@ class StoreConformance:
 
     def test_a_saved_job_is_read_back_equal(self, bench: Bench) -> None:
         job = ended(make_job(1), OUTPUT)
-        bench.result(bench.store.save(job, [SCRIPT, OUTPUT], expires=10.0))
+        bench.result(bench.store.save(job, [SCRIPT, OUTPUT]))
         assert bench.result(bench.store.get(job.id)) == job
         bench.restart()
         assert bench.result(bench.store.get(job.id)) == job
@@ -233,7 +233,7 @@ class StoreConformance:
 
     def test_due_lists_what_has_fallen_due_first_things_first(self, bench: Bench) -> None:
         for number, expires in ((1, 30.0), (2, 10.0), (3, None), (4, 20.0), (5, 10.0)):
-            bench.result(bench.store.save(make_job(number, JobState.FAILED), expires=expires))
+            self._save(bench, evolve(make_job(number, JobState.FAILED), expires=expires))
         assert [job.sequence for job in bench.result(bench.store.due(20.0, 10))] == [2, 5, 4]
         assert [job.sequence for job in bench.result(bench.store.due(99.0, 2))] == [2, 5]
         assert bench.result(bench.store.due(9.9, 10)) == ()
@@ -255,6 +255,13 @@ class StoreConformance:
             assert bench.result(bench.store.has(content.blob))
             assert bench.result(bench.store.read(content.blob, 0, 1000)) == content.data
 
+    def test_the_empty_blob_is_always_there(self, bench: Bench) -> None:
+        empty = blob_of(b"")
+        assert bench.result(bench.store.has(empty))
+        assert bench.result(bench.store.read(empty, 0, 10)) == b""
+        path = bench.result(bench.store.stage("w1", {"stdin": empty}))
+        assert bench.staged(path) == {"stdin": b""}
+
     @pytest.mark.parametrize("size", [0, 1, INLINE_MAX])
     def test_small_blobs_of_every_size(self, bench: Bench, size: int) -> None:
         content = content_of(b"x" * size)
@@ -273,7 +280,7 @@ class StoreConformance:
 
     def test_an_unknown_blob_is_missing(self, bench: Bench) -> None:
         bench.result(bench.store.save(make_job(1), [SCRIPT]))
-        for blob in (blob_of(b"never seen"), Blob(SCRIPT.blob.digest, 1), blob_of(b"")):
+        for blob in (blob_of(b"never seen"), Blob(SCRIPT.blob.digest, 1), blob_of(large_bytes())):
             assert not bench.result(bench.store.has(blob))
             with pytest.raises(BlobMissing):
                 bench.result(bench.store.read(blob, 0, 10))
@@ -320,7 +327,7 @@ class StoreConformance:
     def test_a_tombstone_needs_no_blobs(self, bench: Bench) -> None:
         job = ended(make_job(1), OUTPUT)
         bench.result(bench.store.save(job, [SCRIPT, OUTPUT]))
-        bench.result(bench.store.save(evolve(job, state=JobState.EXPIRED), expires=5.0))
+        bench.result(bench.store.save(evolve(job, state=JobState.EXPIRED)))
         assert bench.result(bench.store.collect()) == len(SCRIPT.data) + len(OUTPUT.data)
         assert bench.result(bench.store.get(job.id)) == evolve(job, state=JobState.EXPIRED)
 
@@ -338,6 +345,23 @@ class StoreConformance:
         assert not bench.result(bench.store.has(blob))
         with pytest.raises(BlobMissing):
             bench.result(bench.store.read(blob, 0, 10))
+
+    def test_a_small_upload_has_an_hour_as_well(self, bench: Bench) -> None:
+        bench.result(bench.store.put(SCRIPT))
+        assert bench.result(bench.store.collect()) == 0
+        assert bench.result(bench.store.read(SCRIPT.blob, 0, 5)) == b"print"
+        bench.elapse(HOUR + 1)
+        assert bench.result(bench.store.collect()) == len(SCRIPT.data)
+        assert not bench.result(bench.store.has(SCRIPT.blob))
+
+    def test_put_makes_a_content_durable(self, bench: Bench) -> None:
+        put = bench.store.put(SCRIPT)
+        assert bench.result(bench.store.has(SCRIPT.blob))
+        bench.result(put)
+        bench.restart()
+        assert bench.result(bench.store.read(SCRIPT.blob, 0, 5)) == b"print"
+        with pytest.raises(BlobCorrupt):
+            bench.result(bench.store.put(Content(STDIN.blob, b"lie")))
 
     def test_a_blob_that_was_just_asked_for_is_spared(self, bench: Bench) -> None:
         bench.result(bench.store.save(make_job(1), [SCRIPT]))
@@ -439,7 +463,7 @@ class StoreConformance:
     def test_a_spool_goes_on_after_a_restart(self, bench: Bench, size: int) -> None:
         data = large_bytes(size)
         bench.store.spool("s").append(data[:9])
-        spool = bench.restart().spool("s")
+        spool = bench.restart().spool("s", resume=True)
         assert spool.size == 9
         assert bench.result(spool.read(3, 100)) == data[3:9]
         spool.append(data[9:])
@@ -447,13 +471,22 @@ class StoreConformance:
         assert (sealed.blob if isinstance(sealed, Content) else sealed) == blob_of(data)
         spool.discard()
 
+    def test_a_new_spool_begins_empty_whatever_an_earlier_life_left(self, bench: Bench) -> None:
+        bench.store.spool("s").append(b"left")
+        spool = bench.restart().spool("s")
+        assert spool.size == 0
+        spool.append(b"new")
+        assert bench.result(spool.seal()) == content_of(b"new")
+        resumed = bench.restart().spool("s", resume=True)
+        assert bench.result(resumed.read(0, 10)) == b"new"
+
     @pytest.mark.parametrize("name", ["upload-1", "s"])
     def test_what_does_not_outlive_a_restart(self, bench: Bench, name: str) -> None:
         spool = bench.store.spool(name)
         spool.append(b"old")
         if name == "s":
             spool.discard()
-        assert bench.restart().spool(name).size == 0
+        assert bench.restart().spool(name, resume=True).size == 0
 
     def test_a_name_can_be_used_again_after_a_discard(self, bench: Bench) -> None:
         for data in (b"first", b"2nd"):
@@ -463,16 +496,16 @@ class StoreConformance:
             spool.discard()
         last = bench.store.spool("s")
         last.append(b"3")
-        assert bench.restart().spool("s").size == 1
+        assert bench.restart().spool("s", resume=True).size == 1
 
     def test_a_leftover_that_nobody_asks_for_is_collected(self, bench: Bench) -> None:
         for name in "ab":
             bench.store.spool(name).append(b"left")
-        wanted = bench.restart().spool("a")
+        wanted = bench.restart().spool("a", resume=True)
         bench.elapse(HOUR + 1)
         bench.result(bench.store.collect())
         bench.restart()
-        assert [bench.store.spool(name).size for name in "ab"] == [wanted.size, 0]
+        assert [bench.store.spool(name, resume=True).size for name in "ab"] == [wanted.size, 0]
 
     # work directories
 
@@ -524,5 +557,3 @@ class StoreConformance:
 
     def _present(self, bench: Bench, *contents: Content) -> list[bool]:
         return [bench.result(bench.store.has(content.blob)) for content in contents]
-
-

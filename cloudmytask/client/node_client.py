@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 
@@ -21,7 +21,14 @@ from cloudmytask import __version__
 from cloudmytask.boundaries import Clock, OutputEnd
 from cloudmytask.client.sources import Source
 from cloudmytask.core.spec_document import spec_to_document
-from cloudmytask.errors import CloudMyTaskError, ConnectionInterrupted, InternalError, NoNode, WaitTimeout
+from cloudmytask.errors import (
+    CloudMyTaskError,
+    ConnectionInterrupted,
+    InternalError,
+    NoNode,
+    RequestTimeout,
+    WaitTimeout,
+)
 from cloudmytask.model import Blob, Explanation, JobId, JobQuery, JobSpec, QoS, StreamName
 from cloudmytask.wire import commands
 from cloudmytask.wire.documents import (
@@ -32,7 +39,8 @@ from cloudmytask.wire.documents import (
 )
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
 
-Write = Callable[[StreamName, bytes], None]
+Write = Callable[[StreamName, bytes], Deferred[None] | None]
+"""Takes a piece of output. A Deferred says when there is room for more: the node sends a window's worth until then."""
 Changed = Callable[[JobStatus], None]
 
 HELLO_TIMEOUT = 10.0
@@ -195,6 +203,7 @@ class NodeClient:
         if announced["present"]:
             return
         under_way: list[Deferred[object]] = []
+        complete = False
         try:
             for offset, piece in _pieces(source):
                 if len(under_way) >= commands.WINDOW:
@@ -204,7 +213,10 @@ class NodeClient:
                 )
             while under_way:
                 await under_way.pop(0)
+            complete = True
         finally:
+            if not complete and self.protocol.alive:
+                under_way.append(self.protocol.ask(commands.AbortUpload, upload=number))  # type: ignore[arg-type]  # as above
             DeferredList(under_way, consumeErrors=True)
         await self.protocol.ask(commands.CommitUpload, None, upload=number)
 
@@ -224,8 +236,8 @@ class NodeClient:
         self._watches[number] = changed
 
         def end() -> None:
-            if self._watches.pop(number, None) is not None and self.protocol.alive:
-                self.protocol.ask(commands.Unsubscribe, watch=number).addErrback(lambda failure: _gone(failure))
+            if self._watches.pop(number, None) is not None:
+                self._unsubscribe(number)
 
         try:
             answer = await self.protocol.ask(commands.WatchJob, watch=number, job=job_id)
@@ -277,10 +289,11 @@ class NodeClient:
                 offsets={stream.value: offset for stream, offset in places.items()},
                 follow=follow,
             )
-        except CloudMyTaskError:
-            del self._streams[number]
-            raise
-        return await ended
+            return await ended
+        finally:
+            # Still there if the caller lost interest; the node must then not go on sending.
+            if self._streams.pop(number, None) is not None:
+                self._unsubscribe(number)
 
     def _job_changed(self, watch: int, job: Mapping[str, Any]) -> dict[str, Any]:
         changed = self._watches.get(watch)
@@ -288,18 +301,32 @@ class NodeClient:
             changed(JobStatus.from_document(job))
         return {}
 
-    def _output_data(self, watch: int, stream: str, offset: int, data: bytes) -> dict[str, Any]:  # noqa: ARG002 - pieces come in order
+    def _output_data(
+        self,
+        watch: int,
+        stream: str,
+        offset: int,  # noqa: ARG002 - pieces come in order
+        data: bytes,
+    ) -> dict[str, Any] | Deferred[dict[str, Any]]:
+        if watch not in self._streams:  # it was on its way when the caller lost interest
+            return {}
         write, _ = self._streams[watch]
-        write(StreamName(stream), data)
-        return {}
+        written = write(StreamName(stream), data)
+        return {} if written is None else written.addCallback(lambda _: {})
 
     def _output_ended(self, watch: int, end: Mapping[str, Any]) -> dict[str, Any]:
+        if watch not in self._streams:
+            return {}
         _, ended = self._streams.pop(watch)
         if "error" in end:
             ended.errback(InternalError(f"the output could not be read to its end: {end['error']}"))
         else:
             ended.callback(end_from_document(end))
         return {}
+
+    def _unsubscribe(self, number: int) -> None:
+        if self.protocol.alive:
+            self.protocol.ask(commands.Unsubscribe, watch=number).addErrback(_gone)
 
     def _lost(self) -> None:
         self._watches.clear()
@@ -345,11 +372,13 @@ async def _connect(
     node_client = NodeClient(clock, new_key)
     try:
         await endpoint.connect(_ClientFactory(node_client))
+    except CancelledError:
+        raise
     except Exception as problem:
         raise NoNode(_why(problem)) from problem
     try:
         await node_client.hello(client)
-    except CloudMyTaskError:
+    except (CloudMyTaskError, CancelledError):
         node_client.close()
         raise
     return node_client
@@ -378,4 +407,4 @@ def _pieces(source: Source) -> Any:
 
 def _gone(failure: Any) -> None:
     """A watch ends with its connection, so a connection that ends first has done what was asked."""
-    failure.trap(ConnectionInterrupted)
+    failure.trap(ConnectionInterrupted, RequestTimeout)

@@ -112,6 +112,8 @@ def job_to_record(job: Job) -> str:
         value["cancellation"] = (job.cancellation.at, job.cancellation.by, job.cancellation.note)
     if job.ended_at is not None:
         value["ended_at"] = job.ended_at
+    if job.expires is not None:
+        value["expires"] = job.expires
     if job.removed:
         value["removed"] = True
     return _encode(value)
@@ -138,6 +140,7 @@ def job_from_record(spec_text: str, record_text: str) -> Job:
         trail=tuple(Stamp(entry[0], entry[1], entry[2], entry[3]) for entry in get("trail", ())),
         cancellation=Cancellation(cancellation[0], cancellation[1], cancellation[2]) if cancellation else None,
         ended_at=get("ended_at"),
+        expires=get("expires"),
         removed=get("removed", False),
     )
 

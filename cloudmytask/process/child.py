@@ -37,7 +37,8 @@ _log = Logger()
 STDIN, STDOUT, STDERR = range(3)
 _READ_SIZE = 64 * 1024
 """Bytes that a pipe holds (pipe(7)): more would not come at once, less would cost more turns of the reactor."""
-_LOST_STATUS = signal.SIGKILL
+_UNKNOWN_STATUS = int(signal.SIGKILL)
+"""Stands in, as a status of wait(2), where somebody else has taken the real one."""
 
 
 class OutputPipe(process.ProcessReader):
@@ -132,7 +133,8 @@ class ScriptProcess(process.Process):
             self._notice = ExitNotice(reactor, self.pid, self.reapProcess)
             undo.pop_all()
         for stream, end in ends.items():
-            self.pipes[stream] = OutputPipe(reactor, self, stream, end)  # type: ignore[no-untyped-call]  # Twisted's
+            pipe = OutputPipe(reactor, self, stream, end)  # type: ignore[no-untyped-call]  # Twisted has no annotations
+            self.pipes[stream] = pipe
         protocol.makeConnection(self)
 
     def signal_group(self, number: int) -> None:
@@ -145,7 +147,7 @@ class ScriptProcess(process.Process):
         for pipe in self.pipes.values():
             assert isinstance(pipe, OutputPipe)
             pipe.drain()
-        self.loseConnection()  # type: ignore[no-untyped-call]  # Twisted's
+        self.loseConnection()  # type: ignore[no-untyped-call]  # Twisted has no annotations here
 
     def reapProcess(self) -> None:
         """If the child has exited: kill what is left of its group, and only then let go of its pid."""
@@ -162,7 +164,7 @@ class ScriptProcess(process.Process):
             _, status, self.resources = os.wait4(pid, 0)
         except ChildProcessError:
             _log.error("the exit status of script process {pid} was taken by another part of this process", pid=pid)
-            status = _LOST_STATUS
+            status = _UNKNOWN_STATUS
         self._notice.close()
         self.processEnded(status)
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from cloudmytask.errors import StoreFailed
@@ -22,20 +22,12 @@ UPLOAD_PREFIX = "upload-"
 """Begins the names of spools that are worth nothing after a restart."""
 
 
-@frozen
-class Row:
-    """A stored record."""
-
-    job: Job
-    expires: float | None
-
-
 @define(eq=False)
 class MemoryDisk:
     """What survives the node. Its fields are open to tests and to the checkers of a simulation."""
 
     node_id: str
-    jobs: dict[JobId, Row] = field(factory=dict)
+    jobs: dict[JobId, Job] = field(factory=dict)
     blobs: dict[Digest, bytes] = field(factory=dict)
     spools: dict[str, bytearray] = field(factory=dict)
     directories: dict[str, dict[str, bytes]] = field(factory=dict)
@@ -46,7 +38,7 @@ class MemoryDisk:
     """While true, every change fails."""
     corrupt: dict[Digest, None] = field(factory=dict)
     """Blobs whose bytes have rotted."""
-    _cut_off: Callable[[bool], None] | None = None
+    _cut_off: Callable[[bool], None] | None = field(default=None, init=False)
 
     def attach(self, cut_off: Callable[[bool], None]) -> None:
         """Give the disk to a new store. As at the start of a real node, work directories and half-finished uploads of
@@ -96,15 +88,11 @@ class MemorySpool:
         return len(self._data)
 
     def append(self, data: bytes) -> None:
-        """
-        :raises StoreFailed: the disk is full, or was.
-        """
+        """Never fails: bytes that the disk has no room for are lost, and :meth:`seal` will say so."""
         if self._closed:
             raise RuntimeError("the spool was sealed or discarded")
-        if self._broken or self._disk.full:
-            self._broken = True
-            raise _disk_full()
-        if data:
+        self._broken = self._broken or (self._disk.full and bool(data))
+        if data and not self._broken:
             self._disk.spools[self._name] = self._data
             self._data += data
 
@@ -118,7 +106,7 @@ class MemorySpool:
 
     async def _seal(self, data: bytes) -> Content | Blob | None:
         if self._broken:
-            raise _disk_full()
+            raise StoreFailed("The disk is full.")
         if len(data) > INLINE_MAX:
             return await self._store.adopt(data)
         if not data:
@@ -135,7 +123,3 @@ class MemorySpool:
 def blob_of(data: bytes) -> Blob:
     """The blob with these bytes."""
     return Blob(Digest(hashlib.sha256(data).hexdigest()), len(data))
-
-
-def _disk_full() -> StoreFailed:
-    return StoreFailed("The disk is full.")

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from cloudmytask.boundaries import Clock, DelayedCall, Recovery
 from cloudmytask.errors import BlobCorrupt, BlobMissing, StoreFailed
 from cloudmytask.model import INLINE_MAX, Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery, JobState
-from cloudmytask.simulation.disk import MemoryDisk, MemorySpool, Row, blob_of
+from cloudmytask.simulation.disk import MemoryDisk, MemorySpool, blob_of
 
 __all__ = ["MemoryDisk", "MemoryStore"]
 
@@ -29,6 +29,9 @@ GRACE = 3600.0
 
 LAZY_SECONDS = 0.1
 """The longest that a lazy save waits for company."""
+
+
+EMPTY = Content(blob_of(b""), b"")
 
 
 @frozen(eq=False)
@@ -55,7 +58,8 @@ class MemoryStore:
         self._countdown: DelayedCall | None = None
         self._commit: DelayedCall | None = None
         self._eager = False
-        self._arriving: dict[Digest, list[Content]] = {}
+        # the empty blob is always there: it needs no storing
+        self._arriving = {EMPTY.blob.digest: [EMPTY]}
         self._fresh: dict[Digest, float] = {}
         self._claimed: dict[str, None] = {}
         self._opened_at = clock.seconds()
@@ -74,7 +78,7 @@ class MemoryStore:
 
     def recover(self) -> Recovery:
         disk = self._disk
-        jobs = sorted((row.job for row in disk.jobs.values()), key=_sequence)
+        jobs = sorted(disk.jobs.values(), key=_sequence)
         return Recovery(
             node_id=disk.node_id,
             jobs=tuple(job for job in jobs if not job.state.terminal),
@@ -83,21 +87,27 @@ class MemoryStore:
             checkpoint_at=disk.checkpoint_at,
         )
 
-    def save(
-        self, job: Job, contents: Sequence[Content] = (), *, expires: float | None = None, lazy: bool = False
-    ) -> Deferred[None]:
+    def save(self, job: Job, contents: Sequence[Content] = (), *, lazy: bool = False) -> Deferred[None]:
+        def apply() -> None:
+            self._keep(contents)
+            self._disk.jobs[job.id] = job
+
+        return self._arrive(self._change(apply, lazy=lazy), contents)
+
+    def put(self, content: Content) -> Deferred[None]:
+        self._fresh[content.blob.digest] = self._clock.seconds()
+        return self._arrive(self._change(lambda: self._keep([content])), [content])
+
+    def _keep(self, contents: Sequence[Content]) -> None:
+        for content in contents:
+            _verify(content)
+        for content in contents:
+            self._disk.blobs[content.blob.digest] = content.data
+            self._disk.corrupt.pop(content.blob.digest, None)
+
+    def _arrive(self, saved: Deferred[None], contents: Sequence[Content]) -> Deferred[None]:
         for content in contents:
             self._arriving.setdefault(content.blob.digest, []).append(content)
-
-        def apply() -> None:
-            for content in contents:
-                _verify(content)
-            for content in contents:
-                self._disk.blobs[content.blob.digest] = content.data
-                self._disk.corrupt.pop(content.blob.digest, None)
-            self._disk.jobs[job.id] = Row(job, expires)
-
-        saved = self._change(apply, lazy=lazy)
         return saved.addBoth(self._arrived, contents) if contents else saved
 
     def _arrived(self, result: Failure | None, contents: Sequence[Content]) -> Failure | None:
@@ -109,11 +119,7 @@ class MemoryStore:
         return result
 
     def get(self, job_id: JobId) -> Deferred[Job | None]:
-        def query() -> Job | None:
-            row = self._disk.jobs.get(job_id)
-            return row.job if row is not None else None
-
-        return self.soon(query)
+        return self.soon(lambda: self._disk.jobs.get(job_id))
 
     def newest(self, client: ClientId, query: JobQuery) -> Deferred[JobPage]:
         def wanted(job: Job) -> bool:
@@ -126,7 +132,7 @@ class MemoryStore:
             )
 
         def search() -> JobPage:
-            found = sorted((row.job for row in self._disk.jobs.values() if wanted(row.job)), key=_sequence)
+            found = sorted(filter(wanted, self._disk.jobs.values()), key=_sequence)
             found.reverse()
             jobs = tuple(found[: query.limit])
             return JobPage(jobs, jobs[-1].sequence if jobs and len(found) > len(jobs) else None)
@@ -136,9 +142,9 @@ class MemoryStore:
     def due(self, age: float, limit: int) -> Deferred[tuple[Job, ...]]:
         def search() -> tuple[Job, ...]:
             found = [
-                (row.expires, row.job.sequence, row.job)
-                for row in self._disk.jobs.values()
-                if row.expires is not None and row.expires <= age
+                (job.expires, job.sequence, job)
+                for job in self._disk.jobs.values()
+                if job.expires is not None and job.expires <= age
             ]
             found.sort(key=lambda entry: entry[:2])
             return tuple(job for _, _, job in found[:limit])
@@ -167,9 +173,9 @@ class MemoryStore:
 
         def apply() -> int:
             needed = set(protected)
-            for row in self._disk.jobs.values():
-                if row.job.state is not JobState.EXPIRED:
-                    needed.update(blob.digest for blob in row.job.blobs())
+            for job in self._disk.jobs.values():
+                if job.state is not JobState.EXPIRED:
+                    needed.update(blob.digest for blob in job.blobs())
             gone = [digest for digest in self._disk.blobs if digest not in needed]
             return sum(len(self._disk.blobs.pop(digest)) for digest in gone)
 
@@ -203,8 +209,8 @@ class MemoryStore:
             raise BlobCorrupt(f"The stored bytes of blob {blob.digest} do not match it.")
         return data
 
-    def spool(self, name: str) -> MemorySpool:
-        if name in self._claimed:
+    def spool(self, name: str, *, resume: bool = False) -> MemorySpool:
+        if name in self._claimed or not resume:
             self._disk.spools.pop(name, None)
         self._claimed[name] = None
         return MemorySpool(self, self._disk, name)
@@ -222,12 +228,12 @@ class MemoryStore:
         return self._change(apply)
 
     def stage(self, name: str, files: Mapping[str, Blob], contents: Sequence[Content] = ()) -> Deferred[str]:
-        given = {content.blob.digest: content for content in contents}
+        given = {content.blob: content for content in contents}
 
         def make() -> str:
             self._disk.directories.pop(name, None)
             self._disk.directories[name] = {
-                file_name: _verify(given[blob.digest]) if blob.digest in given else self._verified(blob)
+                file_name: _verify(given[blob]) if blob in given else self._verified(blob)
                 for file_name, blob in files.items()
             }
             return f"/simulated/{name}"

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cloudmytask.model import Content, Digest
+from cloudmytask.model import Blob, Content, Digest
+from cloudmytask.store.leaves import digest_of
+
+EMPTY = Content(Blob(digest_of(b""), 0), b"")
+"""Is always there: it needs no storing."""
 
 GRACE = 3600.0
 """Seconds between bringing a blob and referring to it."""
 
 
 class ArrivingContents:
-    """Contents of saves that are under way."""
+    """Contents of saves that are under way, and the empty one."""
 
     def __init__(self) -> None:
-        self._contents: dict[Digest, list[Content]] = {}
+        self._contents: dict[Digest, list[Content]] = {EMPTY.blob.digest: [EMPTY]}
 
     def add(self, contents: Sequence[Content]) -> None:
         for content in contents:

@@ -147,7 +147,8 @@ class BlobSource:
 
         :raises BlobMissing, BlobCorrupt, OSError, sqlite3.Error:
         """
-        if not blob.size:
+        if offset >= blob.size:
+            # no leaf will be looked at, but an unknown blob must not pass for one that has ended
             self._row(blob, 0, 0)
         first, last = leaf_range(blob, offset, size)
         data = b"".join(self.leaf(blob, index) for index in range(first, last))
@@ -155,7 +156,7 @@ class BlobSource:
 
     def leaf(self, blob: Blob, index: int) -> bytes:
         """One verified leaf."""
-        data = self.cache.get(blob.digest, index)
+        data = self.cache.get(blob, index)
         if data is None:
             row = self._row(blob, index, 1)
             if row.data is None:

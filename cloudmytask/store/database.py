@@ -6,6 +6,7 @@ is a StartFailed that names it, and leaves it as it was.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -45,6 +46,8 @@ def prepare(path: Path, steps: Sequence[Step], new_node_id: Callable[[], str]) -
     try:
         if not path.exists():
             _create(path, steps, new_node_id())
+        # SQLite would fall back to reading only, and say so at the first commit
+        _need_access(path, os.R_OK | os.W_OK)
         connection = connect(path)
         try:
             _check(connection, path, len(steps))
@@ -87,9 +90,6 @@ def _check(connection: sqlite3.Connection, path: Path, known: int) -> None:
     [verdict] = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise StartFailed(f"The database {path} is damaged ({verdict}).")
-    # fails where the file or its directory is read-only, which reading alone would not notice
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("ROLLBACK")
 
 
 def _upgrade(connection: sqlite3.Connection, path: Path, steps: Sequence[Step]) -> None:
@@ -129,14 +129,24 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
+def _need_access(path: Path, mode: int) -> None:
+    """
+    :raises PermissionError: see access(2).
+    """
+    if not os.access(path, mode, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def own_directory(path: Path) -> None:
     """Make ``path`` a directory of ours with mode 0700, or accept one that is ours already.
 
-    :raises StartFailed: it cannot be made, is not a directory, or belongs to somebody else.
+    :raises StartFailed: it cannot be made or used, is not a directory, or belongs to somebody else.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = path.stat().st_uid
+        if owner == os.geteuid():
+            _need_access(path, os.R_OK | os.W_OK | os.X_OK)
     except FileExistsError as error:
         raise StartFailed(f"The path {path} is not a directory.") from error
     except OSError as error:

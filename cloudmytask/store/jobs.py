@@ -15,12 +15,12 @@ from cloudmytask.model import ClientId, Digest, Job, JobId, JobPage, JobQuery, J
 _LAST_CHARACTER = "\U0010ffff"
 
 
-def save_job(connection: sqlite3.Connection, job: Job, expires: float | None) -> None:
+def save_job(connection: sqlite3.Connection, job: Job) -> None:
     """Write the job's record, and the spec too if the job is new."""
     key = column(job.id)
     updated = connection.execute(
         "UPDATE jobs SET state = ?, expires = ?, record = ? WHERE id = ?",
-        (job.state, expires, job_to_record(job), key),
+        (job.state, job.expires, job_to_record(job), key),
     )
     if updated.rowcount == 0:
         connection.execute(
@@ -34,7 +34,7 @@ def save_job(connection: sqlite3.Connection, job: Job, expires: float | None) ->
                 column(job.client),
                 column(job.spec.label),
                 job.state,
-                expires,
+                job.expires,
                 spec_to_json(job.spec),
                 job_to_record(job),
             ),

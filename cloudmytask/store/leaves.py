@@ -35,11 +35,14 @@ class LeafCache:
         self._leaves: OrderedDict[tuple[Digest, int], bytes] = OrderedDict()
         self._room = capacity
 
-    def get(self, digest: Digest, index: int) -> bytes | None:
+    def get(self, blob: Blob, index: int) -> bytes | None:
+        """A leaf; None if it is not here, or if ``blob`` claims a size that the leaf does not fit."""
+        key = (blob.digest, index)
         with self._lock:
-            data = self._leaves.get((digest, index))
-            if data is not None:
-                self._leaves.move_to_end((digest, index))
+            data = self._leaves.get(key)
+            if data is None or len(data) != min(LEAF, blob.size - index * LEAF):
+                return None
+            self._leaves.move_to_end(key)
             return data
 
     def put(self, digest: Digest, index: int, data: bytes) -> None:

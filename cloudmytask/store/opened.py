@@ -7,7 +7,7 @@ left behind is out of the way before anything new is made, and deleted in the ba
 from __future__ import annotations
 
 import sqlite3
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -86,9 +86,7 @@ def open_parts(paths: Paths, cache: LeafCache, delivery: Delivery) -> Opened:
     :raises OSError, sqlite3.Error: nothing was started.
     """
     with ExitStack() as undo:
-        writing, reading, staging = (connect(paths.database) for _ in range(3))
-        for connection in (writing, reading, staging):
-            undo.callback(connection.close)
+        writing, reading, staging = (undo.enter_context(closing(connect(paths.database))) for _ in range(3))
         thread = partial(WorkThread, path=paths.directory, delivery=delivery)
         removing = thread("remover")
 

@@ -1,6 +1,6 @@
 """Bytes that are still arriving, kept in the page cache: they outlive the node, and after :meth:`seal` a loss of power.
 
-Invariant: a spool has no gaps. Once a piece could not be written, every later piece and the seal fail as well.
+Invariant: a spool has no gaps. Once a piece could not be written, every later one is dropped and the seal fails.
 
 The file is ``spool/<name>.<number>`` with a number never used before, so that deleting an old spool late cannot hit
 a new one of the same name.
@@ -66,21 +66,19 @@ class FileSpool:
         return self._size
 
     def append(self, data: bytes) -> None:
-        """
-        :raises StoreFailed: the file takes no more, as on a full disk.
-        """
+        """Never fails: bytes that the disk has no room for are lost, and :meth:`seal` will say so."""
         if self._closed:
             raise RuntimeError("the spool was sealed or discarded")
-        if self._broken is not None:
-            raise StoreFailed(self._broken)
-        if not data:
+        if self._broken is not None or not data:
             return
         try:
             write_whole(self._open(), data, self._size)
         except OSError as error:
-            failure = store_failed(self._path, error)
-            self._broken = str(failure)
-            raise failure from error
+            self._broken = str(store_failed(self._path, error))
+            if self._descriptor is not None:
+                # a later life must not take the half of a piece for the whole
+                os.ftruncate(self._descriptor, self._size)
+            return
         self._size += len(data)
         if self._memory is not None and self._size <= INLINE_MAX:
             self._memory += data

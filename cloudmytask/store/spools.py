@@ -1,6 +1,6 @@
 """The directory ``spool/``: which spools an earlier life of the node left, and names for the files of new ones.
 
-Invariant: no path is used twice, in this life or over several of them; what a name was given out for is this life's.
+Invariant: no path is used twice, and a leftover is given out once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ UPLOAD_PREFIX = "upload-"
 
 
 @frozen
-class _Leftover:
+class Leftover:
+    """A spool of an earlier life; ``size`` in bytes."""
+
     path: Path
     size: int
 
@@ -26,7 +28,7 @@ class SpoolDirectory:
     """Bookkeeping only: knows the files, opens none."""
 
     _directory: Path
-    _leftovers: dict[str, _Leftover]
+    _leftovers: dict[str, Leftover]
     _number: int
 
     @classmethod
@@ -36,7 +38,7 @@ class SpoolDirectory:
         :raises OSError:
         """
         useless: list[Path] = []
-        leftovers: dict[str, _Leftover] = {}
+        leftovers: dict[str, Leftover] = {}
         highest = 0
         for number, path in sorted((_number(path), path) for path in directory.iterdir()):
             highest = max(highest, number)
@@ -47,19 +49,20 @@ class SpoolDirectory:
             if name.startswith(UPLOAD_PREFIX) or not size:
                 useless.append(path)
             else:
-                leftovers[name] = _Leftover(path, size)
+                leftovers[name] = Leftover(path, size)
         return cls(directory, leftovers, highest), useless
 
-    def claim(self, name: str) -> tuple[Path, int]:
-        """Where the spool ``name`` lies, and its size: what an earlier life left, else a new file yet to be made.
+    def take_leftover(self, name: str) -> Leftover | None:
+        """What an earlier life left under ``name``; from now on it is the caller's."""
+        return self._leftovers.pop(name, None)
+
+    def new_path(self, name: str) -> Path:
+        """Where a new spool ``name`` is to lie.
 
         :raises InvalidArgument: no file can have that name.
         """
-        leftover = self._leftovers.pop(name, None)
-        if leftover is not None:
-            return leftover.path, leftover.size
         self._number += 1
-        return self._directory / plain_name(f"{name}.{self._number}"), 0
+        return self._directory / plain_name(f"{name}.{self._number}")
 
     def unclaimed(self) -> list[Path]:
         """The leftovers that nobody asked for; they are nobody's from now on."""

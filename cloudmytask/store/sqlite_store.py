@@ -108,9 +108,7 @@ class SqliteStore:
         except (OSError, sqlite3.Error) as error:
             raise StartFailed(f"The database {self._paths.database} cannot be read: {reason(error)}.") from error
 
-    def save(
-        self, job: Job, contents: Sequence[Content] = (), *, expires: float | None = None, lazy: bool = False
-    ) -> Deferred[None]:
+    def save(self, job: Job, contents: Sequence[Content] = (), *, lazy: bool = False) -> Deferred[None]:
         """
         :raises BlobCorrupt: one of ``contents`` does not match its digest; nothing was stored.
         """
@@ -121,13 +119,21 @@ class SqliteStore:
 
         def save_all(connection: sqlite3.Connection) -> None:
             save_contents(connection)
-            jobs.save_job(connection, job, expires)
+            jobs.save_job(connection, job)
 
         saved = self._parts.writer.submit(Operation(save_all, job.id, save_contents), lazy=lazy)
-        if contents:
-            self._arriving.add(contents)
-            saved.addBoth(self._arrived, contents)
-        return saved
+        return self._arrive(saved, contents) if contents else saved
+
+    def put(self, content: Content) -> Deferred[None]:
+        """
+        :raises BlobCorrupt: the bytes do not match their digest.
+        """
+        self._fresh.note(content.blob.digest)
+        return self._arrive(self._change(partial(blobs.put_content, content=content)), (content,))
+
+    def _arrive(self, saved: Deferred[None], contents: Sequence[Content]) -> Deferred[None]:
+        self._arriving.add(contents)
+        return saved.addBoth(self._arrived, contents)
 
     def _arrived(self, result: Failure | None, contents: Sequence[Content]) -> Failure | None:
         self._arriving.settle(contents)
@@ -194,18 +200,22 @@ class SqliteStore:
         if content is not None and content.blob == blob:
             return succeed(content.data[offset : offset + size])
         first, end = blobs.leaf_range(blob, offset, size)
-        if end - first == 1 and (leaf := self._cache.get(blob.digest, first)) is not None:
+        if end - first == 1 and (leaf := self._cache.get(blob, first)) is not None:
             start = offset - first * LEAF
             return succeed(leaf[start : start + size])
         parts = self._parts
         return parts.reading.call(partial(parts.read_source.read, blob, offset, size))
 
-    def spool(self, name: str) -> Spool:
+    def spool(self, name: str, *, resume: bool = False) -> Spool:
         """
         :raises InvalidArgument: ``name`` cannot be a file's name.
         """
         parts = self._parts
-        path, size = parts.spools.claim(plain_name(name))
+        leftover = parts.spools.take_leftover(plain_name(name))
+        if leftover is not None and not resume:
+            parts.remove_file(leftover.path)
+            leftover = None
+        path, size = (leftover.path, leftover.size) if leftover is not None else (parts.spools.new_path(name), 0)
         adopt = partial(self._adopt, parts.writer)
         return FileSpool(path, SpoolSupport(parts.reading, parts.sealing, parts.removing, adopt), size)
 
@@ -226,11 +236,8 @@ class SqliteStore:
                 plain_name(file_name)
         except InvalidArgument as error:
             return fail(error)
-        known = {content.blob.digest: content for content in contents}
-        for blob in files.values():
-            arriving = self._arriving.get(blob.digest)
-            if arriving is not None:
-                known.setdefault(blob.digest, arriving)
+        arriving = (self._arriving.get(blob.digest) for blob in files.values())
+        known = {content.blob: content for content in (*arriving, *contents) if content is not None}
         parts = self._parts
         return parts.staging.call(partial(parts.directories.stage, name, dict(files), known, parts.stage_source))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cloudmytask.errors import InvalidArgument
-from cloudmytask.model import Blob, Content, Digest
+from cloudmytask.model import Blob, Content
 from cloudmytask.store.blobs import BlobSource, verify_content
 from cloudmytask.store.files import plain_name, write_whole
 from cloudmytask.store.removal import remove_tree
@@ -40,7 +40,7 @@ class Staging:
         self._number = itertools.count(max(taken, default=-1) + 1)
         return [name if name.startswith(".gone-") else self._rename(name) for name in names]
 
-    def stage(self, name: str, files: Mapping[str, Blob], known: Mapping[Digest, Content], source: BlobSource) -> str:
+    def stage(self, name: str, files: Mapping[str, Blob], known: Mapping[Blob, Content], source: BlobSource) -> str:
         """Make the directory ``name`` and fill it. An older one of that name is removed.
 
         :param known: blobs that need not be read from ``source``.
@@ -52,7 +52,7 @@ class Staging:
         path.mkdir(mode=0o700)
         try:
             for file_name, blob in files.items():
-                self._write(path / file_name, blob, known.get(blob.digest), source)
+                self._write(path / file_name, blob, known.get(blob), source)
         except BaseException:
             self.discard(name)
             raise

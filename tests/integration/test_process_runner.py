@@ -613,27 +613,39 @@ async def test_an_exit_status_taken_by_somebody_else_is_no_hang(
     expected_failures()
 
 
-def test_scripts_run_in_a_reactor_outside_the_main_thread(workshop: Workshop) -> None:
-    workshop.launch("print('hello')")
+IN_A_THREAD = """
+thread = threading.Thread(target=reactor.run, kwargs={"installSignalHandlers": False})
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "run"), [("pass", IN_A_THREAD), ("os.close(0); os.close(2)", "reactor.run()")], ids=["thread", "closed"]
+)
+def test_other_surroundings(workshop: Workshop, before: str, run: str) -> None:
+    """A reactor outside the main thread, as that of an embedded node; and a daemon without standard streams."""
+    workshop.launch("import os, sys; print(repr(sys.stdin.read())); print('err', file=sys.stderr); os.fstat(1)")
     program = f"""
-import sys, threading
+import os, sys, threading
 from twisted.internet import reactor
 from cloudmytask.boundaries import Launch
 from cloudmytask.model import Limits
 from cloudmytask.process import ProcessRunner
 def start():
-    runner = ProcessRunner(reactor, reactor, sys.executable, "thread")
-    launch = Launch("job", 1, {str(workshop.directory)!r}, "script.py", (), {{}}, Limits())
+    {before}
+    runner = ProcessRunner(reactor, reactor, sys.executable, {workshop.tag!r})
+    write = lambda stream, data: print(stream, data)
+    launch = Launch("job", 1, {str(workshop.directory)!r}, "script.py", (), {{}}, Limits(), None, write)
     runner.start(launch).ended.addCallback(print).addBoth(lambda _: reactor.stop())
 reactor.callWhenRunning(start)
-thread = threading.Thread(target=reactor.run, kwargs={{"installSignalHandlers": False}})
-thread.start()
-thread.join()
+{run}
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=PACKAGE_ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True
     )
-    assert "exit_code=0" in done.stdout, done.stderr
+    assert "exit_code=0" in done.stdout, done.stdout + done.stderr
+    assert "stdout b\"''\\n\"" in done.stdout and "stderr b'err\\n'" in done.stdout, done.stdout
 
 
 # What it used

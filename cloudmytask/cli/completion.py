@@ -1,0 +1,39 @@
+"""``cmt completion``: shell code that completes verbs and options, offline."""
+
+from __future__ import annotations
+
+import os
+from pathlib import PurePath
+
+import click
+from click.shell_completion import get_completion_class
+
+from cloudmytask.cli.verb import verb
+from cloudmytask.cli.words import Manner
+
+SHELLS = ("bash", "zsh", "fish")
+VARIABLE = "_CMT_COMPLETE"
+"""The environment variable by which the shell's code asks ``cmt`` for completions."""
+
+
+@verb()
+@click.argument("shell", type=click.Choice(SHELLS), required=False)
+def completion(manner: Manner, shell: str | None) -> int:
+    """Print code that makes your shell complete cmt's verbs and options.
+
+    Without SHELL it is the one that $SHELL names.
+
+    \b
+    Example:  eval "$(cmt completion bash)"
+    """
+    name = shell if shell is not None else PurePath(os.environ.get("SHELL", "")).name
+    made_for = get_completion_class(name)
+    if made_for is None or name not in SHELLS:
+        raise click.UsageError(f"$SHELL names none of {', '.join(SHELLS)}: say which one you mean")
+    root = click.get_current_context().find_root().command
+    source = made_for(root, {}, "cmt", VARIABLE).source()
+    if manner.as_json:
+        manner.document({"shell": name, "source": source})
+    else:
+        manner.data(source)
+    return 0

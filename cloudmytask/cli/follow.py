@@ -1,0 +1,97 @@
+"""Fetching a job's output: what is there, or live, attempt after attempt, across lost connections; or just its end.
+
+Invariant: each byte of an attempt is taken once and in order, however often the connection is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+from cloudmytask.boundaries import OutputEnd
+from cloudmytask.cli.link import Link
+from cloudmytask.client.node_client import NodeClient
+from cloudmytask.model import JobId, StreamName
+
+Take = Callable[[StreamName, bytes], Deferred[None] | None]
+BEYOND = 2**62
+"""An offset at which no output is."""
+TAIL_BLOCK = 64 * 1024
+"""Bytes of a stream's end that are looked at first for its last lines."""
+
+
+@define(eq=False)
+class Following:
+    """Reads one attempt's output from the offsets reached."""
+
+    _link: Link
+    _job_id: JobId
+    _take: Take
+    _offsets: dict[StreamName, int] = field(factory=lambda: dict.fromkeys(StreamName, 0))
+
+    async def read(self, attempt: int, *, follow: bool) -> OutputEnd:
+        """All of it. :raises CloudMyTaskError:"""
+        return await self._link.ask(lambda client: self._ask(client, attempt, follow))
+
+    def _ask(self, client: NodeClient, attempt: int, follow: bool) -> Deferred[OutputEnd]:
+        return client.output(self._job_id, self._taken, attempt=attempt, offsets=dict(self._offsets), follow=follow)
+
+    def _taken(self, stream: StreamName, data: bytes) -> Deferred[None] | None:
+        self._offsets[stream] += len(data)
+        return self._take(stream, data)
+
+
+async def attempts(
+    link: Link, job_id: JobId, take: Take, *, first: int = 1, offsets: dict[StreamName, int] | None = None
+) -> AsyncIterator[OutputEnd]:
+    """Follow attempt after attempt until the job has ended; yields at the end of each.
+
+    :param offsets: where to begin in the first of them.
+    """
+    number = first
+    while True:
+        following = Following(link, job_id, take, dict.fromkeys(StreamName, 0) if offsets is None else offsets)
+        end = await following.read(number, follow=True)
+        if end.attempt == 0:  # there is no such attempt, and none will come
+            return
+        yield end
+        number, offsets = end.attempt + 1, None
+
+
+async def sizes(client: NodeClient, job_id: JobId, attempt: int) -> OutputEnd:
+    """How much output there is now."""
+    return await client.output(
+        job_id, lambda _stream, _data: None, attempt=attempt, offsets=dict.fromkeys(StreamName, BEYOND)
+    )
+
+
+async def tail(client: NodeClient, job_id: JobId, end: OutputEnd, stream: StreamName, lines: int) -> int:
+    """The offset at which the last ``lines`` lines of a stream begin, whose output reaches to ``end``."""
+    size, block = end.sizes[stream], TAIL_BLOCK
+    while True:
+        start = max(0, size - block)
+        found = bytearray()
+
+        def keep(_stream: StreamName, data: bytes, found: bytearray = found) -> None:
+            found.extend(data)
+
+        await client.output(job_id, keep, attempt=end.attempt, offsets={stream: start})
+        place = line_start(bytes(found[: size - start]), lines)
+        if place is not None or start == 0:
+            return start + (place or 0)
+        block *= 8
+
+
+def line_start(data: bytes, lines: int) -> int | None:
+    """Where the last ``lines`` lines of ``data`` begin; None if that may be before ``data``. A last line need not end
+    with a newline."""
+    if lines == 0:
+        return len(data)
+    place = len(data) - 1 if data.endswith(b"\n") else len(data)
+    for _ in range(lines):
+        place = data.rfind(b"\n", 0, place)
+        if place < 0:
+            return None
+    return place + 1

@@ -1,0 +1,113 @@
+"""One verb's time in the reactor: start it, do the work, stop it.
+
+Invariant: the work is a coroutine that ends once; its exit code or its failure becomes the verb's. A signal ends it by
+cancelling what it waits for, unless the verb has a better idea; its ``finally`` blocks may still wait.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import (
+    FilteringLogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    formatEvent,
+    globalLogBeginner,
+)
+from twisted.python.failure import Failure
+
+from cloudmytask import reactor as monotonic
+from cloudmytask.cli.failures import Interrupted
+from cloudmytask.cli.words import STDERR, say, write
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Those that ask us to end."""
+
+
+@define(eq=False)
+class Session:
+    """What a verb's work may use.
+
+    :ivar reactor: Twisted's.
+    :ivar on_signal: called in the reactor with the number of each signal that asks us to end.
+    """
+
+    reactor: Any
+    on_signal: Callable[[int], object] = field(init=False)
+    interrupted: int | None = field(init=False, default=None)
+    """The signal that made us cancel the work."""
+    _work: Deferred[int] | None = field(init=False, default=None)
+    _result: int | Failure | None = field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self.on_signal = self.abort
+
+    def abort(self, number: int) -> None:
+        """Give up the work because of a signal."""
+        if self.interrupted is None:
+            self.interrupted = number
+        if self._work is not None:
+            self._work.cancel()
+
+    def conduct(self, work: Callable[[Session], Coroutine[Deferred[Any], Any, int]]) -> int:
+        """Run the reactor for as long as ``work`` takes; what it returned or raised."""
+        self.reactor.callWhenRunning(self._begin, work)
+        self.reactor.run()
+        result = self._result
+        if isinstance(result, Failure):
+            if self.interrupted is not None and result.check(CancelledError):
+                raise Interrupted(self.interrupted)
+            result.raiseException()
+        assert isinstance(result, int)
+        return result
+
+    def _begin(self, work: Callable[[Session], Coroutine[Deferred[Any], Any, int]]) -> None:
+        self._catch_signals()
+        self._work = Deferred.fromCoroutine(work(self))
+        self._work.addBoth(self._ended)
+
+    def _ended(self, result: int | Failure) -> None:
+        self._work = None
+        self._result = result
+        self.reactor.stop()
+
+    def _catch_signals(self) -> None:
+        """Instead of Twisted's own handlers, which it has installed by now. One that was ignored stays ignored."""
+
+        def received(number: int, _frame: FrameType | None) -> None:
+            # By its attribute: who is told may change while the work goes on.
+            self.reactor.callFromThread(lambda: self.on_signal(number))
+
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, received)
+
+
+def conduct(work: Callable[[Session], Coroutine[Deferred[Any], Any, int]]) -> int:
+    """Run ``work`` in the global reactor, on monotonic time; what it returned or raised. Once in a process's life.
+
+    :raises Interrupted: a signal ended it.
+    """
+    monotonic.install()
+    from twisted.internet import reactor
+
+    globalLogBeginner.beginLoggingTo(
+        [FilteringLogObserver(_tell, [LogLevelFilterPredicate(LogLevel.error)])],  # type: ignore[list-item]  # a function is an observer too
+        redirectStandardIO=False,
+        discardBuffer=True,
+    )
+    return Session(reactor).conduct(work)
+
+
+def _tell(event: LogEvent) -> None:
+    """An error that nobody foresaw, in the client or in an embedded node: a bug, so its traceback is wanted."""
+    say(formatEvent(event))
+    if "log_failure" in event:
+        write(STDERR, event["log_failure"].getTraceback().encode("utf-8", "backslashreplace"))
