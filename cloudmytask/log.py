@@ -59,9 +59,10 @@ def json_line(event: LogEvent) -> str:
 
 def json_observer(stream: IO[Any]) -> ILogObserver:
     """An observer that writes events of level info and above to ``stream``."""
-    return FilteringLogObserver(
-        FileLogObserver(stream, json_line), [LogLevelFilterPredicate(defaultLogLevel=LogLevel.info)]
-    )
+    levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.info)
+    # AMP tells of every connection that comes and goes
+    levels.setLogLevelForNamespace("twisted.protocols.amp", LogLevel.warn)
+    return FilteringLogObserver(FileLogObserver(stream, json_line), [levels])
 
 
 def open_log(path: Path) -> IO[Any]:

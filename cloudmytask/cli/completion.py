@@ -8,6 +8,7 @@ from pathlib import PurePath
 import click
 from click.shell_completion import get_completion_class
 
+from cloudmytask.cli.failures import UsageError
 from cloudmytask.cli.verb import verb
 from cloudmytask.cli.words import Manner
 
@@ -16,7 +17,7 @@ VARIABLE = "_CMT_COMPLETE"
 """The environment variable by which the shell's code asks ``cmt`` for completions."""
 
 
-@verb()
+@verb(short_help="Print code that completes cmt in your shell.")
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 def completion(manner: Manner, shell: str | None) -> int:
     """Print code that makes your shell complete cmt's verbs and options.
@@ -29,7 +30,7 @@ def completion(manner: Manner, shell: str | None) -> int:
     name = shell if shell is not None else PurePath(os.environ.get("SHELL", "")).name
     made_for = get_completion_class(name)
     if made_for is None or name not in SHELLS:
-        raise click.UsageError(f"$SHELL names none of {', '.join(SHELLS)}: say which one you mean")
+        raise UsageError(f"$SHELL names none of {', '.join(SHELLS)}: say which one you mean")
     root = click.get_current_context().find_root().command
     source = made_for(root, {}, "cmt", VARIABLE).source()
     if manner.as_json:

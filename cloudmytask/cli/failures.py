@@ -8,6 +8,12 @@ from __future__ import annotations
 from cloudmytask.errors import CloudMyTaskError, ExitCode
 
 
+class UsageError(CloudMyTaskError):
+    """The command line makes no sense."""
+
+    exit_code = ExitCode.USAGE
+
+
 class ScriptNotFound(CloudMyTaskError):
     """There is no file of that name."""
 

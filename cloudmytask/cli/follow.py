@@ -52,7 +52,7 @@ async def attempts(
     """
     number = first
     while True:
-        following = Following(link, job_id, take, dict.fromkeys(StreamName, 0) if offsets is None else offsets)
+        following = Following(link, job_id, take, offsets or dict.fromkeys(StreamName, 0))
         end = await following.read(number, follow=True)
         if end.attempt == 0:  # there is no such attempt, and none will come
             return

@@ -6,59 +6,36 @@ Invariant: what is accepted is what the node's options accept (``core.units``); 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import click
 
 from cloudmytask.core.units import parse_duration, parse_size
 
 
-class Duration(click.ParamType):
+def duration(text: str) -> float:
     """Seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            return parse_duration(value)
-        except ValueError as problem:
-            self.fail(str(problem), param, ctx)
+    try:
+        return parse_duration(text)
+    except ValueError as problem:
+        raise click.BadParameter(str(problem)) from None
 
 
-class WholeSeconds(Duration):
+def whole_seconds(text: str) -> int:
     """Seconds without a fraction, rounded up."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        return math.ceil(super().convert(value, param, ctx))
+    return math.ceil(duration(text))
 
 
-class Size(click.ParamType):
+def size(text: str) -> int:
     """Bytes."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            return parse_size(value)
-        except ValueError as problem:
-            self.fail(str(problem), param, ctx)
+    try:
+        return parse_size(text)
+    except ValueError as problem:
+        raise click.BadParameter(str(problem)) from None
 
 
-class Variable(click.ParamType):
+def variable(text: str) -> tuple[str, str]:
     """``K=V``."""
-
-    name = "K=V"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        key, equals, text = str(value).partition("=")
-        if not equals:
-            self.fail(f"{value!r} is not of the form K=V", param, ctx)
-        return key, text
-
-
-DURATION = Duration()
-WHOLE_SECONDS = WholeSeconds()
-SIZE = Size()
-VARIABLE = Variable()
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{text!r} is not of the form K=V")
+    return key, value

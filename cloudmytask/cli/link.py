@@ -1,6 +1,7 @@
 """A connection to a node that is made anew when it is lost: jobs live on the node, not in the connection.
 
-Invariant: what is asked again after a loss is asked of the same address, and only questions that may be asked twice are.
+Invariant: what is asked again after a loss is asked of the same address, and only questions that may be asked twice
+are.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from twisted.internet.task import deferLater
 from cloudmytask.client.addresses import Address, candidates
 from cloudmytask.client.blocking import default_client
 from cloudmytask.client.node_client import NodeClient, connect
-from cloudmytask.errors import CloudMyTaskError, ConfigurationError, ConnectionInterrupted, NoNode, RequestTimeout
+from cloudmytask.errors import ConfigurationError, ConnectionInterrupted, NoNode, RequestTimeout
 
 T = TypeVar("T")
 
@@ -133,6 +134,3 @@ def with_node(
             link.close()
 
     return conducted
-
-
-__all__ = ["CloudMyTaskError", "Link", "client_id", "reach", "reach_one", "with_node"]

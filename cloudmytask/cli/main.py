@@ -5,6 +5,7 @@ Invariant: a usage error is one line too, and in ``run`` and ``wait`` it is a fa
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -14,19 +15,13 @@ from cloudmytask.cli import exit_codes
 from cloudmytask.cli.change import cancel, retry, rm, wait
 from cloudmytask.cli.completion import completion
 from cloudmytask.cli.doctor import doctor
+from cloudmytask.cli.failures import UsageError
 from cloudmytask.cli.look import ps, status, why
 from cloudmytask.cli.outputs import logs, result
 from cloudmytask.cli.run import run
 from cloudmytask.cli.submit import submit
 from cloudmytask.cli.verb import JSON_KEY, outcome
-from cloudmytask.cli.words import Manner
-from cloudmytask.errors import CloudMyTaskError, ExitCode
-
-
-class UsageError(CloudMyTaskError):
-    """The command line makes no sense."""
-
-    exit_code = ExitCode.USAGE
+from cloudmytask.cli.words import STDERR, Manner
 
 
 class Verbs(click.Group):
@@ -43,7 +38,9 @@ class Verbs(click.Group):
 )
 @click.version_option(__version__, prog_name="cmt", message="%(prog)s %(version)s")
 @click.option(
-    "--via", metavar="ADDRESS", help="The node to talk to: unix:PATH or HOST:PORT. [default: $CMT_NODE, or the local one]"
+    "--via",
+    metavar="ADDRESS",
+    help="The node to talk to: unix:PATH or HOST:PORT. [default: $CMT_NODE, or the local one]",
 )
 @click.pass_context
 def verbs(context: click.Context, via: str | None) -> None:  # noqa: ARG001 - the verbs read it
@@ -64,7 +61,15 @@ for _each in (run, submit, ps, status, result, logs, wait, cancel, retry, why, r
 
 def main() -> None:
     """The entry point ``cmt``."""
+    _open_standard_descriptors()
     sys.exit(outcome(Manner(), lambda _manner: _called()))
+
+
+def _open_standard_descriptors() -> None:
+    """Where one was closed (``cmt … <&-``), the next file opened would be taken for it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(descriptor)
 
 
 def _called() -> int:

@@ -29,10 +29,12 @@ class Outlet:
     :ivar call_from_thread: the reactor's.
     :ivar failed: called once, in the reactor, with the first failure to write. Later pieces for that descriptor are
         thrown away.
+    :ivar failure: that failure.
     """
 
     _call_from_thread: Callable[..., object]
-    _failed: Callable[[OutputFailed], object]
+    _failed: Callable[[OutputFailed], object] | None = None
+    failure: OutputFailed | None = field(init=False, default=None)
     _pieces: SimpleQueue[tuple[int, bytes, Deferred[None]]] = field(init=False, factory=SimpleQueue)
     _thread: Thread | None = field(init=False, default=None)
     _broken: set[int] = field(init=False, factory=set)
@@ -57,10 +59,15 @@ class Outlet:
                 try:
                     write(descriptor, data)
                 except OutputFailed as problem:
-                    if not self._broken:
-                        self._call_from_thread(self._failed, problem)
                     self._broken.add(descriptor)
+                    self._call_from_thread(self._fail, problem)
             self._call_from_thread(_fire, written)
+
+    def _fail(self, problem: OutputFailed) -> None:
+        if self.failure is None:
+            self.failure = problem
+            if self._failed is not None:
+                self._failed(problem)
 
 
 def _fire(written: Deferred[None]) -> None:
@@ -78,9 +85,7 @@ class Display:
 
     def __attrs_post_init__(self) -> None:
         self._escapers = {
-            stream: Escaper()
-            for stream, descriptor in DESCRIPTORS.items()
-            if not self._raw and os.isatty(descriptor)
+            stream: Escaper() for stream, descriptor in DESCRIPTORS.items() if not self._raw and os.isatty(descriptor)
         }
 
     def take(self, stream: StreamName, data: bytes) -> Deferred[None]:

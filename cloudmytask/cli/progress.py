@@ -5,7 +5,6 @@ Invariant: it is gone before the first byte of output, and where standard error 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +14,7 @@ from twisted.internet.defer import Deferred
 from cloudmytask.cli.escape import one_line
 from cloudmytask.cli.link import Link
 from cloudmytask.cli.outlet import Outlet
-from cloudmytask.cli.words import STDERR
+from cloudmytask.cli.words import STDERR, columns
 from cloudmytask.errors import CloudMyTaskError
 from cloudmytask.model import JobId
 from cloudmytask.periodic import Periodic, every
@@ -33,7 +32,7 @@ class Progress:
     _reactor: Any
     _link: Link
     _outlet: Outlet
-    _columns: Callable[[], int] = lambda: os.get_terminal_size(STDERR).columns
+    _columns: Callable[[], int] = lambda: columns(STDERR)
     _periodic: Periodic | None = field(init=False, default=None)
     _shown: bool = field(init=False, default=False)
 

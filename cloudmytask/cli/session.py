@@ -15,6 +15,7 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import (
     FilteringLogObserver,
+    ILogObserver,
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
@@ -22,6 +23,7 @@ from twisted.logger import (
     globalLogBeginner,
 )
 from twisted.python.failure import Failure
+from zope.interface import provider
 
 from cloudmytask import reactor as monotonic
 from cloudmytask.cli.failures import Interrupted
@@ -41,8 +43,7 @@ class Session:
 
     reactor: Any
     on_signal: Callable[[int], object] = field(init=False)
-    interrupted: int | None = field(init=False, default=None)
-    """The signal that made us cancel the work."""
+    _given_up: Exception | None = field(init=False, default=None)
     _work: Deferred[int] | None = field(init=False, default=None)
     _result: int | Failure | None = field(init=False, default=None)
 
@@ -51,8 +52,12 @@ class Session:
 
     def abort(self, number: int) -> None:
         """Give up the work because of a signal."""
-        if self.interrupted is None:
-            self.interrupted = number
+        self.give_up(Interrupted(number))
+
+    def give_up(self, problem: Exception) -> None:
+        """Cancel the work; it then ends with ``problem``. The first reason stands."""
+        if self._given_up is None:
+            self._given_up = problem
         if self._work is not None:
             self._work.cancel()
 
@@ -62,8 +67,8 @@ class Session:
         self.reactor.run()
         result = self._result
         if isinstance(result, Failure):
-            if self.interrupted is not None and result.check(CancelledError):
-                raise Interrupted(self.interrupted)
+            if self._given_up is not None and result.check(CancelledError):
+                raise self._given_up
             result.raiseException()
         assert isinstance(result, int)
         return result
@@ -99,13 +104,14 @@ def conduct(work: Callable[[Session], Coroutine[Deferred[Any], Any, int]]) -> in
     from twisted.internet import reactor
 
     globalLogBeginner.beginLoggingTo(
-        [FilteringLogObserver(_tell, [LogLevelFilterPredicate(LogLevel.error)])],  # type: ignore[list-item]  # a function is an observer too
+        [FilteringLogObserver(_tell, [LogLevelFilterPredicate(LogLevel.error)])],
         redirectStandardIO=False,
         discardBuffer=True,
     )
     return Session(reactor).conduct(work)
 
 
+@provider(ILogObserver)
 def _tell(event: LogEvent) -> None:
     """An error that nobody foresaw, in the client or in an embedded node: a bug, so its traceback is wanted."""
     say(formatEvent(event))

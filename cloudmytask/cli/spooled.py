@@ -111,6 +111,4 @@ class Inputs:
 
 def _fire(gathered: Deferred[Source], result: Source | Failure) -> None:
     if not gathered.called:
-        gathered.callback(result)  # type: ignore[arg-type]  # a Failure becomes the Deferred's failure
-
-
+        gathered.callback(result)

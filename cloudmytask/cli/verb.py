@@ -40,20 +40,18 @@ def verb(*, ours: int | None = None, **settings: Any) -> Callable[[Callable[...,
             via = click.get_current_context().find_root().params.get("via")
             return outcome(Manner(via, as_json, quiet, ours), functools.partial(function, **values))
 
-        command = click.command(cls=Verb, **settings)(_with_manner(called))
+        command = click.command(cls=Verb, **settings)(called)
         command.ours = ours
+        command.params += [
+            # Eager: a usage error in another option is to be told as JSON too.
+            click.Option(
+                ["--json", "as_json"], is_flag=True, is_eager=True, callback=_noted, help="Answer with a JSON object."
+            ),
+            click.Option(["-q", "--quiet"], is_flag=True, help="Say nothing that is not asked for."),
+        ]
         return command
 
     return made
-
-
-def _with_manner(function: Callable[..., int]) -> Callable[..., int]:
-    quiet = click.option("-q", "--quiet", is_flag=True, help="Say nothing that is not asked for.")
-    # Eager: a usage error in a later option is to be told as JSON too.
-    as_json = click.option(
-        "--json", "as_json", is_flag=True, is_eager=True, callback=_noted, help="Answer with one JSON object."
-    )
-    return as_json(quiet(function))
 
 
 def _noted(context: click.Context, _parameter: click.Parameter, value: bool) -> bool:

@@ -55,6 +55,11 @@ class Manner:
         return int(error.exit_code) if self.ours is None else self.ours
 
 
+def columns(descriptor: int) -> int:
+    """The width of the terminal behind a descriptor; 80 where it does not tell."""
+    return os.get_terminal_size(descriptor).columns or 80
+
+
 def say(text: str) -> None:
     """One line on standard error. If that is closed there is nobody left to tell, and that is no failure."""
     with suppress(OutputFailed):

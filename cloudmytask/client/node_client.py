@@ -7,6 +7,7 @@ Invariant: every Deferred fires: with an answer, with a declared failure, or wit
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -129,9 +130,14 @@ class NodeClient:
         """This client's jobs, newest first, page after page up to ``limit``."""
         return Deferred.fromCoroutine(self._jobs(query, limit))
 
-    def watch(self, job_id: str, changed: Changed) -> Deferred[tuple[JobStatus, Callable[[], None]]]:
-        """The job as it stands, and a function that ends the watch; ``changed`` is called with each later state."""
-        return Deferred.fromCoroutine(self._watch(job_id, changed))
+    def watch(
+        self, job_id: str, changed: Changed, *, every: bool = True
+    ) -> Deferred[tuple[JobStatus, Callable[[], None]]]:
+        """The job as it stands, and a function that ends the watch.
+
+        :param changed: called with each later state, or with the outcome only if not ``every``.
+        """
+        return Deferred.fromCoroutine(self._watch(job_id, changed, every))
 
     def wait(self, job_id: str, timeout: float | None = None) -> Deferred[JobStatus]:
         """The job, once it has its outcome.
@@ -231,7 +237,7 @@ class NodeClient:
                 return found
             query = evolve(query, before=cursor)
 
-    async def _watch(self, job_id: str, changed: Changed) -> tuple[JobStatus, Callable[[], None]]:
+    async def _watch(self, job_id: str, changed: Changed, every: bool) -> tuple[JobStatus, Callable[[], None]]:
         number = next(self._numbers)
         self._watches[number] = changed
 
@@ -240,11 +246,14 @@ class NodeClient:
                 self._unsubscribe(number)
 
         try:
-            answer = await self.protocol.ask(commands.WatchJob, watch=number, job=job_id)
+            answer = await self.protocol.ask(commands.WatchJob, watch=number, job=job_id, every=every)
         except CloudMyTaskError:
-            del self._watches[number]
+            self._watches.pop(number, None)
             raise
-        return _job(answer), end
+        job = _job(answer)
+        if job.state.terminal:
+            self._watches.pop(number, None)
+        return job, end
 
     async def _wait(self, job_id: str, timeout: float | None) -> JobStatus:
         done: Deferred[JobStatus] = Deferred()
@@ -256,7 +265,7 @@ class NodeClient:
                 done.callback(job)
 
         try:
-            job, end = await self.watch(job_id, changed)
+            job, end = await self.watch(job_id, changed, every=False)
             if job.state.terminal:
                 end()
                 return job
@@ -296,9 +305,10 @@ class NodeClient:
                 self._unsubscribe(number)
 
     def _job_changed(self, watch: int, job: Mapping[str, Any]) -> dict[str, Any]:
-        changed = self._watches.get(watch)
+        status = JobStatus.from_document(job)
+        changed = self._watches.pop(watch, None) if status.state.terminal else self._watches.get(watch)
         if changed is not None:
-            changed(JobStatus.from_document(job))
+            changed(status)
         return {}
 
     def _output_data(
@@ -385,8 +395,10 @@ async def _connect(
 
 
 def _why(problem: Exception) -> str:
-    cause = getattr(problem, "osError", None) or problem
-    return str(cause) or type(cause).__name__
+    number = getattr(problem, "osError", None)
+    if isinstance(number, int):
+        return os.strerror(number)
+    return str(problem).rstrip(".") or type(problem).__name__
 
 
 def _job(answer: Mapping[str, Any]) -> JobStatus:

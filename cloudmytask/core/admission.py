@@ -76,8 +76,12 @@ def check_script_size(size: int, script_max: int) -> None:
 
 def check_file_name(name: str) -> None:
     """:raises InvalidArgument: ``name`` cannot name a file inside a directory."""
-    encoded = name.encode("utf-8", "surrogateescape")
-    if not 0 < len(encoded) <= FILE_NAME_MAX or "/" in name or "\0" in name or name in (".", ".."):
+    if (
+        not 0 < _encoded_size("script_name", name) <= FILE_NAME_MAX
+        or "/" in name
+        or "\0" in name
+        or name in (".", "..")
+    ):
         raise InvalidArgument(
             f"script_name: {_shown(name)} is not a file name of 1 to {FILE_NAME_MAX} bytes without / and NUL"
         )
@@ -102,10 +106,18 @@ def _check_arguments(spec: JobSpec) -> None:
 def _text_size(field: str, text: str) -> int:
     if "\0" in text:
         raise InvalidArgument(f"{field}: {_shown(text)} contains a NUL character, which no argument can")
-    size = len(text.encode("utf-8", "surrogateescape"))
+    size = _encoded_size(field, text)
     if size > ARGUMENT_MAX:
         raise InvalidArgument(f"{field}: {size} bytes are more than the limit, {ARGUMENT_MAX} bytes")
     return size + 1
+
+
+def _encoded_size(field: str, text: str) -> int:
+    """Bytes of ``text`` in a file name or an argument. Surrogates that stand for bytes (PEP 383) are at home there."""
+    try:
+        return len(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{field}: {_shown(text)} contains a surrogate that stands for no byte") from None
 
 
 def _check_duration(field: str, seconds: float | None) -> None:

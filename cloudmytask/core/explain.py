@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import signal
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from attrs import frozen
 
-from cloudmytask.core.units import format_duration, format_size
+from cloudmytask.core.units import show_duration, show_size
 from cloudmytask.model import Attempt, Explanation, Job, JobState, Outcome, QoS, Reason
 
 
@@ -87,7 +88,7 @@ def _sentence(job: Job, around: Surroundings) -> str:
         case JobState.EXPIRED if job.removed:
             return "Its client removed it; only this note is left."
         case JobState.EXPIRED:
-            return f"Its retention of {format_duration(job.retention)} ended, so outcome and output were deleted."
+            return f"Its retention of {show_duration(job.retention)} ended, so outcome and output were deleted."
 
 
 def _why_waiting(job: Job, around: Surroundings) -> str:
@@ -95,7 +96,7 @@ def _why_waiting(job: Job, around: Surroundings) -> str:
         return f"{around.node} is shutting down; the job stays queued and runs when the node is back."
     if around.retry_in is not None:
         last = describe_outcome(job.outcome) if job.outcome is not None else "it failed"
-        pause = format_duration(around.retry_in)
+        pause = show_duration(around.retry_in)
         return f"Attempt {len(job.attempts)} failed ({last}); the next one starts in about {pause}."
     ahead = f", {around.ahead} waiting before it" if around.ahead else ""
     if around.running < around.slots and job.spec.qos is QoS.IDLE and around.load is not None:
@@ -119,7 +120,7 @@ def _why_failed(job: Job) -> str:
     outcome = job.outcome
     how = describe_outcome(outcome) if outcome is not None else "it failed"
     if job.state is JobState.TIMED_OUT and job.spec.timeout is not None:
-        how += f" of {format_duration(job.spec.timeout)}"
+        how += f" of {show_duration(job.spec.timeout)}"
     tries = f"; {len(job.attempts)} attempts were made" if len(job.attempts) > 1 else ""
     return f"{how[0].upper()}{how[1:]} on {_executor(job)}{_after(job)}{tries}."
 
@@ -143,9 +144,9 @@ def _attempt_line(attempt: Attempt, outcome: Outcome) -> str:
     figures = [
         f"{label} {text}"
         for label, text in (
-            ("wall", None if usage.wall_seconds is None else format_duration(usage.wall_seconds)),
-            ("CPU", None if usage.cpu_seconds is None else format_duration(usage.cpu_seconds)),
-            ("peak memory", None if usage.peak_memory is None else format_size(usage.peak_memory)),
+            ("wall", None if usage.wall_seconds is None else show_duration(usage.wall_seconds)),
+            ("CPU", None if usage.cpu_seconds is None else show_duration(usage.cpu_seconds)),
+            ("peak memory", None if usage.peak_memory is None else show_size(usage.peak_memory)),
         )
         if text is not None
     ]
@@ -163,9 +164,10 @@ def _executor(job: Job) -> str:
 
 def _after(job: Job) -> str:
     wall = job.outcome.usage.wall_seconds if job.outcome is not None else None
-    return f" after {format_duration(wall)}" if wall is not None else ""
+    return f" after {show_duration(wall)}" if wall is not None else ""
 
 
+@lru_cache(4096)
 def format_time(at: float) -> str:
     """UTC in ISO 8601 with milliseconds."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

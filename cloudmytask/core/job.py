@@ -17,6 +17,7 @@ an :class:`ImpossibleTransition`, which is a bug.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from attrs import evolve, frozen
 
@@ -137,64 +138,67 @@ def terminal_state(outcome: Outcome) -> JobState:
 
 
 def _wait(job: Job, event: Wait) -> Job:
-    return _stamped(evolve(job, state=JobState.WAITING), event.at, "waiting", event.node, event.note)
+    return evolve(job, state=JobState.WAITING, trail=_stamped(job, event, "waiting", event.note))
 
 
 def _stage(job: Job, event: Stage) -> Job:
     attempt = Attempt(number=len(job.attempts) + 1, executor=event.node, staged_at=event.at)
-    job = evolve(job, state=JobState.STAGING, attempts=(*job.attempts, attempt))
-    return _stamped(job, event.at, "placed", event.node, f"attempt {attempt.number}")
+    return evolve(
+        job,
+        state=JobState.STAGING,
+        attempts=(*job.attempts, attempt),
+        trail=_stamped(job, event, "placed", f"attempt {attempt.number}"),
+    )
 
 
 def _start(job: Job, event: Start) -> Job:
-    job = _with_attempt(evolve(job, state=JobState.RUNNING), evolve(_latest(job), started_at=event.at))
-    return _stamped(job, event.at, "started", event.node)
+    attempts = _latest_evolved(job, started_at=event.at)
+    return evolve(job, state=JobState.RUNNING, attempts=attempts, trail=_stamped(job, event, "started"))
 
 
 def _end(job: Job, event: End) -> Job:
-    ended = evolve(_latest(job), ended_at=event.at, outcome=event.outcome, stdout=event.stdout, stderr=event.stderr)
-    job = _with_attempt(job, ended)
-    if event.retry and len(job.attempts) < ATTEMPTS_MAX:
-        return _stamped(evolve(job, state=JobState.WAITING), event.at, "failed", event.node, "another attempt follows")
+    attempts = _latest_evolved(job, ended_at=event.at, outcome=event.outcome, stdout=event.stdout, stderr=event.stderr)
+    if event.retry and len(attempts) < ATTEMPTS_MAX:
+        trail = _stamped(job, event, "failed", "another attempt follows")
+        return evolve(job, state=JobState.WAITING, attempts=attempts, trail=trail)
     state = terminal_state(event.outcome)
-    return _stamped(evolve(job, state=state, ended_at=event.at), event.at, "ended", event.node, state.value)
+    trail = _stamped(job, event, "ended", state.value)
+    return evolve(job, state=state, ended_at=event.at, attempts=attempts, trail=trail)
 
 
 def _cancel_unstarted(job: Job, event: Cancel) -> Job:
     job = _cancel_started(job, event)
-    job = evolve(job, state=JobState.CANCELLED, ended_at=event.at)
-    return _stamped(job, event.at, "ended", event.node, JobState.CANCELLED.value)
+    trail = _stamped(job, event, "ended", JobState.CANCELLED.value)
+    return evolve(job, state=JobState.CANCELLED, ended_at=event.at, trail=trail)
 
 
 def _cancel_started(job: Job, event: Cancel) -> Job:
     if job.cancellation is not None:
         return job
-    job = evolve(job, cancellation=Cancellation(at=event.at, by=event.by, note=event.note))
-    return _stamped(job, event.at, "cancel", event.node, event.note)
+    wish = Cancellation(at=event.at, by=event.by, note=event.note)
+    return evolve(job, cancellation=wish, trail=_stamped(job, event, "cancel", event.note))
 
 
 def _interrupt_attempt(job: Job, event: Interrupt) -> Job:
-    started = job.state is JobState.RUNNING
     attempt = _latest(job)
     wall = None if attempt.started_at is None else max(0.0, event.at - attempt.started_at)
     outcome = Outcome(reason=Reason.LOST, detail=event.note, usage=Usage(wall_seconds=wall))
-    job = _with_attempt(
-        job, evolve(attempt, ended_at=event.at, outcome=outcome, stdout=event.stdout, stderr=event.stderr)
-    )
+    attempts = _latest_evolved(job, ended_at=event.at, outcome=outcome, stdout=event.stdout, stderr=event.stderr)
+    started = job.state is JobState.RUNNING
     if job.cancellation is not None:
         state = JobState.CANCELLED
-    elif (job.spec.at_most_once and started) or len(job.attempts) >= ATTEMPTS_MAX:
+    elif (job.spec.at_most_once and started) or len(attempts) >= ATTEMPTS_MAX:
         state = JobState.LOST
     else:
-        return _stamped(evolve(job, state=JobState.WAITING), event.at, "interrupted", event.node, event.note)
-    return _stamped(
-        evolve(job, state=state, ended_at=event.at), event.at, "ended", event.node, f"{state.value}: {event.note}"
-    )
+        trail = _stamped(job, event, "interrupted", event.note)
+        return evolve(job, state=JobState.WAITING, attempts=attempts, trail=trail)
+    trail = _stamped(job, event, "ended", f"{state.value}: {event.note}")
+    return evolve(job, state=state, ended_at=event.at, attempts=attempts, trail=trail)
 
 
 def _expire(job: Job, event: Expire) -> Job:
-    job = evolve(job, state=JobState.EXPIRED, removed=event.removed)
-    return _stamped(job, event.at, "expired", event.node, "removed by its client" if event.removed else "")
+    trail = _stamped(job, event, "expired", "removed by its client" if event.removed else "")
+    return evolve(job, state=JobState.EXPIRED, removed=event.removed, trail=trail)
 
 
 def _unchanged(job: Job, _event: Event) -> Job:
@@ -209,12 +213,12 @@ def _latest(job: Job) -> Attempt:
     return job.attempt
 
 
-def _with_attempt(job: Job, attempt: Attempt) -> Job:
-    return evolve(job, attempts=(*job.attempts[:-1], attempt))
+def _latest_evolved(job: Job, **changes: Any) -> tuple[Attempt, ...]:
+    return (*job.attempts[:-1], evolve(_latest(job), **changes))
 
 
-def _stamped(job: Job, at: float, stage: str, node: str, note: str = "") -> Job:
-    return evolve(job, trail=(*job.trail, Stamp(at=at, stage=stage, node=node, note=note)))
+def _stamped(job: Job, event: Event, stage: str, note: str = "") -> tuple[Stamp, ...]:
+    return (*job.trail, Stamp(at=event.at, stage=stage, node=event.node, note=note))
 
 
 _P, _W, _S, _R, _X = JobState.PENDING, JobState.WAITING, JobState.STAGING, JobState.RUNNING, JobState.EXPIRED

@@ -52,10 +52,9 @@ def normalize(text: str) -> str:
 
 def _check_symbol(body: str) -> str:
     """Sum of the symbols in GF(32), each weighted by another power of x, so that order and value both count."""
-    total, weight = 0, 1
-    for symbol in body:
-        weight = _double(weight)
-        total ^= _multiply(weight, _VALUE[symbol])
+    total = 0
+    for products, symbol in zip(_PRODUCTS, body, strict=True):
+        total ^= products[symbol]
     return ALPHABET[total]
 
 
@@ -71,3 +70,15 @@ def _multiply(left: int, right: int) -> int:
             product ^= left
         left, right = _double(left), right >> 1
     return product
+
+
+def _products() -> list[dict[str, int]]:
+    """For each place of an id: what each symbol adds to the sum."""
+    weight, tables = 1, []
+    for _ in range(SYMBOLS):
+        weight = _double(weight)
+        tables.append({symbol: _multiply(weight, value) for symbol, value in _VALUE.items()})
+    return tables
+
+
+_PRODUCTS = _products()

@@ -18,6 +18,8 @@ Document = Mapping[str, Any]
 T = TypeVar("T")
 D = TypeVar("D")
 
+INTEGER_MAX = 2**63 - 1
+
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _LIMITS = ("cpu_seconds", "address_space", "file_size", "open_files")
 
@@ -119,13 +121,18 @@ def number(field: str, value: object) -> float:
     """:raises InvalidArgument: not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _wrong(field, value, "a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise _wrong(field, value, "a number within the range of a double") from None
 
 
 def integer(field: str, value: object) -> int:
-    """:raises InvalidArgument: not a whole number."""
+    """:raises InvalidArgument: not a whole number, or one that no database column holds."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise _wrong(field, value, "a whole number")
+    if abs(value) > INTEGER_MAX:
+        raise InvalidArgument(f"{field}: {_shown(value)} is more than the limit, {INTEGER_MAX}")
     return value
 
 

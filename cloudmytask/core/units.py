@@ -71,6 +71,31 @@ def format_size(size: int) -> str:
     return str(size)
 
 
+def show_duration(seconds: float) -> str:
+    """A measured duration for people, rounded to what matters: ``14 ms``, ``2.5 s``, ``3 min 20 s``, ``5 h 2 min``."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def show_size(size: int) -> str:
+    """A measured size for people: ``512 B``, ``8.5 MiB``."""
+    if size < 1024:
+        return f"{size} B"
+    shown = float(size)
+    for unit in ("KiB", "MiB", "GiB"):
+        shown /= 1024
+        if shown < 1000:
+            return f"{shown:.3g} {unit}"
+    return f"{shown / 1024:.3g} TiB"
+
+
 def _number(value: float) -> float:
     """``value`` as a float; NaN where it is no number at all (a bool is none) or too large for one."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -144,25 +144,33 @@ class Session:
             lambda explanation: {"explanation": explanation_to_document(explanation)}
         )
 
-    async def _watch(self, watch: int, job_id: JobId) -> dict[str, Any]:
+    async def _watch(self, watch: int, job_id: JobId, every: bool) -> dict[str, Any]:
         self._reserve(watch)
 
         def changed(changed_job: Job) -> None:
+            if changed_job.state.terminal:
+                self.unsubscribe(watch)
+            elif not every:
+                return
             told = self.protocol.ask(commands.JobChanged, None, watch=watch, job=job_to_document(changed_job))
             told.addErrback(self._push_failed)
 
         job, subscription = await self._door.watch(self._identified(), job_id, changed)
         self._keep(watch, subscription.close)
+        if job.state.terminal:
+            self.unsubscribe(watch)
         return _job_answer(job)
 
-    def watch(self, watch: int, job: str) -> Deferred[dict[str, Any]]:
-        """Tell the client of every change from now on."""
-        return Deferred.fromCoroutine(self._begin(watch, self._watch(watch, _job_id(job))))
+    def watch(self, watch: int, job: str, every: bool | None) -> Deferred[dict[str, Any]]:
+        """Tell the client of the outcome, or of every change from now on."""
+        return Deferred.fromCoroutine(self._begin(watch, self._watch(watch, _job_id(job), bool(every))))
 
     async def _stream(
         self, watch: int, job_id: JobId, attempt: int, offsets: dict[str, Any], follow: bool
     ) -> dict[str, Any]:
         self._reserve(watch)
+        if attempt < 0:
+            raise InvalidArgument(f"attempt: {attempt} is negative")
         places = offsets_from_document(offsets)
         reader = await self._door.output(self._identified(), job_id, attempt, places, follow)
         push = OutputPush(self.protocol, watch, reader, lambda: self._closers.pop(watch, None))
@@ -178,6 +186,7 @@ class Session:
 
     def unsubscribe(self, watch: int) -> dict[str, Any]:
         """End a watch or a stream."""
+        self._identified()
         close = self._closers.pop(watch, None)
         if close is not None:
             close()
@@ -201,7 +210,7 @@ class Session:
             raise
         if incoming is None:
             self._uploads.pop(upload, None)
-        elif self.protocol.alive:
+        elif self.protocol.alive and upload in self._uploads:
             self._uploads[upload] = incoming
         else:
             incoming.abort()
@@ -220,6 +229,7 @@ class Session:
 
     def abort_upload(self, upload: int) -> dict[str, Any]:
         """Forget it."""
+        self._identified()
         incoming = self._uploads.pop(upload, None)
         if incoming is not None:
             incoming.abort()
@@ -251,6 +261,7 @@ class Session:
             close()
 
     def _upload(self, upload: int) -> Upload:
+        self._identified()
         incoming = self._uploads.get(upload)
         if incoming is None:
             raise UploadFailed(f"upload: {upload} is not under way")

@@ -179,7 +179,7 @@ class Origin:
     async def _check_blobs(self, submission: Submission) -> None:
         brought = {content.blob for content in submission.contents}
         for field, blob in (("script", submission.spec.script), ("stdin", submission.spec.stdin)):
-            if blob is not None and blob.size and blob not in brought and not await self._world.store.has(blob):
+            if blob is not None and blob not in brought and not await self._world.store.has(blob):
                 raise BlobMissing(f"{field}: blob {blob.digest} is not on node {self._config.name}")
 
     def _enqueue(self, job: Job) -> None:

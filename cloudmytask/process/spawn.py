@@ -13,8 +13,8 @@ import ctypes
 import fcntl
 import os
 import signal
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 from cloudmytask.process.program import Program
 
@@ -41,6 +41,8 @@ def spawn(program: Program, descriptors: Mapping[int, int]) -> int:
                 copies.callback(os.close, source)
             actions.append((os.POSIX_SPAWN_DUP2, source, theirs))
         actions.extend(_closing())
+        if program.directory is not None:
+            copies.enter_context(_inside(program.directory))
         return os.posix_spawn(
             program.arguments[0],
             program.arguments,
@@ -50,6 +52,24 @@ def spawn(program: Program, descriptors: Mapping[int, int]) -> int:
             setsigdef=_ALL_SIGNALS,
             setsigmask=(),
         )
+
+
+@contextmanager
+def _inside(directory: str) -> Iterator[None]:
+    """Be in ``directory`` for a moment. ``posix_spawn`` cannot be told where to start; a program that goes there first
+    costs half a millisecond. Nothing else of a node relies on the current directory: its paths are absolute.
+
+    :raises OSError: we cannot go there.
+    """
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.chdir(directory)
+        try:
+            yield
+        finally:
+            os.fchdir(here)
+    finally:
+        os.close(here)
 
 
 def _closing() -> list[tuple[int, int]]:

@@ -1,8 +1,8 @@
 """A node inside another process, for one script, where no node is reachable: the same node behind a socket of its own.
 
-Invariant: an embedded node has a private directory, holds the lock in it for as long as it lives, and takes it away when
-it ends. Directories whose lock is free belong to nobody, because their node was killed: the next one removes them, and
-ends what they left running.
+Invariant: an embedded node has a private directory, holds the lock in it for as long as it lives, and takes it away
+when it ends. Directories whose lock is free belong to nobody, because their node was killed: the next one removes them,
+and ends what they left running.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from cloudmytask.config import NodeConfig
+from cloudmytask.config import NodeConfig, socket_path
+from cloudmytask.config.node import SOCKET_PATH_MAX
 from cloudmytask.errors import StartFailed
 from cloudmytask.service.claim import LOCK_NAME
 from cloudmytask.service.node_service import NodeService
@@ -61,7 +62,7 @@ class EmbeddedNode:
         :param parent: where its directory is made; the system's temporary directory if absent.
         :raises StartFailed: with one sentence about what is in the way.
         """
-        place = Path(tempfile.gettempdir()) if parent is None else parent
+        place = _place() if parent is None else parent
         sweep(reactor, place)
         problem: StartFailed | None = None
         for _ in range(TRIES):
@@ -98,11 +99,26 @@ def sweep(reactor: Any, parent: Path) -> None:
         if lock is None:
             continue
         try:
-            abandoned = NodeConfig(state=path)
-            make_runner(abandoned, IReactorFDSet(reactor), reactor).sweep()
-            _remove(path)
+            make_runner(NodeConfig(state=path), IReactorFDSet(reactor), reactor).sweep()
+            # A node that made this directory just now, and has not locked it yet, must not find it half removed.
+            doomed = path.rename(parent / _fresh_name())
+            _remove(doomed)
+        except OSError as error:
+            _log.error("{directory} cannot be removed: {problem}", directory=str(path), problem=error.strerror)
         finally:
             os.close(lock)
+
+
+def _place() -> Path:
+    """The system's temporary directory, unless a socket's path would be too long there."""
+    place = Path(tempfile.gettempdir()).resolve()
+    longest = len(os.fsencode(socket_path(place / _fresh_name())))
+    return place if longest <= SOCKET_PATH_MAX else Path("/tmp")  # noqa: S108 - mkdtemp makes the name
+
+
+def _fresh_name() -> str:
+    """As long as the names that mkdtemp makes, so that paths which fit go on to fit."""
+    return f"{PREFIX}{secrets.token_hex(4)}"
 
 
 def _configuration(parent: Path) -> NodeConfig:
@@ -134,7 +150,7 @@ def _remove(directory: Path) -> None:
     try:
         parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            remove_tree(parent, directory.name, lambda: f"{PREFIX}{secrets.token_hex(8)}")
+            remove_tree(parent, directory.name, _fresh_name)
         finally:
             os.close(parent)
     except OSError as error:

@@ -7,6 +7,7 @@ it goes on answering until its scripts have ended, and gives up its claim last.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import secrets
 import sys
@@ -79,6 +80,14 @@ def exit_with_failure() -> None:
         os._exit(1)
 
     atexit.register(end)
+
+
+def _settle_memory() -> None:
+    """What start-up made lives as long as the process: spare the garbage collector looking through it for ever, and
+    have it look through the rest less often (5 % of the node's time otherwise)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 @define(eq=False, slots=False)
@@ -183,6 +192,7 @@ class NodeService(Service):
 
     def _ready(self) -> None:
         on_termination(self._reactor.callFromThread, self.terminate)
+        _settle_memory()
         config = self._config
         _log.info(
             "node {name} {version} serves on {addresses} with {slots} slots; its state is in {state}",

@@ -7,6 +7,7 @@ Functions that write run inside the writer's transaction; functions that read ru
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 
 from cloudmytask.core.records import job_from_record, job_to_record, spec_to_json
 from cloudmytask.errors import StoreFailed
@@ -114,6 +115,12 @@ def open_jobs(connection: sqlite3.Connection) -> tuple[Job, ...]:
         """
     )
     return tuple(_job(row) for row in rows)
+
+
+def every_id(connection: sqlite3.Connection) -> Iterator[str]:
+    """The id of every record."""
+    for (job_id,) in connection.execute("SELECT id FROM jobs"):
+        yield job_id if isinstance(job_id, str) else job_id.decode("utf-8", "surrogatepass")
 
 
 def next_sequence(connection: sqlite3.Connection) -> int:

@@ -24,6 +24,7 @@ from cloudmytask.store import blobs, jobs, meta
 from cloudmytask.store.arriving import GRACE, ArrivingContents, FreshBlobs
 from cloudmytask.store.database import connect, own_directory, prepare
 from cloudmytask.store.files import plain_name, reason
+from cloudmytask.store.known import KnownIds
 from cloudmytask.store.leaves import LEAF, LeafCache, Measured
 from cloudmytask.store.opened import Opened, Paths, open_parts
 from cloudmytask.store.schema import STEPS, Step
@@ -66,6 +67,7 @@ class SqliteStore:
         self._cache = LeafCache()
         self._arriving = ArrivingContents()
         self._fresh = FreshBlobs(monotonic)
+        self._known = KnownIds()
         self._opened_at = 0.0
         self._opened: Opened | None = None
 
@@ -80,6 +82,8 @@ class SqliteStore:
         prepare(paths.database, self._steps, self._new_node_id)
         try:
             self._opened = open_parts(paths, self._cache, Delivery(self._call_from_thread))
+            for job_id in jobs.every_id(self._opened.reader):
+                self._known.add(job_id)
         except (OSError, sqlite3.Error) as error:
             raise StartFailed(f"The store {paths.directory} cannot be opened: {reason(error)}.") from error
         self._opened_at = self._monotonic()
@@ -121,6 +125,7 @@ class SqliteStore:
             save_contents(connection)
             jobs.save_job(connection, job)
 
+        self._known.add(job.id)
         saved = self._parts.writer.submit(Operation(save_all, job.id, save_contents), lazy=lazy)
         return self._arrive(saved, contents) if contents else saved
 
@@ -143,6 +148,8 @@ class SqliteStore:
         return result
 
     def get(self, job_id: JobId) -> Deferred[Job | None]:
+        if not self._known.possible(job_id):
+            return succeed(None)
         return self._query(lambda connection: jobs.get_job(connection, job_id))
 
     def newest(self, client: ClientId, query: JobQuery) -> Deferred[JobPage]:
@@ -156,7 +163,7 @@ class SqliteStore:
         return parts.reading.call(partial(query, parts.reader))
 
     def forget(self, job_id: JobId) -> Deferred[None]:
-        return self._change(lambda connection: jobs.forget_job(connection, job_id))
+        return self._parts.writer.submit(Operation(lambda connection: jobs.forget_job(connection, job_id), job_id))
 
     def checkpoint(self, age: float, wall: float) -> Deferred[None]:
         return self._change(lambda connection: meta.put_checkpoint(connection, age, wall))
@@ -253,7 +260,7 @@ class SqliteStore:
     async def _unstage(self, name: str) -> None:
         parts = self._parts
         # renamed by the thread that makes directories, so that a new one of that name is safe; deleting takes longer
-        gone = await parts.staging.call(partial(parts.directories.set_aside, name))
+        gone = await parts.staging.call(partial(parts.directories.clear, name))
         if gone is not None:
             await parts.removing.call(partial(parts.directories.remove, gone))
 

@@ -17,6 +17,9 @@ from cloudmytask.store.blobs import BlobSource, verify_content
 from cloudmytask.store.files import plain_name, write_whole
 from cloudmytask.store.removal import remove_tree
 
+_FEW = 16
+"""Entries that a directory may have to be deleted on the spot."""
+
 
 class Staging:
     """Makes and removes work directories; each method blocks and belongs to a thread."""
@@ -73,6 +76,27 @@ class Staging:
         if (gone := self.set_aside(name)) is not None:
             self._remove_later(gone)
 
+    def clear(self, name: str) -> str | None:
+        """Delete the directory ``name`` at once if it is small and flat, as most are, and set it aside otherwise; what
+        to give to :meth:`remove`, None if nothing is left.
+
+        :raises OSError:
+        """
+        try:
+            descriptor = os.open(self._directory / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return self.set_aside(name)
+        try:
+            if _clear_flat(descriptor):
+                (self._directory / name).rmdir()
+                return None
+        except OSError:
+            # something of it resists, or is still being written to
+            return self.set_aside(name)
+        finally:
+            os.close(descriptor)
+        return self.set_aside(name)
+
     def set_aside(self, name: str) -> str | None:
         """Rename the directory ``name`` out of the way; what to give to :meth:`remove`, None if there is none.
 
@@ -102,6 +126,22 @@ class Staging:
     def _fresh_name(self) -> str:
         # next() of a count is one step of the interpreter: two threads never get the same number
         return f".gone-{next(self._number)}"
+
+
+def _clear_flat(descriptor: int) -> bool:
+    """Unlink everything in a directory of a few entries, none of them a directory; whether it was one.
+
+    :raises OSError:
+    """
+    with os.scandir(descriptor) as entries:
+        names = [
+            "" if entry.is_dir(follow_symlinks=False) else entry.name for entry in itertools.islice(entries, _FEW + 1)
+        ]
+    if len(names) > _FEW or "" in names:
+        return False
+    for name in names:
+        os.unlink(name, dir_fd=descriptor)
+    return True
 
 
 def directory_name(name: str) -> str:

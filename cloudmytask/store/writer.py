@@ -57,6 +57,8 @@ class Writer:
         self._delivery = delivery
         self._changed = threading.Condition()
         self._gathered: list[_Entry] = []
+        self._lazy: dict[Hashable, list[_Entry]] = {}
+        """By slot: a later eager operation on the slot takes them along, so that their order stays."""
         self._lazy_since: float | None = None
         self._eager = False
         self._stopped: Deferred[None] | None = None
@@ -68,23 +70,30 @@ class Writer:
     def submit(self, operation: Operation[T], *, lazy: bool = False) -> Deferred[T]:
         """Fires with what the operation returned, once that is committed. From the reactor thread.
 
+        :param lazy: nobody waits for it: it is committed within :data:`LAZY_SECONDS`, or superseded before.
         :raises StoreFailed: the operation had no effect.
         """
         if self._stopped is not None:
             return fail(StoreFailed("The store is closed."))
-        deferred: Deferred[T] = Deferred()
+        entry = _Entry(operation, Deferred())
         with self._changed:
-            self._gathered.append(_Entry(operation, deferred))
-            if not lazy:
-                wake, self._eager = not self._eager, True
-            elif self._lazy_since is None:
-                # the first lazy one only starts the thread's countdown
-                self._lazy_since, wake = time.monotonic(), not self._eager
-            else:
-                wake = False
+            if lazy:
+                self._put_off(entry)
+                return entry.deferred
+            put_off = self._lazy.pop(operation.slot, None) if operation.slot is not None else None
+            self._gathered += [entry] if put_off is None else [*put_off, entry]
+            wake, self._eager = not self._eager, True
             if wake:
                 self._changed.notify()
-        return deferred
+        return entry.deferred
+
+    def _put_off(self, entry: _Entry) -> None:
+        self._lazy.setdefault(entry.operation.slot, []).append(entry)
+        if self._lazy_since is None:
+            self._lazy_since = time.monotonic()
+            if not self._eager:
+                # it only starts the thread's countdown
+                self._changed.notify()
 
     def stop(self) -> Deferred[None]:
         """Commit what was submitted, close the connection, end the thread. To be called once."""
@@ -104,15 +113,23 @@ class Writer:
         """All that has gathered, as soon as somebody waits for it; nothing at the end."""
         with self._changed:
             while not self._eager and self._stopped is None:
-                if self._lazy_since is None:
-                    self._changed.wait()
-                elif (patience := self._lazy_since + LAZY_SECONDS - time.monotonic()) > 0:
-                    self._changed.wait(patience)
-                else:
+                if not self._lazy:
+                    self._lazy_since = None
+                patience = self._patience()
+                if patience is not None and patience <= 0:
                     break
-            batch, self._gathered = self._gathered, []
-            self._eager, self._lazy_since = False, None
+                self._changed.wait(patience)
+            batch, self._gathered, self._eager = self._gathered, [], False
+            patience = self._patience()
+            if patience is not None and (patience <= 0 or self._stopped is not None):
+                for entries in self._lazy.values():
+                    batch += entries
+                self._lazy, self._lazy_since = {}, None
         return batch
+
+    def _patience(self) -> float | None:
+        """Seconds that the lazy operations may still wait; None if there are none."""
+        return None if self._lazy_since is None else self._lazy_since + LAZY_SECONDS - time.monotonic()
 
     def _commit(self, batch: Sequence[_Entry]) -> list[object]:
         result = outcome(partial(self._transaction, _calls(batch)), self._path)

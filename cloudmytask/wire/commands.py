@@ -112,9 +112,10 @@ class ExplainJob(NodeCommand):
 
 
 class WatchJob(NodeCommand):
-    """The job as it stands; ``JobChanged`` follows at each change."""
+    """The job as it stands; ``JobChanged`` follows with its outcome, and before at ``every`` change if asked for. The
+    outcome ends the watch."""
 
-    arguments = [(b"watch", amp.Integer()), (b"job", amp.Unicode())]
+    arguments = [(b"watch", amp.Integer()), (b"job", amp.Unicode()), (b"every", Flag(optional=True))]
     response = [(b"job", Document())]
 
 

@@ -176,9 +176,16 @@ def query_from_document(document: object) -> JobQuery:
         prefix=normalize(prefix) if prefix else "",
         name=typed(fields, "name", text, None),
         states=frozenset(state("states", value) for value in states),
-        before=typed(fields, "before", integer, None),
+        before=typed(fields, "before", _cursor, None),
         limit=limit,
     )
+
+
+def _cursor(field_name: str, value: object) -> int:
+    cursor = integer(field_name, value)
+    if cursor < 0:
+        raise InvalidArgument(f"{field_name}: {cursor} is negative")
+    return cursor
 
 
 def state(field_name: str, value: object) -> JobState:

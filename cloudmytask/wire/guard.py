@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from cloudmytask.boundaries import Clock, DelayedCall
 from cloudmytask.errors import CloudMyTaskError, ConnectionInterrupted, InternalError, InvalidArgument, RequestTimeout
+from cloudmytask.wire.arguments import VALUE_MAX, Flag
 from cloudmytask.wire.commands import NodeCommand
 
 _log = Logger(namespace="cloudmytask.wire")
@@ -33,6 +34,16 @@ CALL_TIMEOUT = 30.0
 """Seconds that an answer may take, unless the caller says otherwise."""
 DESCRIPTION_MAX = 2000
 """Characters of an error's sentence on the wire."""
+
+NAME_MAX = 255
+"""Bytes in a command's name."""
+
+_KINDS: Mapping[type[amp.Argument], str] = {
+    amp.Integer: "a whole number",
+    amp.Unicode: "text in UTF-8",
+    amp.ListOf: "a list",
+    Flag: "True or False",
+}
 
 Responder = Callable[..., object]
 Answer = TypeVar("Answer")
@@ -55,18 +66,30 @@ class Vocabulary:
 
     def _respond(self, command: type[NodeCommand], function: Responder, box: amp.AmpBox) -> Deferred[amp.AmpBox]:
         try:
-            arguments = command.parseArguments(box, None)
-        except CloudMyTaskError as problem:
+            arguments = _parsed(command, box)
+        except InvalidArgument as problem:
             return _failed(command, Failure(problem))
-        except Exception as problem:  # noqa: BLE001 - whatever the parser trips over is the sender's malformed bytes
-            sentence = f"{command.commandName.decode()}: malformed arguments: {type(problem).__name__}: {problem}"
-            return _failed(command, Failure(InvalidArgument(sentence)))
         answer: Deferred[Any] = maybeDeferred(function, **arguments)
 
         def encode(objects: dict[str, Any] | None) -> amp.AmpBox:
             return cast(amp.AmpBox, command.makeResponse(objects or {}, None))
 
         return answer.addCallback(encode).addErrback(lambda failure: _failed(command, failure))
+
+
+def _parsed(command: type[NodeCommand], box: amp.AmpBox) -> dict[str, Any]:
+    """The arguments in a box. :raises InvalidArgument: naming the first that is missing or malformed."""
+    strings, objects = box.copy(), dict[str, Any]()
+    for name, argument in command.arguments:
+        if name not in strings and not argument.optional:
+            raise InvalidArgument(f"{name.decode()}: it is missing")
+        try:
+            argument.fromBox(name, strings, objects, None)
+        except InvalidArgument:
+            raise
+        except Exception:  # noqa: BLE001 - whatever the parser trips over is the sender's malformed bytes
+            raise InvalidArgument(f"{name.decode()}: {box[name][:40]!r} is not {_KINDS[type(argument)]}") from None
+    return objects
 
 
 def _failed(command: type[NodeCommand], failure: Failure) -> Deferred[amp.AmpBox]:
@@ -94,6 +117,7 @@ class GuardedAMP(amp.AMP):
         self.on_lost = on_lost
         self._bytes = self._keys = 0
         self._deadline: DelayedCall | None = None
+        self._refused = False
         self.alive = False
 
     def connectionMade(self) -> None:
@@ -118,14 +142,33 @@ class GuardedAMP(amp.AMP):
         :param timeout: seconds; None for a call whose answer may take as long as it likes.
         :raises ConnectionInterrupted: the connection ended first.
         :raises RequestTimeout: no answer came in time. The call may still have had its effect.
+        :raises InvalidArgument: an argument cannot cross the wire.
         :raises CloudMyTaskError: the failure that the other end declared.
         """
         if not self.alive:
             raise ConnectionInterrupted("the connection is closed")
-        called = cast("Deferred[dict[str, Any]]", self.callRemote(command, **arguments))
+        try:
+            called = cast("Deferred[dict[str, Any]]", self.callRemote(command, **arguments))
+        except amp.TooLong as problem:
+            name, size = problem.keyName.decode(), len(problem.value)
+            raise InvalidArgument(f"{name}: {size} bytes are more than the limit, {VALUE_MAX} bytes") from None
+        except UnicodeEncodeError as problem:
+            raise InvalidArgument(f"{command.commandName.decode()}: {problem.object[:40]!a} is not Unicode") from None
         if timeout is not None:
             called.addTimeout(timeout, cast(Any, self._clock), lambda _failure, seconds: _timed_out(command, seconds))
         return called.addErrback(_translate, command)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted's interface. A box that is not complete by now has a deadline."""
+        if self._refused:  # what still comes is not looked at
+            return
+        super().dataReceived(data)
+        if self._bytes and self._deadline is None and self.alive:
+            self._deadline = self._clock.callLater(BOX_DEADLINE, self._refuse, "a box that did not end in time")
+
+    def lengthLimitExceeded(self, length: int) -> None:
+        """Twisted's interface: no key is that long, so this is not our protocol."""
+        self._refuse(f"a key of {length} bytes")
 
     def proto_key(self, string: bytes) -> str:
         """Twisted's state machine: a key, or the empty one that ends a box."""
@@ -143,15 +186,19 @@ class GuardedAMP(amp.AMP):
 
     def ampBoxReceived(self, box: amp.AmpBox) -> None:
         """A box that fits no call ends the connection, with one line in the log instead of a traceback."""
-        tag = box.get(amp.ANSWER) or box.get(amp.ERROR)
-        if amp.COMMAND not in box and tag not in self._outstandingRequests:
+        if not self._fits(box):
             self._refuse("a box that is neither a command nor an answer to one of ours")
             return
         super().ampBoxReceived(box)
 
+    def _fits(self, box: amp.AmpBox) -> bool:
+        if amp.ANSWER in box:
+            return box[amp.ANSWER] in self._outstandingRequests
+        if amp.ERROR in box:
+            return box[amp.ERROR] in self._outstandingRequests and {amp.ERROR_CODE, amp.ERROR_DESCRIPTION} <= box.keys()
+        return amp.ASK in box and amp.COMMAND in box and len(box[amp.COMMAND]) <= NAME_MAX
+
     def _over(self, size: int, keys: int) -> bool:
-        if self._deadline is None:
-            self._deadline = self._clock.callLater(BOX_DEADLINE, self._refuse, "a box that did not end in time")
         self._bytes += size
         self._keys += keys
         if self._bytes > BOX_MAX:
@@ -172,6 +219,7 @@ class GuardedAMP(amp.AMP):
     def _refuse(self, why: str) -> None:
         if self.alive and self.transport is not None:
             _log.warn("connection dropped: {why}", why=why)
+            self._refused = self.paused = True
             self._currentBox = amp.AmpBox()
             self._box_done()
             cast(Any, self.transport).abortConnection()

@@ -26,13 +26,21 @@ def program(
 
 
 def test_the_shell_text_is_the_same_for_every_launch() -> None:
-    odd = program(arguments=("$(reboot)",), environment={"A": "`reboot`"}, name="; reboot")
-    assert odd.arguments[:3] == program().arguments[:3] == [b"/bin/sh", b"-c", SHELL_TEXT.encode()]
+    some = Limits(cpu_seconds=1)
+    odd = program(some, arguments=("$(reboot)",), environment={"A": "`reboot`"}, name="; reboot")
+    assert odd.arguments[:3] == program(some).arguments[:3] == [b"/bin/sh", b"-c", SHELL_TEXT.encode()]
+    assert odd.directory is None
     assert odd.arguments[LIMITS_AT.stop :] == [b"/venv/bin/python", b"-s", b"-u", b"; reboot", b"$(reboot)"]
 
 
 def test_a_limit_that_is_not_asked_for_is_empty() -> None:
-    assert program().arguments[LIMITS_AT] == [b""] * 5
+    assert program(Limits(open_files=7)).arguments[LIMITS_AT] == [b"", b"", b"", b"", b"7"]
+
+
+def test_without_limits_there_is_no_shell() -> None:
+    made = program(arguments=("$(x)", ""), name="-c")
+    assert made.arguments == [b"/venv/bin/python", b"-s", b"-u", b"./-c", b"$(x)", b""]
+    assert made.directory == "/work"
 
 
 def test_limits_are_rounded_up_to_the_shells_units() -> None:

@@ -1,0 +1,159 @@
+"""``cmt wait``, ``cmt cancel``, ``cmt retry``, ``cmt rm``: what becomes of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudmytask.cli import exit_codes
+from cloudmytask.cli.choosing import answer, check_chosen, choose_jobs, chosen
+from cloudmytask.cli.kinds import duration
+from cloudmytask.cli.verb import verb
+from cloudmytask.cli.words import Manner
+from cloudmytask.core.units import format_duration
+from cloudmytask.errors import WaitTimeout
+from cloudmytask.model import JobId, JobState, StreamName
+
+if TYPE_CHECKING:
+    from cloudmytask.cli.link import Link
+    from cloudmytask.cli.session import Session
+    from cloudmytask.wire.documents import JobStatus
+
+TAIL = 20
+"""Lines of a failed job's standard error that ``wait`` shows."""
+
+
+@verb(ours=exit_codes.OURS)
+@click.option(
+    "--timeout", type=duration, metavar="DURATION", help="Give up after this long, with exit code 125; such as 10m."
+)
+@choose_jobs
+def wait(
+    manner: Manner, timeout: float | None, selectors: tuple[str, ...], name: str | None, states: tuple[str, ...]
+) -> int:
+    """Wait until jobs have ended. The exit code is the script's: of the first job that did not succeed.
+
+    Of a job that did not succeed it says on standard error how it ended, and shows the last lines that it wrote there.
+
+    \b
+    Example:  cmt wait --timeout 2h last
+    """
+    from cloudmytask.cli.link import with_node
+    from cloudmytask.cli.selectors import several
+    from cloudmytask.cli.session import conduct
+
+    check_chosen(selectors, name, states)
+
+    async def work(session: Session, link: Link) -> int:
+        deadline = None if timeout is None else session.reactor.seconds() + timeout
+        code, ended = 0, []
+        for job_id in await several(link.client, selectors, name, states):
+            try:
+                job = await _ended(session, link, job_id, deadline)
+            except WaitTimeout:
+                waited = format_duration(timeout or 0.0)
+                raise WaitTimeout(f"job {job_id} has not ended within {waited}; it goes on") from None
+            ended.append(job)
+            if job.state is not JobState.SUCCEEDED:
+                if not manner.quiet:
+                    await _report(manner, session, link, job)
+                code = code or exit_codes.of_job(job.state, job.reason, job.exit_code, job.signal)
+        if manner.as_json:
+            manner.document(answer(ended, selectors, name, states))
+        return code
+
+    return conduct(with_node(manner.via, work))
+
+
+@verb(short_help="End jobs.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until the job has ended.")
+@click.option("--note", default="", help="Why; cmt why shows it.")
+@choose_jobs
+def cancel(
+    manner: Manner,
+    no_wait: bool,
+    note: str,
+    selectors: tuple[str, ...],
+    name: str | None,
+    states: tuple[str, ...],
+) -> int:
+    """End jobs: their scripts are asked to end (SIGTERM), and killed after a grace, with all that they started.
+
+    \b
+    Example:  cmt cancel --note "wrong input" last
+    """
+
+    async def each(link: Link, job_id: JobId) -> JobStatus:
+        job = await link.ask(lambda client: client.cancel(job_id, note))
+        if no_wait or job.state.terminal:
+            return job
+        return await link.ask(lambda client: client.wait(job_id))
+
+    def show(jobs: Sequence[JobStatus]) -> None:
+        for job in jobs:
+            manner.note(f"{job.id} is {job.state.value if job.state.terminal else 'being cancelled'}")
+
+    return chosen(manner, selectors, name, states, each, show)
+
+
+@verb(short_help="Submit jobs once more.")
+@choose_jobs
+def retry(manner: Manner, selectors: tuple[str, ...], name: str | None, states: tuple[str, ...]) -> int:
+    """Submit jobs that have ended once more, as new jobs, and print their ids.
+
+    \b
+    Example:  cmt retry --state failed
+    """
+    from cloudmytask.client.node_client import new_key
+
+    async def each(link: Link, job_id: JobId) -> JobStatus:
+        key = new_key()
+        return await link.ask(lambda client: client.retry(job_id, key))
+
+    return chosen(manner, selectors, name, states, each, lambda jobs: manner.data("\n".join(job.id for job in jobs)))
+
+
+@verb(short_help="Delete outcome and output of jobs.")
+@choose_jobs
+def rm(manner: Manner, selectors: tuple[str, ...], name: str | None, states: tuple[str, ...]) -> int:
+    """Delete outcome and output of jobs that have ended, before their retention does.
+
+    \b
+    Example:  cmt rm --state succeeded
+    """
+
+    async def each(link: Link, job_id: JobId) -> JobStatus:
+        return await link.ask(lambda client: client.remove(job_id))
+
+    def show(jobs: Sequence[JobStatus]) -> None:
+        for job in jobs:
+            manner.note(f"{job.id} is removed")
+
+    return chosen(manner, selectors, name, states, each, show)
+
+
+async def _ended(session: Session, link: Link, job_id: JobId, deadline: float | None) -> JobStatus:
+    """:raises WaitTimeout:"""
+
+    def remaining() -> float | None:
+        return None if deadline is None else max(0.0, deadline - session.reactor.seconds())
+
+    return await link.ask(lambda client: client.wait(job_id, remaining()))
+
+
+async def _report(manner: Manner, session: Session, link: Link, job: JobStatus) -> None:
+    """How a job failed: its last words, then the reason."""
+    from cloudmytask.cli.follow import sizes, tail
+    from cloudmytask.cli.outlet import Display, Outlet
+
+    if job.attempt and job.state is not JobState.EXPIRED:
+        display = Display(Outlet(session.reactor.callFromThread), raw=False)
+        end = await sizes(link.client, job.id, job.attempt)
+        start = await tail(link.client, job.id, end, StreamName.STDERR, TAIL)
+        await link.client.output(job.id, display.take, attempt=end.attempt, offsets={StreamName.STDERR: start})
+        await display.end()
+    why = await link.client.explain(job.id)
+    code = exit_codes.of_job(job.state, job.reason, job.exit_code, job.signal)
+    manner.note(f"{job.id} {job.state.value} (code {code}, node {job.executor or '-'}): {why.sentence}")

@@ -1,0 +1,82 @@
+"""Verbs that take several jobs: how they are named, asked about one by one, and answered.
+
+Invariant: one selector alone is answered in JSON with that job; anything else with ``{"jobs": […]}``, however many
+there are. So the form of the answer depends on the question only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudmytask.cli.failures import UsageError
+from cloudmytask.cli.words import Manner
+from cloudmytask.model import JobId, JobState
+
+if TYPE_CHECKING:
+    from cloudmytask.cli.link import Link
+    from cloudmytask.cli.session import Session
+    from cloudmytask.wire.documents import JobStatus
+
+
+def choose_jobs(function: Callable[..., int]) -> Callable[..., int]:
+    """Declare ``SELECTOR…``, ``--name`` and ``--state``."""
+    selectors = click.argument("selectors", metavar="[SELECTOR]...", nargs=-1)
+    name = click.option("--name", help="All jobs of this name.")
+    state = click.option(
+        "--state",
+        "states",
+        type=click.Choice([state.value for state in JobState]),
+        multiple=True,
+        help="All jobs in this state.",
+    )
+    return selectors(name(state(function)))
+
+
+def check_chosen(selectors: Sequence[str], name: str | None, states: Sequence[str]) -> None:
+    """:raises UsageError: nothing was chosen."""
+    if not all(selectors):
+        raise UsageError("a SELECTOR is empty")
+    if not selectors and name is None and not states:
+        raise UsageError("which job? Give an id, its beginning, or last; or choose by --name or --state")
+
+
+def chosen(
+    manner: Manner,
+    selectors: Sequence[str],
+    name: str | None,
+    states: Sequence[str],
+    each: Callable[[Link, JobId], Coroutine[Any, Any, JobStatus]],
+    show: Callable[[Sequence[JobStatus]], object],
+) -> int:
+    """Ask ``each`` for every chosen job in turn, then ``show`` the answers unless JSON is wanted.
+
+    :raises CloudMyTaskError: the first that fails ends it.
+    """
+    from cloudmytask.cli.link import with_node
+    from cloudmytask.cli.selectors import several
+    from cloudmytask.cli.session import conduct
+
+    check_chosen(selectors, name, states)
+
+    async def work(_session: Session, link: Link) -> int:
+        found = await several(link.client, selectors, name, states)
+        jobs = [await each(link, job_id) for job_id in found]
+        if manner.as_json:
+            manner.document(answer(jobs, selectors, name, states))
+        else:
+            show(jobs)
+        return 0
+
+    return conduct(with_node(manner.via, work))
+
+
+def answer(
+    jobs: Sequence[JobStatus], selectors: Sequence[str], name: str | None, states: Sequence[str]
+) -> dict[str, Any]:
+    """The JSON answer about jobs that were chosen like this."""
+    if len(selectors) == 1 and name is None and not states:
+        return dict(jobs[0].document)
+    return {"jobs": [job.document for job in jobs]}

@@ -1,0 +1,139 @@
+"""``cmt ps``, ``cmt status``, ``cmt why``: looking at jobs."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudmytask.cli.choosing import choose_jobs, chosen
+from cloudmytask.cli.escape import one_line
+from cloudmytask.cli.rendering import COLUMNS, aligned, details, now, rows
+from cloudmytask.cli.verb import verb
+from cloudmytask.cli.words import STDOUT, Manner, columns
+from cloudmytask.model import JobQuery, JobState
+
+if TYPE_CHECKING:
+    from cloudmytask.cli.link import Link
+    from cloudmytask.cli.session import Session
+    from cloudmytask.wire.documents import JobStatus
+
+NEWEST = 50
+"""Jobs that are listed unless all are wanted."""
+_COLORS = {"succeeded": "green", "failed": "red", "timed_out": "red", "lost": "red", "running": "cyan"}
+
+
+@verb()
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice([state.value for state in JobState]),
+    multiple=True,
+    help="Only these; may be repeated.",
+)
+@click.option("--name", help="Only jobs of this name.")
+@click.option("-a", "--all", "everything", is_flag=True, help=f"All jobs. [default: the newest {NEWEST}]")
+def ps(manner: Manner, states: tuple[str, ...], name: str | None, everything: bool) -> int:
+    """List your jobs, newest first. With -q only their ids.
+
+    \b
+    Example:  cmt ps --state running --state waiting
+    """
+    from cloudmytask.cli.link import with_node
+    from cloudmytask.cli.session import conduct
+
+    async def work(_session: Session, link: Link) -> int:
+        query = JobQuery(name=name, states=frozenset(map(JobState, states)))
+        limit = None if everything else NEWEST + 1
+        found = await link.ask(lambda client: client.jobs(query, limit))
+        shown = found if everything else found[:NEWEST]
+        _show(manner, shown)
+        if len(found) > len(shown) and os.isatty(STDOUT):
+            manner.note(f"the newest {NEWEST} jobs; --all shows all")
+        return 0
+
+    return conduct(with_node(manner.via, work))
+
+
+@verb()
+@choose_jobs
+def status(manner: Manner, selectors: tuple[str, ...], name: str | None, states: tuple[str, ...]) -> int:
+    """Show all that is known about jobs. With -q only their states.
+
+    \b
+    Example:  cmt status last
+    """
+
+    async def each(link: Link, job_id: Any) -> JobStatus:
+        return await link.ask(lambda client: client.getScriptJobStatus(job_id))
+
+    def show(jobs: Sequence[JobStatus]) -> None:
+        texts = [job.state.value if manner.quiet else details(job.document) for job in jobs]
+        manner.data(("\n" if manner.quiet else "\n\n").join(texts))
+
+    return chosen(manner, selectors, name, states, each, show)
+
+
+@verb(short_help="Say why a job is in its state.")
+@click.argument("selector")
+def why(manner: Manner, selector: str) -> int:
+    """Say why a job is in its state: in a sentence, then in detail. With -q only the sentence.
+
+    \b
+    Example:  cmt why last
+    """
+    from cloudmytask.cli.link import with_node
+    from cloudmytask.cli.selectors import one
+    from cloudmytask.cli.session import conduct
+
+    async def work(_session: Session, link: Link) -> int:
+        job_id = await one(link.client, selector)
+        answer = await link.ask(lambda client: client.explain(job_id))
+        if manner.as_json:
+            manner.document({"id": job_id, "sentence": answer.sentence, "details": list(answer.details)})
+        else:
+            lines = [] if manner.quiet else [f"  {one_line(line)}" for line in answer.details]
+            manner.data("\n".join([one_line(answer.sentence), *lines]))
+        return 0
+
+    return conduct(with_node(manner.via, work))
+
+
+def _show(manner: Manner, jobs: Sequence[JobStatus]) -> None:
+    documents = [job.document for job in jobs]
+    if manner.as_json:
+        manner.document({"jobs": documents})
+    elif manner.quiet:
+        if jobs:
+            manner.data("\n".join(job.id for job in jobs))
+    elif os.isatty(STDOUT):
+        manner.data(_table(rows(documents, now()), columns(STDOUT)))
+    else:
+        manner.data(aligned([COLUMNS, *rows(documents, None)]))
+
+
+def _table(lines: Sequence[tuple[str, ...]], width: int) -> str:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for label in COLUMNS:
+        flexible = label in ("NAME", "NODE")
+        table.add_column(
+            label,
+            no_wrap=True,
+            overflow="ellipsis" if flexible else "fold",
+            min_width=4 if flexible else None,
+            justify="right" if label in ("EXIT", "RAN") else "left",
+        )
+    for line in lines:
+        # Text and not str: a name may look like rich's markup.
+        table.add_row(*(Text(cell, style=_COLORS.get(cell, "") if i == 2 else "") for i, cell in enumerate(line)))
+    text = io.StringIO()
+    # It looks for NO_COLOR and TERM itself.
+    Console(file=text, force_terminal=True, width=width, highlight=False).print(table)
+    return text.getvalue().rstrip("\n")

@@ -1,0 +1,81 @@
+"""Handing a job to a node: its script and input gathered, checked as far as that saves sending them, submitted once.
+
+Invariant: one idempotency key for all tries, so a lost connection never makes a second job.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import frozen
+
+from cloudmytask.cli.failures import FileUnreadable, ScriptNotFound
+from cloudmytask.cli.job_options import DASH, JobOptions
+from cloudmytask.cli.link import Link
+from cloudmytask.cli.spooled import Inputs
+from cloudmytask.client.node_client import new_key
+from cloudmytask.client.sources import Source
+from cloudmytask.core.admission import check_script_size, check_spec
+from cloudmytask.model import JobSpec
+from cloudmytask.wire.documents import JobStatus
+
+SCRIPT_MAX_UNKNOWN = 2**63
+"""Where a node does not tell its limit, it has to decide."""
+
+
+def check_script(path: str) -> None:
+    """Find out before anything else whether there is a script.
+
+    :raises ScriptNotFound, FileUnreadable:
+    """
+    if path == DASH:
+        return
+    try:
+        found = Path(path)
+        if found.is_dir():
+            raise FileUnreadable(f"{path} is a directory; name a script")
+        with_problem = not found.exists()
+    except (OSError, ValueError) as error:
+        raise FileUnreadable(f"{path!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if with_problem:
+        raise ScriptNotFound(f"{path} is not there")
+
+
+@frozen
+class Ready:
+    """All that a submission needs, checked."""
+
+    spec: JobSpec
+    script: Source
+    stdin: Source | None
+    key: str
+
+    async def submit(self, link: Link) -> JobStatus:
+        """The accepted job. :raises CloudMyTaskError:"""
+        return await link.ask(lambda client: client.submit(self.spec, self.script, self.stdin, key=self.key))
+
+
+async def gather(options: JobOptions, link: Link, inputs: Inputs, *, read_stdin: bool) -> Ready:
+    """Read script and input.
+
+    :param read_stdin: whether our standard input is the job's where ``--stdin`` says nothing else.
+    :raises CloudMyTaskError: one cannot be read, or the node would not accept the job.
+    """
+    script_max = int(link.client.node.get("script_max", SCRIPT_MAX_UNKNOWN))
+    if options.script == DASH:
+        script = await inputs.standard_input()
+        read_stdin = False
+    else:
+        script = await inputs.file(
+            Path(options.script), ScriptNotFound, lambda size: check_script_size(size, script_max)
+        )
+    spec = options.spec(script.blob)
+    check_spec(spec, script_max)
+    stdin = None
+    if options.stdin == DASH or (options.stdin is None and read_stdin):
+        stdin = await inputs.standard_input()
+    elif options.stdin is not None:
+        stdin = await inputs.file(Path(options.stdin), FileUnreadable, lambda _size: None)
+    if stdin is not None and not stdin.blob.size:
+        stdin = None  # an empty input is what a job without one has
+    return Ready(spec, script, stdin, options.key or new_key())

@@ -1,0 +1,390 @@
+"""A connection that no peer can hurt: bounded, answered, and ended in time."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import StringTransport
+from twisted.protocols import amp
+
+from cloudmytask.errors import (
+    BlobMissing,
+    CloudMyTaskError,
+    ConnectionInterrupted,
+    InternalError,
+    InvalidArgument,
+    NoNode,
+    RequestTimeout,
+)
+from cloudmytask.simulation.clock import VirtualClock
+from cloudmytask.simulation.network import Network
+from cloudmytask.wire import guard
+from cloudmytask.wire.commands import CommitUpload, DescribeNode, Unsubscribe
+from cloudmytask.wire.guard import BOX_DEADLINE, BOX_MAX, CALL_TIMEOUT, KEYS_MAX, GuardedAMP, Vocabulary
+from tests.conftest import ExpectFailures
+from tests.virtual import Stranger, result_of
+
+Responder = Callable[..., object]
+
+
+def _key(text: bytes) -> bytes:
+    return struct.pack("!H", len(text)) + text
+
+
+@define(eq=False)
+class Line:
+    """A guarded end that answers ``Unsubscribe`` and ``CommitUpload``, and what may be connected to it."""
+
+    unsubscribe: Responder = lambda watch: {}
+    commit: Responder = lambda upload: {}
+    clock: VirtualClock = field(factory=VirtualClock)
+    network: Network = field(init=False)
+    server: GuardedAMP = field(init=False)
+    ended: list[float] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.network = Network(self.clock)
+        vocabulary = Vocabulary({Unsubscribe: self.unsubscribe, CommitUpload: self.commit})
+        self.server = GuardedAMP(vocabulary, self.clock, lambda: self.ended.append(self.clock.seconds()))
+        self.network.listen("server", Factory.forProtocol(lambda: self.server))
+
+    def stranger(self) -> Stranger:
+        stranger = Stranger(self.clock)
+        self._connect(stranger.protocol)
+        return stranger
+
+    def client(self) -> GuardedAMP:
+        client = GuardedAMP(Vocabulary({}), self.clock)
+        self._connect(client)
+        return client
+
+    def _connect(self, protocol: Any) -> None:
+        connecting = self.network.endpoint("client", "server").connect(Factory.forProtocol(lambda: protocol))
+        result_of(connecting, self.clock)
+
+    def result(self, deferred: Deferred[Any]) -> Any:
+        return result_of(deferred, self.clock)
+
+    @property
+    def timers(self) -> int:
+        """Calls that are still to come."""
+        return sum(timer.active() for _, _, timer in self.clock._heap)
+
+
+# Boxes
+
+
+def test_a_box_at_the_limits_is_taken() -> None:
+    line = Line()
+    stranger = line.stranger()
+    filler = {b"%03d" % number: b"x" * 16_000 for number in range(KEYS_MAX - 3)}
+    assert sum(len(key) + len(value) for key, value in filler.items()) > 0.9 * BOX_MAX
+    stranger.accept(b"Unsubscribe", {b"watch": b"1", **filler})
+    stranger.accept(b"Unsubscribe", {b"watch": b"1", **filler})
+    assert not line.ended and line.timers == 0
+
+
+def test_a_box_without_end_by_its_size() -> None:
+    line = Line()
+    stranger = line.stranger()
+    sent = 0
+    while not stranger.lost:
+        stranger.write(_key(b"%d" % (sent % 32)) + _key(b"x" * 65_535))
+        sent += 65_535
+        line.clock.advance(0.01)
+        assert sent <= BOX_MAX + 3 * 65_537
+    assert sent > BOX_MAX / 2
+    assert len(line.ended) == 1 and line.timers == 0
+
+
+def test_a_box_of_too_many_keys() -> None:
+    line = Line()
+    stranger = line.stranger()
+    stranger.send({b"%d" % number: b"" for number in range(KEYS_MAX + 1)})
+    line.clock.advance(1.0)
+    assert stranger.lost and not stranger.boxes
+
+
+@pytest.mark.parametrize(
+    "bytes_without_end",
+    [
+        pytest.param(_key(b"key") + _key(b"x" * 65_535), id="one key again and again"),
+        pytest.param(b"".join(_key(b"%d" % n) + _key(b"x" * 3000) for n in range(20)), id="some keys"),
+        pytest.param(b"\xff" * 65_536, id="lengths that no key has"),
+        pytest.param(b"GET / HTTP/1.1\r\n" * 4096, id="another protocol"),
+    ],
+)
+def test_memory_stays_flat_though_bytes_go_on_arriving(bytes_without_end: bytes) -> None:
+    """Even if the transport does not heed that we want to be rid of the peer."""
+    clock, transport = VirtualClock(), StringTransport()
+    protocol = GuardedAMP(Vocabulary({}), clock)
+    protocol.makeConnection(transport)
+    tracemalloc.start()
+    try:
+        for _ in range(300):
+            protocol.dataReceived(bytes_without_end)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert transport.disconnecting
+    assert peak < 2 * BOX_MAX
+
+
+def test_a_box_that_does_not_end_in_time() -> None:
+    line = Line()
+    stranger = line.stranger()
+    began = line.clock.seconds()
+    stranger.write(_key(b"_command"))
+    for _ in range(int(BOX_DEADLINE) - 1):  # a byte a second does not help
+        line.clock.advance(1.0)
+        stranger.write(b"\1")
+    assert not stranger.lost
+    line.clock.advance(2.0)
+    assert stranger.lost and line.ended[0] - began == pytest.approx(BOX_DEADLINE, abs=0.1)
+
+
+def test_a_connection_at_rest_has_no_deadline() -> None:
+    line = Line()
+    stranger = line.stranger()
+    stranger.accept(b"Unsubscribe", {b"watch": b"1"})
+    line.clock.advance(100 * BOX_DEADLINE)
+    stranger.accept(b"Unsubscribe", {b"watch": b"1"})
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\nHost: node\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(200)),
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"\xff" * 1000,
+        b"\0" * 1000,
+        os.urandom(100_000),
+    ],
+)
+def test_garbage_ends_the_connection_quietly(garbage: bytes) -> None:
+    line = Line()
+    stranger = line.stranger()
+    stranger.write(garbage)
+    line.clock.advance(1.0)
+    line.clock.advance(BOX_DEADLINE)
+    assert stranger.lost and len(line.ended) == 1 and line.timers == 0
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        pytest.param({b"stray": b"1"}, id="neither command nor answer"),
+        pytest.param({amp.ANSWER: b"1"}, id="an answer to nothing"),
+        pytest.param({amp.ERROR: b"1", amp.ERROR_CODE: b"X", amp.ERROR_DESCRIPTION: b""}, id="an error for nothing"),
+        pytest.param({amp.ANSWER: b"", b"x": b""}, id="an answer without a tag"),
+        pytest.param({amp.COMMAND: b"Unsubscribe", amp.ANSWER: b"1"}, id="a command that is an answer too"),
+        pytest.param({amp.COMMAND: b"Unsubscribe", amp.ASK: b"1", amp.ERROR: b"1"}, id="a command that is an error too"),
+        pytest.param({amp.COMMAND: b"Unsubscribe", b"watch": b"x"}, id="a command that wants no answer"),
+        pytest.param({amp.COMMAND: b"\xff" * 60_000, amp.ASK: b"1"}, id="a command whose name is no name"),
+    ],
+)
+def test_a_box_that_fits_nothing_ends_the_connection_quietly(box: dict[bytes, bytes]) -> None:
+    line = Line()
+    stranger = line.stranger()
+    stranger.send(box)
+    line.clock.advance(1.0)
+    assert stranger.lost and len(line.ended) == 1 and line.timers == 0
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param({}, id="no code"),
+        pytest.param({amp.ERROR_CODE: b"X"}, id="no description"),
+        pytest.param({amp.ERROR_DESCRIPTION: b"x"}, id="nothing but a description"),
+    ],
+)
+def test_an_error_that_says_nothing(broken: dict[bytes, bytes]) -> None:
+    line = Line()
+    stranger = line.stranger()
+    asked = line.server.ask(DescribeNode)
+    line.clock.advance(0.1)
+    [call] = stranger.calls(b"DescribeNode")
+    stranger.send({amp.ERROR: call[amp.ASK], **broken})
+    with pytest.raises(ConnectionInterrupted):
+        line.result(asked)
+    assert stranger.lost or line.ended
+
+
+# Failures of responders
+
+
+def test_an_unforeseen_failure_harms_nobody_else(expected_failures: ExpectFailures) -> None:
+    slow: Deferred[dict[str, Any]] = Deferred()
+
+    def broken(watch: int) -> dict[str, Any]:
+        raise ZeroDivisionError("a secret of ours")
+
+    line = Line(unsubscribe=broken, commit=lambda upload: slow)
+    client = line.client()
+    other = client.ask(CommitUpload, upload=1)
+    with pytest.raises(InternalError) as raised:
+        line.result(client.ask(Unsubscribe, watch=1))
+    assert "Unsubscribe" in str(raised.value) and "secret" not in str(raised.value)
+    [logged] = expected_failures(ZeroDivisionError)
+    assert "broken" in logged.getTraceback()
+    assert not other.called
+    slow.callback({})
+    assert line.result(other) == {}
+    assert not line.ended
+
+
+@pytest.mark.parametrize("failure", [KeyError("late"), NoNode("not a wire error"), amp.RemoteAmpError(b"X", "y")])
+def test_what_is_not_declared_is_contained(failure: Exception, expected_failures: ExpectFailures) -> None:
+    line = Line(unsubscribe=lambda watch: fail(failure))
+    client = line.client()
+    for _ in range(2):
+        with pytest.raises(InternalError):
+            line.result(client.ask(Unsubscribe, watch=1))
+    assert len(expected_failures(type(failure))) == 2
+    assert client.alive
+
+
+def test_an_answer_that_cannot_be_encoded_is_contained(expected_failures: ExpectFailures) -> None:
+    line = Line()
+    vocabulary = Vocabulary({DescribeNode: lambda: {"node": {"name": object()}}, Unsubscribe: lambda watch: {}})
+    line.server = GuardedAMP(vocabulary, line.clock)
+    client = line.client()
+    with pytest.raises(InternalError):
+        line.result(client.ask(DescribeNode))
+    expected_failures(TypeError)
+    assert line.result(client.ask(Unsubscribe, watch=1)) == {}
+
+
+def test_declared_failures_keep_type_and_sentence() -> None:
+    line = Line(unsubscribe=lambda watch: fail(BlobMissing(f"käse {watch}")))
+    with pytest.raises(BlobMissing, match="^käse 12$"):
+        line.result(line.client().ask(Unsubscribe, watch=12))
+
+
+def test_a_long_sentence_is_cut() -> None:
+    line = Line(unsubscribe=lambda watch: fail(InvalidArgument("ä" * 70_000)))
+    with pytest.raises(InvalidArgument) as raised:
+        line.result(line.client().ask(Unsubscribe, watch=12))
+    assert str(raised.value) == "ä" * guard.DESCRIPTION_MAX
+
+
+# Calls of ours
+
+
+def test_every_call_ends_in_time() -> None:
+    never: Deferred[dict[str, Any]] = Deferred()
+    line = Line(unsubscribe=lambda watch: never)
+    client = line.client()
+    began = line.clock.seconds()
+    with pytest.raises(RequestTimeout, match="Unsubscribe: no answer within 30 s"):
+        line.result(client.ask(Unsubscribe, watch=1))
+    assert line.clock.seconds() - began == CALL_TIMEOUT
+    with pytest.raises(RequestTimeout, match="within 0.5 s"):
+        line.result(client.ask(Unsubscribe, 0.5, watch=1))
+    never.callback({})
+    line.clock.advance(1.0)
+    assert client.alive, "the late answer must not be taken for a stray one"
+    assert line.result(client.ask(Unsubscribe, watch=1)) == {}
+
+
+def test_a_call_may_be_given_all_the_time_it_takes() -> None:
+    slow: Deferred[dict[str, Any]] = Deferred()
+    line = Line(unsubscribe=lambda watch: slow)
+    asked = line.client().ask(Unsubscribe, None, watch=1)
+    line.clock.advance(100 * CALL_TIMEOUT)
+    assert not asked.called
+    slow.callback({})
+    assert line.result(asked) == {}
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_lost_connection_fails_what_is_outstanding(clean: bool) -> None:
+    line = Line(unsubscribe=lambda watch: Deferred())
+    client = line.client()
+    asked = [client.ask(Unsubscribe, watch=number) for number in range(5)]
+    line.clock.advance(1.0)
+    if clean:
+        line.server.transport.loseConnection()  # type: ignore[union-attr]  # it is connected
+    else:
+        line.network.cut_off("server")
+    for each in asked:
+        with pytest.raises(ConnectionInterrupted, match="Unsubscribe"):
+            line.result(each)
+    assert not client.alive and line.timers == 0
+    with pytest.raises(ConnectionInterrupted):
+        client.ask(Unsubscribe, watch=1)
+
+
+def test_a_cancelled_call_is_forgotten() -> None:
+    answers: list[Deferred[dict[str, Any]]] = []
+
+    def later(watch: int) -> Deferred[dict[str, Any]]:
+        answers.append(Deferred())
+        return answers[-1]
+
+    line = Line(unsubscribe=later)
+    client = line.client()
+    asked = client.ask(Unsubscribe, watch=1)
+    asked.addErrback(lambda failure: None)
+    line.clock.advance(1.0)
+    asked.cancel()
+    answers[0].callback({})
+    line.clock.advance(1.0)
+    assert client.alive and line.timers == 0
+
+
+def test_a_command_that_the_other_end_lacks() -> None:
+    line = Line()
+    with pytest.raises(InternalError, match="DescribeNode: the other end does not know this command"):
+        line.result(line.client().ask(DescribeNode))
+
+
+def test_an_error_code_of_a_later_version() -> None:
+    line = Line()
+    stranger = line.stranger()
+    asked = line.server.ask(DescribeNode)
+    line.clock.advance(0.1)
+    [call] = stranger.calls(b"DescribeNode")
+    stranger.send({amp.ERROR: call[amp.ASK], amp.ERROR_CODE: b"QuotaExceeded", amp.ERROR_DESCRIPTION: b"too much"})
+    with pytest.raises(InternalError, match="too much"):
+        line.result(asked)
+    assert line.server.alive
+
+
+def test_an_answer_that_is_malformed() -> None:
+    line = Line()
+    stranger = line.stranger()
+    asked = line.server.ask(DescribeNode)
+    line.clock.advance(0.1)
+    [call] = stranger.calls(b"DescribeNode")
+    stranger.send({amp.ANSWER: call[amp.ASK], b"node": b"[]"})
+    with pytest.raises(CloudMyTaskError):
+        line.result(asked)
+    assert line.server.alive
+
+
+def test_answers_come_in_whatever_order() -> None:
+    waiting: dict[int, Deferred[dict[str, Any]]] = {}
+
+    def respond(watch: int) -> Deferred[dict[str, Any]]:
+        waiting[watch] = Deferred()
+        return waiting[watch] if watch else succeed({})
+
+    line = Line(unsubscribe=respond)
+    client = line.client()
+    asked = [client.ask(Unsubscribe, watch=number) for number in range(3)]
+    assert line.result(asked[0]) == {}
+    waiting[2].callback({})
+    assert line.result(asked[2]) == {} and not asked[1].called
+    waiting[1].callback({})
+    assert line.result(asked[1]) == {}

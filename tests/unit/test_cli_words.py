@@ -1,0 +1,146 @@
+"""Small parts of the command line that need no node: usage, hints, exact writing, what help imports."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cloudmytask.cli import exit_codes, kinds
+from cloudmytask.cli.change import wait
+from cloudmytask.cli.checks import check_clock, check_disk, check_python, check_state, check_tool
+from cloudmytask.cli.failures import NoReader, OutputFailed
+from cloudmytask.cli.hints import missing_neighbor
+from cloudmytask.cli.main import verbs
+from cloudmytask.cli.run import run
+from cloudmytask.cli.submit import submit
+from cloudmytask.cli.verb import Verb
+from cloudmytask.cli.words import write
+
+VERBS = [
+    "run",
+    "submit",
+    "ps",
+    "status",
+    "result",
+    "logs",
+    "wait",
+    "cancel",
+    "retry",
+    "why",
+    "rm",
+    "doctor",
+    "completion",
+]
+
+
+def test_all_verbs_are_there_in_the_order_of_a_jobs_life() -> None:
+    assert list(verbs.commands) == VERBS
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_has_json_and_quiet_and_an_example(name: str) -> None:
+    shown = CliRunner().invoke(verbs, [name, "--help"])
+    assert shown.exit_code == 0
+    assert "--json" in shown.output
+    assert "-q, --quiet" in shown.output
+    assert shown.output.count("Example:") == 1
+
+
+def test_our_failures_are_125_in_run_and_wait_only() -> None:
+    assert {name for name, each in verbs.commands.items() if isinstance(each, Verb) and each.ours is not None} == {
+        "run",
+        "wait",
+    }
+    assert isinstance(run, Verb)
+    assert isinstance(wait, Verb)
+    assert run.ours == wait.ours == exit_codes.OURS
+
+
+def test_what_stands_behind_the_script_belongs_to_it() -> None:
+    context = submit.make_context("submit", ["--name", "n", "s.py", "--name", "x", "-q", "--", "--help"])
+    assert context.params["script"] == "s.py"
+    assert context.params["arguments"] == ("--name", "x", "-q", "--", "--help")
+    assert context.params["name"] == "n"
+    assert context.params["quiet"] is False
+
+
+def test_kinds_of_values() -> None:
+    assert kinds.duration("2h") == 7200
+    assert kinds.whole_seconds("1.2s") == 2
+    assert kinds.size("64KiB") == 65536
+    assert kinds.variable("A=b=c") == ("A", "b=c")
+
+
+def test_a_missing_neighbor_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "helper.py").touch()
+    (tmp_path / "package").mkdir()
+    script = str(tmp_path / "s.py")
+    said = b"Traceback...\nModuleNotFoundError: No module named '%s'\n"
+    assert missing_neighbor(script, said % b"helper") == "helper.py"
+    assert missing_neighbor(script, said % b"package.sub") == "package"
+    assert missing_neighbor(script, said % b"numpy") is None
+    assert missing_neighbor(script, b"helper") is None
+
+
+def test_all_is_written_also_where_writing_does_not_block() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    data = os.urandom(1_000_000)
+    summing = "import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())"
+    with subprocess.Popen([sys.executable, "-c", summing], stdin=reading, stdout=subprocess.PIPE, text=True) as reader:
+        os.close(reading)
+        write(writing, data)
+        os.close(writing)
+        got, _ = reader.communicate()
+    assert got.strip() == hashlib.sha256(data).hexdigest()
+
+
+def test_a_closed_reader_and_a_full_disk_are_told_apart() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with pytest.raises(NoReader):
+        write(writing, b"x")
+    os.close(writing)
+    full = os.open("/dev/full", os.O_WRONLY)
+    with pytest.raises(OutputFailed, match="No space left"):
+        write(full, b"x")
+    os.close(full)
+
+
+def test_help_and_completion_import_neither_twisted_nor_rich() -> None:
+    code = (
+        "import sys\nsys.argv = ['cmt', '--help']\nfrom cloudmytask.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "found = sorted({name.partition('.')[0] for name in sys.modules} & {'twisted', 'rich', 'psutil', 'sqlite3'})\n"
+        "sys.exit(' '.join(found))"
+    )
+    for environment in ({}, {"_CMT_COMPLETE": "bash_complete", "COMP_WORDS": "cmt sta", "COMP_CWORD": "1"}):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "status" in done.stdout
+
+
+def test_checks(tmp_path: Path) -> None:
+    assert check_python((3, 10, 1)).level == "problem"
+    assert check_python((3, 11, 0)).level == "ok"
+    assert check_clock(100.0, 200.0).level == "problem"
+    assert check_clock(200.0, 100.0).level == "ok"
+    assert check_state(tmp_path / "not" / "there").level == "ok"
+    tmp_path.chmod(0o755)
+    assert check_state(tmp_path).level == "problem"
+    tmp_path.chmod(0o700)
+    assert check_state(tmp_path).level == "ok"
+    (tmp_path / "file").touch()
+    assert check_state(tmp_path / "file").level == "problem"
+    assert check_disk(tmp_path).level in ("ok", "note")
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+    assert check_tool("sh", "dash", "tests").level == "ok"
+    assert check_tool("no-such-program", "nothing", "tests").level == "note"
