@@ -76,7 +76,7 @@ class Place:
 
     def _plan(self, launch: Launch) -> ScriptPlan:
         self.launches.append((self.clock.seconds(), launch))
-        plans = self.plans[launch.script_name]
+        plans = self.plans.get(launch.script_name, (ScriptPlan(),))
         return plans[min(launch.attempt, len(plans)) - 1]
 
     def result(self, deferred: Deferred[T], patience: float = 300.0) -> T:

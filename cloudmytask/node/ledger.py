@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from cloudmytask.boundaries import World
 from cloudmytask.core.job import Event, Expire, step
 from cloudmytask.core.retention import RetentionClock
-from cloudmytask.errors import CloudMyTaskError, JobExpired, NoSuchJob
+from cloudmytask.errors import CloudMyTaskError, JobExpired, NoSuchJob, StoreFailed
 from cloudmytask.model import ClientId, Content, Digest, Job, JobId, JobState
 from cloudmytask.node.waiting import Signal
 
@@ -32,6 +32,8 @@ class _Entry:
     signal: Signal = Factory(Signal)
     watchers: dict[int, Callable[[Job], None]] = Factory(dict)
     next_watcher: int = 0
+    unsaved: tuple[Content, ...] = ()
+    """Blobs that the job refers to and that are not known to be durable: each save takes them along."""
 
 
 @define(eq=False)
@@ -95,6 +97,9 @@ class Ledger:
             await self._world.store.save(job, contents)
         except CloudMyTaskError:
             self._entries.pop(job.id, None)
+            # What was noted of it since may reach the disk, although its acceptance did not.
+            gone = self._world.store.forget(job.id)
+            gone.addErrback(lambda failure: failure.trap(StoreFailed) and None)
             entry.signal.fire()
             raise
         if entry.published is None:
@@ -133,19 +138,14 @@ class Ledger:
         if entry.job.state.terminal and not before.state.terminal:
             entry.job = evolve(entry.job, expires=self.age() + entry.job.retention)
         job = entry.job
+        entry.unsaved += tuple(contents)
         if not job.state.terminal:
             self._publish_later_state(entry)
-        await self._world.store.save(job, contents)
-        self._settle(entry, job)
-        return job
+        return await self._save(entry)
 
-    async def resave(self, job_id: JobId, contents: Sequence[Content] = ()) -> Job:
+    async def resave(self, job_id: JobId) -> Job:
         """Try once more to make a job's record durable. :raises StoreFailed:"""
-        entry = self._entries[job_id]
-        job = entry.job
-        await self._world.store.save(job, contents)
-        self._settle(entry, job)
-        return job
+        return await self._save(self._entries[job_id])
 
     async def expire(self, job: Job, *, removed: bool) -> Job:
         """Turn a job that has an outcome into a tombstone."""
@@ -196,6 +196,13 @@ class Ledger:
         if job.expires is None or job.state is JobState.EXPIRED or job.expires > self.age():
             return job
         return step(job, Expire(at=self._world.wall(), node=job.origin))
+
+    async def _save(self, entry: _Entry) -> Job:
+        job, contents = entry.job, entry.unsaved
+        await self._world.store.save(job, contents)
+        entry.unsaved = tuple(content for content in entry.unsaved if content not in contents)
+        self._settle(entry, job)
+        return job
 
     def _settle(self, entry: _Entry, job: Job) -> None:
         if not job.state.terminal:

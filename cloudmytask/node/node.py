@@ -19,6 +19,7 @@ from cloudmytask.core.queue import WaitingQueue
 from cloudmytask.core.retention import RetentionClock
 from cloudmytask.errors import JobNotFinished
 from cloudmytask.model import (
+    TERMINAL_STATES,
     Blob,
     ClientId,
     Explanation,
@@ -149,9 +150,15 @@ class Node:
         return Deferred.fromCoroutine(remove())
 
     def jobs(self, client: ClientId, query: JobQuery) -> Deferred[JobPage]:
+        wanted = query.states or frozenset(JobState) - {JobState.EXPIRED}
+        # The disk may be behind in what it knows of a job without outcome, so such a job is asked for in any state.
+        open_states = frozenset(JobState) - TERMINAL_STATES
+        stored = query.states | open_states if query.states & open_states else query.states
+
         async def jobs() -> JobPage:
-            page = await self._world.store.newest(client, query)
-            return evolve(page, jobs=tuple(self._ledger.as_listed(job) for job in page.jobs))
+            page = await self._world.store.newest(client, evolve(query, states=stored))
+            listed = (self._ledger.as_listed(job) for job in page.jobs)
+            return evolve(page, jobs=tuple(job for job in listed if job.state in wanted))
 
         return Deferred.fromCoroutine(jobs())
 

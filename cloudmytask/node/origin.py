@@ -30,7 +30,7 @@ from cloudmytask.errors import (
     QueueFull,
     StoreFailed,
 )
-from cloudmytask.model import ClientId, Content, Digest, Job, JobId, JobState, QoS, Reason, Stamp
+from cloudmytask.model import ClientId, Digest, Job, JobId, JobState, QoS, Reason, Stamp
 from cloudmytask.node.executor import Ended, Executor
 from cloudmytask.node.gate import Gate
 from cloudmytask.node.ledger import Ledger
@@ -63,6 +63,10 @@ class Origin:
         check_spec(submission.spec, self._config.script_max)
         identity, body = job_id(client, submission.key), body_digest(submission.spec)
         known = await self._known(identity)
+        if known is None and not self._complete(submission):
+            await self._check_blobs(submission)
+            known = await self._known(identity)  # a twin request may have come meanwhile
+        # From here to the ledger nothing is waited for, so that of twins one is accepted and the other finds it.
         if known is not None:
             if known.body != body:
                 raise IdempotencyConflict(f"key {submission.key}: it belongs to job {identity}, which has another body")
@@ -78,11 +82,11 @@ class Origin:
     async def cancel(self, job: Job, note: str) -> Job:
         """End a job. One that has an outcome already stays as it is; one that is being cancelled is killed at once."""
         live = self._ledger.live(job.id)
-        if live is None:
+        if live is None or live.state.terminal:
             return job
         if live.cancellation is not None:
             self._executor.hurry(job.id)
-            return live if not live.state.terminal else job
+            return live
         pause = self._pauses.pop(job.id, None)
         if pause is not None:
             pause[1].cancel()
@@ -141,16 +145,12 @@ class Origin:
 
     async def _accept(self, identity: JobId, client: ClientId, submission: Submission, body: Digest) -> Job:
         spec, config, now = submission.spec, self._config, self._world.wall()
-        await self._check_blobs(submission)
         self._gate.admit_work()
         placeable = self._executor.free and not len(self._queue) and spec.qos is not QoS.IDLE
         if self._queue.full and not placeable:
             raise QueueFull(
                 f"node {config.name}: {len(self._queue)} jobs wait already, queue_max is {config.queue_max}"
             )
-        twin = self._ledger.live(identity)
-        if twin is not None:
-            return twin
         job = Job(
             id=identity,
             client=client,
@@ -175,6 +175,11 @@ class Origin:
             self._queue.remove(identity)
             self._executor.stop(identity, Reason.LOST)
             raise
+
+    def _complete(self, submission: Submission) -> bool:
+        """Whether everything came along that the job needs."""
+        brought = {content.blob for content in submission.contents}
+        return submission.spec.script in brought and submission.spec.stdin in {None, *brought}
 
     async def _check_blobs(self, submission: Submission) -> None:
         brought = {content.blob for content in submission.contents}
@@ -250,18 +255,19 @@ class Origin:
                 retry=retriable(live, ended.outcome),
             )
         try:
-            job = await self._ledger.record(identity, event, ended.contents)
+            await self._ledger.record(identity, event, ended.contents)
         except StoreFailed as problem:
-            job = await self._insist(identity, ended.contents, problem)
+            await self._insist(identity, problem)
         await self._executor.clean(identity, attempt)
-        if job.state is not JobState.WAITING or self._ledger.live(identity) is None:
+        job = self._ledger.live(identity)
+        if job is None or job.state is not JobState.WAITING:  # it has ended, perhaps by a cancel meanwhile
             return
         if ended.interrupted:
             self._enqueue(job)
         else:
             self._pause(job)
 
-    async def _insist(self, identity: JobId, contents: Sequence[Content], problem: StoreFailed) -> Job:
+    async def _insist(self, identity: JobId, problem: StoreFailed) -> None:
         """An outcome cannot be refused: try until the disk takes it. A node that shuts down gives up: on disk the job
         is without outcome, and runs again after the next start."""
         tries = 0
@@ -277,10 +283,14 @@ class Origin:
             pause: Deferred[None] = Deferred()
             self._world.clock.callLater(delay, pause.callback, None)
             await pause
+            if self._ledger.live(identity) is None:  # a cancel was made durable meanwhile, and the output with it
+                return
             try:
-                return await self._ledger.resave(identity, contents)
+                await self._ledger.resave(identity)
             except StoreFailed as again:
                 problem = again
+            else:
+                return
         raise problem
 
     def _pause(self, job: Job) -> None:

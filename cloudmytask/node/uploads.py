@@ -42,19 +42,23 @@ class IncomingBlob:
         self._spool.discard()
 
     async def _commit(self) -> Blob:
+        try:
+            return await self._verified()
+        finally:
+            self._spool.discard()
+
+    async def _verified(self) -> Blob:
         sealed = await self._spool.seal()
         found = sealed.blob if isinstance(sealed, Content) else sealed
         if found is None:
             found = Blob(EMPTY, 0)
         if found != self._blob:
-            self._spool.discard()
             raise UploadFailed(
                 f"upload: {found.size} bytes with sha256 {found.digest} came, "
                 f"but {self._blob.size} bytes with {self._blob.digest} were announced"
             )
         if isinstance(sealed, Content):
             await self._world.store.put(sealed)
-        self._spool.discard()
         return found
 
 

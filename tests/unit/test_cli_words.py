@@ -118,7 +118,7 @@ def test_help_and_completion_import_neither_twisted_nor_rich() -> None:
         "import sys\nsys.argv = ['cmt', '--help']\nfrom cloudmytask.cli import main\n"
         "try: main()\nexcept SystemExit: pass\n"
         "found = sorted({name.partition('.')[0] for name in sys.modules} & {'twisted', 'rich', 'psutil', 'sqlite3'})\n"
-        "sys.exit(' '.join(found))"
+        "sys.exit(' '.join(found) or 0)"
     )
     for environment in ({}, {"_CMT_COMPLETE": "bash_complete", "COMP_WORDS": "cmt sta", "COMP_CWORD": "1"}):
         done = subprocess.run(
