@@ -29,7 +29,7 @@ lint: $(STAMP)
 	@$(BIN)/lint-imports --no-logo
 
 benchmarks: $(STAMP)
-	@if [ -e benchmarks/run.py ]; then $(BIN)/python benchmarks/run.py; else echo 'There are no benchmarks yet.'; fi
+	@$(BIN)/python -m benchmarks.run
 
 # Wheels only: nothing is compiled, so no compiler is needed.
 $(STAMP): pyproject.toml constraints.txt

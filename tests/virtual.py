@@ -41,7 +41,7 @@ def result_of(deferred: Deferred[T], clock: VirtualClock, patience: float = 300.
     result = results[0]
     if isinstance(result, Failure):
         result.raiseException()
-    return result  # type: ignore[return-value]  # mypy does not know that raiseException never returns
+    return result
 
 
 def until(condition: Callable[[], bool], clock: VirtualClock, patience: float = 300.0) -> None:
@@ -110,7 +110,9 @@ class Place:
         source = Source.of_bytes(name.encode())
         return JobSpec(script=source.blob, script_name=name, **fields), source
 
-    def begin(self, client: NodeClient, *plans: ScriptPlan, key: str | None = None, **fields: Any) -> Deferred[JobStatus]:
+    def begin(
+        self, client: NodeClient, *plans: ScriptPlan, key: str | None = None, **fields: Any
+    ) -> Deferred[JobStatus]:
         """Submit, without waiting for the answer."""
         return client.submit(*self.spec(*plans, **fields), key=key)
 

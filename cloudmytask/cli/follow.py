@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.cli.link import Link
 from cloudmytask.client.node_client import NodeClient
+from cloudmytask.errors import CloudMyTaskError
 from cloudmytask.model import JobId, StreamName
 
 Take = Callable[[StreamName, bytes], Deferred[None] | None]
@@ -24,23 +25,56 @@ TAIL_BLOCK = 64 * 1024
 
 @define(eq=False)
 class Following:
-    """Reads one attempt's output from the offsets reached."""
+    """Reads one attempt's output from the offsets reached.
+
+    A node that was killed may have forgotten that it had begun an attempt, and run another one under the same number.
+    That one is read from its beginning.
+    """
 
     _link: Link
     _job_id: JobId
     _take: Take
     _offsets: dict[StreamName, int] = field(factory=lambda: dict.fromkeys(StreamName, 0))
+    _began: object = field(init=False, default=None)
+    """When the attempt that the offsets are about was started, as the node told it."""
+    _boot: object = field(init=False, default=None)
+    """The life of the node that the last piece came from."""
 
     async def read(self, attempt: int, *, follow: bool) -> OutputEnd:
         """All of it. :raises CloudMyTaskError:"""
-        return await self._link.ask(lambda client: self._ask(client, attempt, follow))
+        return await self._link.ask(lambda client: Deferred.fromCoroutine(self._read(client, attempt, follow)))
 
-    def _ask(self, client: NodeClient, attempt: int, follow: bool) -> Deferred[OutputEnd]:
-        return client.output(self._job_id, self._taken, attempt=attempt, offsets=dict(self._offsets), follow=follow)
+    async def _read(self, client: NodeClient, attempt: int, follow: bool) -> OutputEnd:
+        boot = client.node.get("boot")
+        if self._boot is not None and self._boot != boot:
+            began = await _started(client, self._job_id, attempt)
+            if began != self._began:
+                self._offsets = dict.fromkeys(self._offsets, 0)
+                self._boot = None
 
-    def _taken(self, stream: StreamName, data: bytes) -> Deferred[None] | None:
-        self._offsets[stream] += len(data)
-        return self._take(stream, data)
+        def taken(stream: StreamName, data: bytes) -> Deferred[None] | None:
+            if follow and self._boot is None:
+                self._boot = boot
+                self._remember(client, attempt)
+            self._offsets[stream] += len(data)
+            return self._take(stream, data)
+
+        return await client.output(self._job_id, taken, attempt=attempt, offsets=dict(self._offsets), follow=follow)
+
+    def _remember(self, client: NodeClient, attempt: int) -> None:
+        """Note which attempt it is whose output has begun to come, while it goes on coming."""
+
+        async def remember() -> None:
+            self._began = await _started(client, self._job_id, attempt)
+
+        # Where that fails the connection is lost, which whoever reads the output learns as well.
+        Deferred.fromCoroutine(remember()).addErrback(lambda failure: failure.trap(CloudMyTaskError))
+
+
+async def _started(client: NodeClient, job_id: JobId, attempt: int) -> object:
+    job = await client.getScriptJobStatus(job_id)
+    known = [each["started"] for each in job.document["attempts"] if each["number"] == attempt]
+    return known[0] if known else None
 
 
 async def attempts(

@@ -11,7 +11,7 @@ import click
 
 from cloudmytask.cli.choosing import choose_jobs, chosen
 from cloudmytask.cli.escape import one_line
-from cloudmytask.cli.rendering import COLUMNS, aligned, details, now, rows
+from cloudmytask.cli.rendering import COLUMNS, aligned, details, fitted, now, rows
 from cloudmytask.cli.verb import verb
 from cloudmytask.cli.words import STDOUT, Manner, columns
 from cloudmytask.model import JobQuery, JobState
@@ -121,14 +121,11 @@ def _table(lines: Sequence[tuple[str, ...]], width: int) -> str:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for label in COLUMNS:
-        flexible = label in ("NAME", "NODE")
+    widths = fitted([max(map(len, column)) for column in zip(COLUMNS, *lines, strict=True)], width)
+    for label, column_width in zip(COLUMNS, widths, strict=True):
+        right = label in ("EXIT", "RAN")
         table.add_column(
-            label,
-            no_wrap=True,
-            overflow="ellipsis" if flexible else "fold",
-            min_width=4 if flexible else None,
-            justify="right" if label in ("EXIT", "RAN") else "left",
+            label, width=column_width, no_wrap=True, overflow="ellipsis", justify="right" if right else "left"
         )
     for line in lines:
         # Text and not str: a name may look like rich's markup.

@@ -83,7 +83,8 @@ def _called() -> int:
         if context is not None:
             sentence += f" (see {context.command_path} --help)"
         manner = Manner(
-            as_json=context is not None and bool(context.meta.get(JSON_KEY)),
+            # Where the options could not be told apart at all, the word alone has to do.
+            as_json=bool(context.meta.get(JSON_KEY, "--json" in sys.argv)) if context is not None else False,
             ours=getattr(context.command, "ours", None) if context is not None else None,
         )
         return manner.fail(UsageError(sentence))

@@ -70,6 +70,16 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
+def fitted(widths: Sequence[int], room: int) -> list[int]:
+    """The columns' widths, two spaces apart, made to fit into ``room``: first the name gives way, then the node."""
+    made = list(widths)
+    for label, least in (("NAME", 12), ("NODE", 8), ("NAME", 4)):
+        index = COLUMNS.index(label)
+        excess = sum(made) + 2 * (len(made) - 1) - room
+        made[index] = min(made[index], max(least, made[index] - excess)) if excess > 0 else made[index]
+    return made
+
+
 def exit_text(job: Document) -> str:
     """``0``, ``SIG9``, ``-``."""
     if job.get("signal") is not None:

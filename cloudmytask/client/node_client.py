@@ -14,9 +14,10 @@ from itertools import count
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 
 from cloudmytask import __version__
 from cloudmytask.boundaries import Clock, OutputEnd
@@ -155,7 +156,7 @@ class NodeClient:
         offsets: Mapping[StreamName, int] | None = None,
         follow: bool = False,
     ) -> Deferred[OutputEnd]:
-        """The output of one attempt, in pieces to ``write``.
+        """The output of one attempt, in pieces to ``write``; fails with what ``write`` fails with.
 
         :param attempt: its number; 0 is the latest, or the first to come.
         :param offsets: which streams, and from which byte on; both from their beginning if absent.
@@ -320,9 +321,15 @@ class NodeClient:
     ) -> dict[str, Any] | Deferred[dict[str, Any]]:
         if watch not in self._streams:  # it was on its way when the caller lost interest
             return {}
-        write, _ = self._streams[watch]
-        written = write(StreamName(stream), data)
-        return {} if written is None else written.addCallback(lambda _: {})
+        write, ended = self._streams[watch]
+
+        def failed(failure: Failure) -> dict[str, Any]:
+            if self._streams.pop(watch, None) is not None:
+                self._unsubscribe(watch)
+                ended.errback(failure)
+            return {}
+
+        return maybeDeferred(write, StreamName(stream), data).addCallbacks(lambda _: {}, failed)
 
     def _output_ended(self, watch: int, end: Mapping[str, Any]) -> dict[str, Any]:
         if watch not in self._streams:

@@ -20,8 +20,8 @@ from cloudmytask.wire.guard import GuardedAMP
 
 _log = Logger(namespace="cloudmytask.net")
 
-READ = PIECE * WINDOW // 2
-"""Bytes fetched at a time, several pieces' worth, so that one trip to the disk serves them all."""
+READ = 4 * PIECE
+"""Bytes fetched at a time: several pieces' worth, so that one trip to the disk serves them all. The next are fetched while these are sent."""
 
 
 class OutputPush:
@@ -46,16 +46,19 @@ class OutputPush:
         self._reader.close()
 
     async def _run(self) -> None:
+        coming = self._reader.next(READ)
         while not self._closed:
             try:
-                found = await self._reader.next(READ)
+                found = await coming
             except CloudMyTaskError as problem:
                 await self._finish({"error": str(problem)})
                 return
             if isinstance(found, OutputEnd):
                 await self._finish(end_to_document(found))
                 return
+            coming = self._reader.next(READ)
             await self._send(found)
+        coming.addErrback(self._not_sent)
 
     async def _send(self, piece: OutputPiece) -> None:
         for start in range(0, len(piece.data), PIECE):
@@ -94,6 +97,10 @@ class OutputPush:
             _log.warn("a client refused output: {problem}", problem=failure.getErrorMessage())
         self.close()
         self._answered(None)
+
+    def _not_sent(self, failure: Any) -> None:
+        """It was fetched for a client that left meanwhile."""
+        failure.trap(CloudMyTaskError)
 
     def _broken(self, failure: Any) -> None:
         """The last word could not be delivered: of interest only while there is someone to hear it."""

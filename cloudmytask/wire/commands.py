@@ -26,7 +26,7 @@ from cloudmytask.wire.arguments import Document, Flag
 PROTOCOL_VERSION = 1
 INLINE_PART = 60 * 1024
 """Bytes of a script or an input that may ride along with ``SubmitJob``; it has to fit into one AMP value."""
-PIECE = 48 * 1024
+PIECE = 60 * 1024
 """Bytes in one piece of an upload or of output."""
 WINDOW = 8
 """Pieces that may be unanswered at a time."""

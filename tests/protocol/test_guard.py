@@ -146,7 +146,7 @@ def test_a_box_that_does_not_end_in_time() -> None:
     for _ in range(int(BOX_DEADLINE) - 1):  # a byte a second does not help
         line.clock.advance(1.0)
         stranger.write(b"\1")
-    assert not stranger.lost
+    assert not line.ended
     line.clock.advance(2.0)
     assert stranger.lost and line.ended[0] - began == pytest.approx(BOX_DEADLINE, abs=0.1)
 
@@ -187,7 +187,9 @@ def test_garbage_ends_the_connection_quietly(garbage: bytes) -> None:
         pytest.param({amp.ERROR: b"1", amp.ERROR_CODE: b"X", amp.ERROR_DESCRIPTION: b""}, id="an error for nothing"),
         pytest.param({amp.ANSWER: b"", b"x": b""}, id="an answer without a tag"),
         pytest.param({amp.COMMAND: b"Unsubscribe", amp.ANSWER: b"1"}, id="a command that is an answer too"),
-        pytest.param({amp.COMMAND: b"Unsubscribe", amp.ASK: b"1", amp.ERROR: b"1"}, id="a command that is an error too"),
+        pytest.param(
+            {amp.COMMAND: b"Unsubscribe", amp.ASK: b"1", amp.ERROR: b"1"}, id="a command that is an error too"
+        ),
         pytest.param({amp.COMMAND: b"Unsubscribe", b"watch": b"x"}, id="a command that wants no answer"),
         pytest.param({amp.COMMAND: b"\xff" * 60_000, amp.ASK: b"1"}, id="a command whose name is no name"),
     ],

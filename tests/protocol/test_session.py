@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.client.node_client import NodeClient
@@ -74,9 +75,9 @@ def test_a_connection_that_never_says_who_it_is(place: Place) -> None:
     silent, talking = place.stranger(), place.stranger()
     talking.refused(b"DescribeNode")
     place.clock.advance(server.HELLO_TIMEOUT - 1.0)
-    assert not silent.lost and not talking.lost
+    assert [silent.lost, talking.lost] == [False, False]
     place.clock.advance(2.0)
-    assert silent.lost and talking.lost
+    assert [silent.lost, talking.lost] == [True, True]
 
 
 def test_hello_describes_the_node(place: Place, ann: NodeClient) -> None:
@@ -109,7 +110,9 @@ def test_the_smallest_box_rides_with_the_largest_document(place: Place, ann: Nod
     """Arguments as large as a node takes them, a script and an input that ride along: all in one box."""
     script = Source.of_bytes(b"s" * INLINE_PART)
     arguments = ("ä" * 60_000, "ä" * 60_000, "x" * 100_000)
-    job = place.result(ann.submit(JobSpec(script=script.blob, arguments=arguments), script, Source.of_bytes(BIG[:INLINE_PART])))
+    job = place.result(
+        ann.submit(JobSpec(script=script.blob, arguments=arguments), script, Source.of_bytes(BIG[:INLINE_PART]))
+    )
     assert place.wait(ann, job).state is JobState.SUCCEEDED
     assert place.launches[0][1].arguments == arguments
 
@@ -341,7 +344,7 @@ def test_another_clients_job_answers_exactly_like_an_absent_one(place: Place, an
     ben = place.connect("ben")
 
     def answers(job_id: str) -> list[str]:
-        calls = [
+        calls: list[Deferred[Any]] = [
             ben.getScriptJobStatus(job_id),
             ben.cancel(job_id),
             ben.retry(job_id, "k"),
@@ -548,7 +551,7 @@ def test_output_is_followed_from_before_the_first_attempt(place: Place, ann: Nod
         place.submit(ann, ScriptPlan(duration=5.0))
     job = place.submit(ann, ScriptPlan(output=((0.5, OUT, b"at last"),)))
     assert place.read(ann, job)[2].attempt == 0, "no attempt yet, and nobody waits for one"
-    assert place.read(ann, job, follow=True) [0] == b"at last"
+    assert place.read(ann, job, follow=True)[0] == b"at last"
 
 
 def test_following_a_job_that_never_starts(place: Place, ann: NodeClient) -> None:
@@ -596,8 +599,6 @@ def test_a_reader_that_is_slower_than_the_job_reads_on_in_the_store(place: Place
     waiting: list[Any] = []
 
     def write(stream: StreamName, data: bytes) -> Any:
-        from twisted.internet.defer import Deferred
-
         got.extend(data)
         waiting.append(Deferred())
         return waiting[-1]

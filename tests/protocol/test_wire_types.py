@@ -226,7 +226,8 @@ def test_a_spec_whose_blobs_are_not_here(stranger: Stranger) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "named"), [(b"", "key"), (b"with space", "key"), (b"x" * 129, "key"), (b"nul\0", "key"), (b"\xc3\xa4", "key")]
+    ("key", "named"),
+    [(b"", "key"), (b"with space", "key"), (b"x" * 129, "key"), (b"nul\0", "key"), (b"\xc3\xa4", "key")],
 )
 def test_a_key_that_makes_no_sense(stranger: Stranger, key: bytes, named: str) -> None:
     code, sentence = stranger.refused(b"SubmitJob", {b"key": key, b"spec": b"{}", b"script": b"print()"})
@@ -264,7 +265,9 @@ def test_a_query_for_a_name_that_no_text_has(stranger: Stranger) -> None:
     assert page == {"jobs": [], "next": None}
 
 
-@pytest.mark.parametrize("command", [c for c in TO_NODE if (b"job", amp.Unicode) in [(n, type(a)) for n, a in c.arguments]])
+@pytest.mark.parametrize(
+    "command", [c for c in TO_NODE if (b"job", amp.Unicode) in [(n, type(a)) for n, a in c.arguments]]
+)
 @pytest.mark.parametrize("job", [b"", b"u", b"0" * 18, b"0" * 16 + b"1", b"../../etc", b"nul\0", "é".encode(), b"%s"])
 def test_a_job_id_that_no_job_has(stranger: Stranger, command: type[commands.NodeCommand], job: bytes) -> None:
     good = {name: GOOD[name] for name, _ in command.arguments}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cloudmytask.cli.follow import line_start
 from cloudmytask.cli.progress import line
-from cloudmytask.cli.rendering import COLUMNS, aligned, details, rows, seconds_text, shortest, when, with_output
+from cloudmytask.cli.rendering import COLUMNS, aligned, details, fitted, rows, seconds_text, shortest, when, with_output
 from cloudmytask.model import StreamName
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -82,6 +82,15 @@ def test_durations_that_were_measured(seconds: float | None, text: str) -> None:
 
 def test_columns_are_aligned_without_trailing_blanks() -> None:
     assert aligned([("A", "B"), ("long", "x"), ("y", "")]) == "A     B\nlong  x\ny"
+
+
+@pytest.mark.parametrize("name", [1, 10, 40, 500])
+@pytest.mark.parametrize("node", [2, 12, 64])
+def test_a_table_fits_eighty_columns(name: int, node: int) -> None:
+    widths = fitted([8, name, 9, 5, 8, 6, node], 80)
+    assert sum(widths) + 2 * 6 <= 80
+    assert (widths[0], widths[2:6]) == (8, [9, 5, 8, 6])
+    assert fitted([8, name, 9, 5, 8, 6, node], 1000) == [8, name, 9, 5, 8, 6, node]
 
 
 def test_details_leave_out_what_is_not_known_and_escape_what_is() -> None:

@@ -1,0 +1,1 @@
+"""Side by side with floors and peers; see run.py."""

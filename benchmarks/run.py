@@ -1,0 +1,336 @@
+"""All benchmarks: a real node, a real client, ratios against a floor measured in the same run.
+
+Writes docs/benchmarks.md and benchmarks/figures.json. Usage: python -m benchmarks.run [NAME ...]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import define
+
+from benchmarks import floor
+from cloudmytask import reactor as monotonic
+
+monotonic.install()
+
+from twisted.internet import reactor  # noqa: E402 - only after the monotonic one is installed
+from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults  # noqa: E402
+from twisted.internet.endpoints import UNIXClientEndpoint  # noqa: E402
+from twisted.internet.protocol import Factory  # noqa: E402
+from twisted.protocols import amp  # noqa: E402
+
+from cloudmytask.client import NodeClient, connect  # noqa: E402
+from cloudmytask.client.sources import Source  # noqa: E402
+from cloudmytask.model import JobSpec, JobState, StreamName  # noqa: E402
+from cloudmytask.wire.commands import PIECE, WINDOW  # noqa: E402
+
+HERE = Path(__file__).parent
+SLOTS = 2
+
+
+@define
+class Figure:
+    """One measured ratio (or amount) and its goal."""
+
+    name: str
+    value: float
+    unit: str
+    goal: str
+    met: bool
+    note: str
+
+
+@contextmanager
+def node(directory: Path) -> Iterator[int]:
+    """A daemon with two slots; its pid."""
+    state = directory / "state"
+    command = [sys.executable, "-m", "twisted", "cmt-node"]
+    command += ["--state", str(state), "--slots", str(SLOTS), "--load-source", "none", "--name", "bench"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(directory / "notify"))
+        manager.settimeout(30)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(directory / "notify")}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            while b"READY=1" not in manager.recv(4096):
+                pass
+            yield process.pid
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+async def run_one(client: NodeClient, source: Source) -> None:
+    """Submit and wait."""
+    job = await client.submit(JobSpec(script=source.blob), source)
+    ended = await client.wait(job.id)
+    assert ended.state is JobState.SUCCEEDED, ended.document
+
+
+async def run_many(client: NodeClient, source: Source, count: int, at_once: int = 64) -> float:
+    """Seconds for ``count`` jobs, ``at_once`` of them under way."""
+    gate = DeferredSemaphore(at_once)
+    began = time.perf_counter()
+    await gatherResults(
+        [gate.run(lambda: Deferred.fromCoroutine(run_one(client, source))) for _ in range(count)], consumeErrors=True
+    )
+    return time.perf_counter() - began
+
+
+async def throughput(client: NodeClient, directory: Path, pid: int) -> list[Figure]:
+    """Trivial scripts per second, in turn with the floor."""
+    count, rounds = 300, 5
+    script = directory / "trivial.py"
+    script.write_text("pass\n")
+    source = Source.of_bytes(b"pass\n")
+    await run_many(client, source, 50)
+    ratios, rates = [], []
+    used = cpu_seconds(pid)
+    for _ in range(rounds):
+        ours = await run_many(client, source, count)
+        ratios.append(floor.many(script, count, SLOTS) / ours)
+        rates.append(count / ours)
+    own = (cpu_seconds(pid) - used) / (count * rounds)
+    value = statistics.median(ratios)
+    note = (
+        f"median of {rounds} rounds of {count}: {statistics.median(rates):.0f} scripts/s; "
+        f"the node itself used {own * 1000:.2f} ms of CPU a job"
+    )
+    return [Figure("trivial scripts per second, against the floor", value, "x", ">= 0.80", value >= 0.80, note)]
+
+
+async def latency(client: NodeClient, directory: Path, _pid: int) -> list[Figure]:
+    """Submit to result, one after the other, in turn with the floor."""
+    script = directory / "trivial.py"
+    script.write_text("pass\n")
+    source = Source.of_bytes(b"pass\n")
+    ours, bare = [], []
+    for _ in range(100):
+        began = time.perf_counter()
+        await run_one(client, source)
+        ours.append(time.perf_counter() - began)
+        bare.append(floor.one(script))
+    sync = fsync_seconds(directory)
+    value = (statistics.median(ours) - sync) / statistics.median(bare)
+    note = (
+        f"p50 {statistics.median(ours) * 1000:.1f} ms; the floor's {statistics.median(bare) * 1000:.1f} ms; "
+        f"one fsync {sync * 1000:.2f} ms"
+    )
+    return [
+        Figure("submit to result p50 less one fsync, against the floor's", value, "x", "<= 1.3", value <= 1.3, note)
+    ]
+
+
+async def makespan(client: NodeClient, directory: Path, _pid: int) -> list[Figure]:
+    """Forty scripts of a second on two slots."""
+    script = directory / "second.py"
+    script.write_text("import time\ntime.sleep(1)\n")
+    source = Source.of_bytes(script.read_bytes())
+    ours = await run_many(client, source, 40)
+    bare = floor.many(script, 40, SLOTS)
+    value = ours / bare
+    note = f"{ours:.2f} s; the floor {bare:.2f} s"
+    return [Figure("40 scripts of 1 s on 2 slots, against the floor", value, "x", "<= 1.02", value <= 1.02, note)]
+
+
+async def idle(_client: NodeClient, _directory: Path, pid: int) -> list[Figure]:
+    """What a node costs that does nothing."""
+    used, began = cpu_seconds(pid), time.perf_counter()
+    await sleep(20)
+    share = (cpu_seconds(pid) - used) / (time.perf_counter() - began)
+    resident = next(
+        int(line.split()[1]) / 1024
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmRSS")
+    )
+    return [
+        Figure("idle CPU", share * 100, "% of a core", "<= 0.5", share <= 0.005, "over 20 s"),
+        Figure("resident memory", resident, "MiB", "<= 80", resident <= 80, "after the other benchmarks"),
+    ]
+
+
+async def streaming(client: NodeClient, directory: Path, _pid: int) -> list[Figure]:
+    """Output that is in the store, streamed to a client, against bare AMP calls with the same pieces and window."""
+    size = 256 * 1024 * 1024
+    script = b"import os\nfor _ in range(4096): os.write(1, b'x' * 65536)\n"
+    job = await client.submit(JobSpec(script=Source.of_bytes(script).blob), Source.of_bytes(script))
+    await client.wait(job.id)
+    ratios, rates = [], []
+    for _ in range(3):
+        received = 0
+
+        def count(_stream: StreamName, data: bytes) -> None:
+            nonlocal received
+            received += len(data)
+
+        began = time.perf_counter()
+        await client.output(job.id, count)
+        ours = time.perf_counter() - began
+        assert received == size
+        bare = await raw_amp(directory / "raw.sock", size)
+        ratios.append(bare / ours)
+        rates.append(size / ours / 1024**2)
+        (directory / "raw.sock").unlink(missing_ok=True)
+    value = statistics.median(ratios)
+    note = f"{statistics.median(rates):.0f} MiB/s of 256 MiB, each piece read from the disk and verified"
+    return [Figure("output streamed, against raw chunked AMP", value, "x", ">= 0.5", value >= 0.5, note)]
+
+
+class Piece(amp.Command):
+    """What raw chunked AMP sends."""
+
+    arguments = [(b"data", amp.String())]  # noqa: RUF012 - AMP's interface
+
+
+RAW_SENDER = f"""
+import sys
+from twisted.internet import reactor
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.protocols import amp
+class Piece(amp.Command):
+    arguments = [(b"data", amp.String())]
+left = int(sys.argv[2])
+def begin(protocol):
+    data = b"x" * {PIECE}
+    def send(_=None):
+        global left
+        if left > 0:
+            left -= len(data)
+            protocol.callRemote(Piece, data=data).addCallback(send)
+    for _ in range({WINDOW}):
+        send()
+connectProtocol(UNIXClientEndpoint(reactor, sys.argv[1]), amp.AMP()).addCallback(begin)
+reactor.run()
+"""
+
+
+async def raw_amp(path: Path, size: int) -> float:
+    """Seconds in which another process sends us ``size`` bytes in AMP calls, a window of them at a time."""
+    done: Deferred[None] = Deferred()
+    received = 0
+    began = 0.0
+
+    class Receiver(amp.AMP):
+        @Piece.responder
+        def piece(self, data: bytes) -> dict[str, Any]:
+            nonlocal received, began
+            began = began or time.perf_counter()
+            received += len(data)
+            if received >= size and not done.called:
+                done.callback(None)
+            return {}
+
+    port = reactor.listenUNIX(str(path), Factory.forProtocol(Receiver))  # type: ignore[attr-defined]
+    sender = subprocess.Popen([sys.executable, "-c", RAW_SENDER, str(path), str(size)])
+    await done
+    seconds = time.perf_counter() - began
+    sender.kill()
+    sender.wait()
+    await port.stopListening()
+    return seconds
+
+
+def sleep(seconds: float) -> Deferred[None]:
+    """Let time pass."""
+    slept: Deferred[None] = Deferred()
+    reactor.callLater(seconds, slept.callback, None)
+    return slept
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process, its children not counted."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def fsync_seconds(directory: Path) -> float:
+    """The median of what an fsync of a page takes here."""
+    taken = []
+    with (directory / "fsync").open("wb", buffering=0) as file:
+        for _ in range(50):
+            file.write(b"x" * 4096)
+            began = time.perf_counter()
+            os.fsync(file.fileno())
+            taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+BENCHMARKS: dict[str, Callable[[NodeClient, Path, int], Coroutine[Deferred[Any], Any, list[Figure]]]] = {
+    "throughput": throughput,
+    "latency": latency,
+    "makespan": makespan,
+    "streaming": streaming,
+    "idle": idle,
+}
+
+
+async def measure(names: list[str], directory: Path, pid: int) -> list[Figure]:
+    """Run the benchmarks of these names."""
+    endpoint = UNIXClientEndpoint(reactor, str(directory / "state" / "node.sock"))
+    client = await connect(endpoint, reactor, "bench")
+    figures: list[Figure] = []
+    for name in names:
+        for figure in await BENCHMARKS[name](client, directory, pid):
+            print(f"{figure.name}: {figure.value:.3g} {figure.unit} (goal {figure.goal}; {figure.note})", flush=True)
+            figures.append(figure)
+    client.close()
+    return figures
+
+
+def report(figures: list[Figure]) -> str:
+    """The page of the documentation."""
+    rows = "\n".join(
+        f"| {f.name} | {f.value:.3g} {f.unit} | {f.goal} | {'yes' if f.met else '**no**'} | {f.note} |" for f in figures
+    )
+    return f"""# Benchmarks
+
+`make benchmarks` measures these on a quiet machine: a real node, a real client and the floor in turn, in one run. The
+floor is `posix_spawn` of the same interpreter with the same flags, two at a time. Ratios hold from machine to machine,
+absolute figures do not. This run: {os.cpu_count()} cores, Python {platform.python_version()}, Linux {platform.release()}.
+
+| what | measured | goal | met | |
+|---|---|---|---|---|
+{rows}
+
+A trivial script is the worst case: it lasts as long as the interpreter takes to start, so that whatever the node and
+the client do for a job, on the same two cores, shows in full.
+"""
+
+
+def main() -> None:
+    """Measure, print, write."""
+    names = sys.argv[1:] or list(BENCHMARKS)
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory() as name, node(Path(name)) as pid:
+        measured = Deferred.fromCoroutine(measure(names, Path(name), pid))
+        measured.addCallback(figures.extend)
+        measured.addErrback(lambda failure: failure.printTraceback())
+        measured.addBoth(lambda _: reactor.stop())
+        reactor.run()
+    if len(figures) and not sys.argv[1:]:
+        (HERE / "figures.json").write_text(
+            json.dumps(
+                [{"name": f.name, "value": round(f.value, 4), "unit": f.unit, "goal": f.goal} for f in figures],
+                indent=1,
+            )
+            + "\n"
+        )
+        (HERE.parent / "docs" / "benchmarks.md").write_text(report(figures))
+
+
+if __name__ == "__main__":
+    main()
