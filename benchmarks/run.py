@@ -300,7 +300,8 @@ def report(figures: list[Figure]) -> str:
 
 `make benchmarks` measures these on a quiet machine: a real node, a real client and the floor in turn, in one run. The
 floor is `posix_spawn` of the same interpreter with the same flags, two at a time. Ratios hold from machine to machine,
-absolute figures do not. This run: {os.cpu_count()} cores, Python {platform.python_version()}, Linux {platform.release()}.
+absolute figures do not. This run: {os.cpu_count()} cores, Python {platform.python_version()}, Linux
+{platform.release()}.
 
 | what | measured | goal | met | |
 |---|---|---|---|---|

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cloudmytask.version import VERSION
+
 if TYPE_CHECKING:
     from cloudmytask.client import Client as Client
     from cloudmytask.errors import JobFailed as JobFailed
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Client", "JobFailed", "__version__"]
 
 

@@ -42,9 +42,7 @@ class Clock(Protocol):
     """Monotonic time: the part of ``IReactorTime`` that we use. Every decision about time rests on it."""
 
     def seconds(self) -> float: ...
-    def callLater(
-        self, delay: float, function: Callable[..., object], /, *args: Any, **kwargs: Any
-    ) -> DelayedCall: ...
+    def callLater(self, delay: float, function: Callable[..., object], /, *args: Any, **kwargs: Any) -> DelayedCall: ...
 
 
 WallClock = Callable[[], float]

@@ -13,13 +13,13 @@ from typing import Any, ClassVar, cast
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from cloudmytask import __version__
 from cloudmytask import reactor as monotonic
 from cloudmytask.config import NodeConfig, Option, default_file, load, options
 from cloudmytask.errors import ConfigurationError, StartFailed
 from cloudmytask.service.logs import adapt_twist, observer_for
 from cloudmytask.service.node_service import NodeService, Reactor
 from cloudmytask.service.rehearsal import rehearse
+from cloudmytask.version import VERSION
 
 
 def _sentence(option: Option) -> str:
@@ -53,7 +53,7 @@ class Options(UsageOptions):
 
     def opt_version(self) -> None:
         """Display the version of Cloud My Task and exit."""
-        print(f"cmt-node {__version__}")
+        print(f"cmt-node {VERSION}")
         raise SystemExit(0)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:  # noqa: N802 - Twisted's name

@@ -22,10 +22,10 @@ from attrs import asdict, frozen
 from twisted.internet.threads import deferToThreadPool
 
 import cloudmytask
-from cloudmytask import __version__
 from cloudmytask.cli.link import START_A_NODE, reach
 from cloudmytask.config import default_state
 from cloudmytask.errors import CloudMyTaskError, NoNode
+from cloudmytask.version import VERSION
 
 PYTHON_MIN = (3, 11)
 FSYNCS = 5
@@ -160,8 +160,8 @@ async def check_node(reactor: Any, via: str | None, environment: Mapping[str, st
         f"{node.get('name')} {node.get('version')} at {link.address.text}: {node.get('state')}, "
         f"{node.get('running')} of {node.get('slots')} slots taken, {waiting} jobs waiting"
     )
-    if node.get("version") != __version__:
-        return Check("node", "note", f"{text}; this client is {__version__}")
+    if node.get("version") != VERSION:
+        return Check("node", "note", f"{text}; this client is {VERSION}")
     return Check("node", "ok", text)
 
 

@@ -10,7 +10,6 @@ import sys
 
 import click
 
-from cloudmytask import __version__
 from cloudmytask.cli import exit_codes
 from cloudmytask.cli.change import cancel, retry, rm, wait
 from cloudmytask.cli.completion import completion
@@ -22,6 +21,7 @@ from cloudmytask.cli.run import run
 from cloudmytask.cli.submit import submit
 from cloudmytask.cli.verb import JSON_KEY, outcome
 from cloudmytask.cli.words import STDERR, Manner
+from cloudmytask.version import VERSION
 
 
 class Verbs(click.Group):
@@ -36,7 +36,7 @@ class Verbs(click.Group):
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, prog_name="cmt", message="%(prog)s %(version)s")
+@click.version_option(VERSION, prog_name="cmt", message="%(prog)s %(version)s")
 @click.option(
     "--via",
     metavar="ADDRESS",

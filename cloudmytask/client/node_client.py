@@ -19,7 +19,6 @@ from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from cloudmytask import __version__
 from cloudmytask.boundaries import Clock, OutputEnd
 from cloudmytask.client.sources import Source
 from cloudmytask.core.spec_document import spec_to_document
@@ -32,6 +31,7 @@ from cloudmytask.errors import (
     WaitTimeout,
 )
 from cloudmytask.model import Blob, Explanation, JobId, JobQuery, JobSpec, QoS, StreamName
+from cloudmytask.version import VERSION
 from cloudmytask.wire import commands
 from cloudmytask.wire.documents import (
     JobStatus,
@@ -177,7 +177,7 @@ class NodeClient:
             versions=[commands.PROTOCOL_VERSION],
             role="client",
             client=client,
-            software=f"cloudmytask {__version__}",
+            software=f"cloudmytask {VERSION}",
         )
         self.node = answer["node"]
 

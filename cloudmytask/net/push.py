@@ -21,7 +21,8 @@ from cloudmytask.wire.guard import GuardedAMP
 _log = Logger(namespace="cloudmytask.net")
 
 READ = 4 * PIECE
-"""Bytes fetched at a time: several pieces' worth, so that one trip to the disk serves them all. The next are fetched while these are sent."""
+"""Bytes fetched at a time, so that one trip to the disk serves several pieces. The next are fetched while these are
+sent."""
 
 
 class OutputPush:

@@ -11,7 +11,6 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from cloudmytask import __version__
 from cloudmytask.boundaries import OutputReader, Receipt, Submission, Upload, Watch, World
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.explain import explain
@@ -38,6 +37,7 @@ from cloudmytask.node.ledger import Ledger
 from cloudmytask.node.origin import Origin
 from cloudmytask.node.outputs import Outputs, Reader
 from cloudmytask.periodic import Periodic, every
+from cloudmytask.version import VERSION
 
 _log = Logger(namespace="cloudmytask.node")
 
@@ -111,7 +111,7 @@ class Node:
             name=self._config.name,
             node_id=self._node_id,
             boot_id=self._boot_id,
-            version=__version__,
+            version=VERSION,
             slots=self._config.slots,
             running=self._executor.running,
             waiting=self._queue.counts(),

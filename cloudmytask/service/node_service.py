@@ -22,7 +22,6 @@ from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
-from cloudmytask import __version__
 from cloudmytask.boundaries import Clock
 from cloudmytask.config import NodeConfig
 from cloudmytask.errors import StartFailed
@@ -35,6 +34,7 @@ from cloudmytask.service.signals import on_termination
 from cloudmytask.service.world import make_probe, make_runner, make_world
 from cloudmytask.store.sqlite_store import SqliteStore
 from cloudmytask.systemd import Notifier
+from cloudmytask.version import VERSION
 
 _log = Logger()
 
@@ -197,7 +197,7 @@ class NodeService(Service):
         _log.info(
             "node {name} {version} serves on {addresses} with {slots} slots; its state is in {state}",
             name=config.name,
-            version=__version__,
+            version=VERSION,
             addresses=[str(config.socket), *config.listen],
             slots=config.slots,
             state=str(config.state),

@@ -269,7 +269,7 @@ def test_an_answer_that_cannot_be_encoded_is_contained(expected_failures: Expect
 
 def test_declared_failures_keep_type_and_sentence() -> None:
     line = Line(unsubscribe=lambda watch: fail(BlobMissing(f"käse {watch}")))
-    with pytest.raises(BlobMissing, match="^käse 12$"):
+    with pytest.raises(BlobMissing, match=r"^käse 12$"):
         line.result(line.client().ask(Unsubscribe, watch=12))
 
 
@@ -291,7 +291,7 @@ def test_every_call_ends_in_time() -> None:
     with pytest.raises(RequestTimeout, match="Unsubscribe: no answer within 30 s"):
         line.result(client.ask(Unsubscribe, watch=1))
     assert line.clock.seconds() - began == CALL_TIMEOUT
-    with pytest.raises(RequestTimeout, match="within 0.5 s"):
+    with pytest.raises(RequestTimeout, match=r"within 0\.5 s"):
         line.result(client.ask(Unsubscribe, 0.5, watch=1))
     never.callback({})
     line.clock.advance(1.0)

@@ -1,4 +1,4 @@
-"""Every command with every kind of malformed argument: an answer that names the field, and a connection that lives on."""
+"""Every command with every kind of malformed argument: the answer names the field, the connection lives on."""
 
 from __future__ import annotations
 

@@ -1,0 +1,3 @@
+"""The version of this software; the only place that says it besides pyproject.toml, which a test compares."""
+
+VERSION = "0.1.0"
