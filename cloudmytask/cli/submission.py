@@ -34,10 +34,10 @@ def check_script(path: str) -> None:
         found = Path(path)
         if found.is_dir():
             raise FileUnreadable(f"{path} is a directory; name a script")
-        with_problem = not found.exists()
+        there = found.exists()
     except (OSError, ValueError) as error:
         raise FileUnreadable(f"{path!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if with_problem:
+    if not there:
         raise ScriptNotFound(f"{path} is not there")
 
 

@@ -32,6 +32,8 @@ class _Entry:
     signal: Signal = Factory(Signal)
     watchers: dict[int, Callable[[Job], None]] = Factory(dict)
     next_watcher: int = 0
+    refused: bool = False
+    """Its acceptance could not be made durable."""
     unsaved: tuple[Content, ...] = ()
     """Blobs that the job refers to and that are not known to be durable: each save takes them along."""
 
@@ -71,7 +73,7 @@ class Ledger:
     def live(self, job_id: JobId) -> Job | None:
         """The node's own view of a job that has no outcome yet."""
         entry = self._entries.get(job_id)
-        return entry.job if entry is not None else None
+        return entry.job if entry is not None and not entry.refused else None
 
     def signal(self, job_id: JobId) -> Signal | None:
         """Fired at each publication of a live job, and by whoever has news of its output."""
@@ -90,21 +92,25 @@ class Ledger:
     async def accept(self, job: Job, contents: Sequence[Content]) -> Job:
         """Take in a new job, durably.
 
-        :raises StoreFailed: it was not accepted, and nothing of it is left.
+        :raises StoreFailed: it was not accepted; :meth:`drop` it when nothing is done for it any more.
         """
         entry = self._entries[job.id] = _Entry(job, published=None)
         try:
             await self._world.store.save(job, contents)
         except CloudMyTaskError:
-            self._entries.pop(job.id, None)
-            # What was noted of it since may reach the disk, although its acceptance did not.
-            gone = self._world.store.forget(job.id)
-            gone.addErrback(lambda failure: failure.trap(StoreFailed) and None)
-            entry.signal.fire()
+            entry.refused = True
             raise
         if entry.published is None:
             self._publish(entry, entry.job if not entry.job.state.terminal else job)
         return job
+
+    def drop(self, job_id: JobId) -> None:
+        """Forget a job that was not accepted after all."""
+        entry = self._entries.pop(job_id)
+        # What was noted of it since may have reached the disk, although its acceptance did not.
+        gone = self._world.store.forget(job_id)
+        gone.addErrback(lambda failure: failure.trap(StoreFailed) and None)
+        entry.signal.fire()
 
     async def accepted(self, job_id: JobId) -> Job | None:
         """A live job, once its acceptance is durable; None if it is not live or was not accepted after all."""
@@ -143,9 +149,11 @@ class Ledger:
             self._publish_later_state(entry)
         return await self._save(entry)
 
-    async def resave(self, job_id: JobId) -> Job:
-        """Try once more to make a job's record durable. :raises StoreFailed:"""
-        return await self._save(self._entries[job_id])
+    async def resave(self, job_id: JobId) -> None:
+        """Try once more to make a job's record durable, unless it has ended meanwhile. :raises StoreFailed:"""
+        entry = self._entries.get(job_id)
+        if entry is not None and not entry.refused:
+            await self._save(entry)
 
     async def expire(self, job: Job, *, removed: bool) -> Job:
         """Turn a job that has an outcome into a tombstone."""
@@ -205,6 +213,8 @@ class Ledger:
         return job
 
     def _settle(self, entry: _Entry, job: Job) -> None:
+        if entry.refused:
+            return
         if not job.state.terminal:
             if entry.published is None:
                 self._publish(entry, entry.job)

@@ -54,7 +54,8 @@ class Origin:
     _queue: WaitingQueue
     _pauses: dict[JobId, tuple[float, DelayedCall]] = Factory(dict)
     """Jobs between two attempts: when the next one is due, on the clock."""
-    _under_way: int = 0
+    _under_way: list[JobId] = Factory(list)
+    """Jobs of which an attempt is not recorded yet."""
     _concluded: Signal = Factory(Signal)
 
     async def submit(self, client: ClientId, submission: Submission) -> Receipt:
@@ -164,17 +165,26 @@ class Origin:
             trail=(Stamp(at=now, stage="accepted", node=config.name),),
         )
         durable = Deferred.fromCoroutine(self._ledger.accept(job, submission.contents))
-        if spec.at_most_once:
-            await durable
+        if not spec.at_most_once:
             self._enqueue(job)
-            return job
-        self._enqueue(job)
         try:
-            return await durable
+            await durable
         except CloudMyTaskError:
-            self._queue.remove(identity)
-            self._executor.stop(identity, Reason.LOST)
+            await self._withdraw(identity)
             raise
+        if spec.at_most_once:
+            self._enqueue(job)
+        return job
+
+    async def _withdraw(self, identity: JobId) -> None:
+        """Undo what was begun for a job whose acceptance is not durable. Until that is done nobody can submit it
+        again, or two attempts of one job would be under way."""
+        self._queue.remove(identity)
+        self._executor.stop(identity, Reason.LOST)
+        self._executor.hurry(identity)
+        while identity in self._under_way:
+            await self._concluded.wait()
+        self._ledger.drop(identity)
 
     def _complete(self, submission: Submission) -> bool:
         """Whether everything came along that the job needs."""
@@ -202,10 +212,10 @@ class Origin:
 
     def _follow(self, identity: JobId, work: Coroutine[Deferred[object], object, None]) -> None:
         """Let an attempt run on by itself; only a bug makes it fail."""
-        self._under_way += 1
+        self._under_way.append(identity)
 
         def concluded(_: object) -> None:
-            self._under_way -= 1
+            self._under_way.remove(identity)
             self._concluded.fire()
 
         followed = Deferred.fromCoroutine(work)
@@ -271,7 +281,9 @@ class Origin:
         """An outcome cannot be refused: try until the disk takes it. A node that shuts down gives up: on disk the job
         is without outcome, and runs again after the next start."""
         tries = 0
-        while not self._gate.draining:
+        while self._ledger.live(identity) is not None:  # not so if a cancel, and the output with it, went before us
+            if self._gate.draining:
+                raise problem
             tries += 1
             delay = STORE_RETRY.delay(tries, self._world.entropy.random.random())
             _log.error(
@@ -283,15 +295,12 @@ class Origin:
             pause: Deferred[None] = Deferred()
             self._world.clock.callLater(delay, pause.callback, None)
             await pause
-            if self._ledger.live(identity) is None:  # a cancel was made durable meanwhile, and the output with it
-                return
             try:
                 await self._ledger.resave(identity)
             except StoreFailed as again:
                 problem = again
             else:
                 return
-        raise problem
 
     def _pause(self, job: Job) -> None:
         delay = RETRY.delay(failures(job), self._world.entropy.random.random())
