@@ -106,7 +106,7 @@ def retry(manner: Manner, selectors: tuple[str, ...], name: str | None, states: 
     \b
     Example:  cmt retry --state failed
     """
-    from cloudmytask.client.node_client import new_key
+    from cloudmytask.client.connecting import new_key
 
     async def each(link: Link, job_id: JobId) -> JobStatus:
         key = new_key()

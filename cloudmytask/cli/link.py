@@ -15,9 +15,10 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import deferLater
 
 from cloudmytask.client.addresses import Address, candidates
-from cloudmytask.client.blocking import default_client
-from cloudmytask.client.node_client import NodeClient, connect
-from cloudmytask.errors import ConfigurationError, ConnectionInterrupted, NoNode, RequestTimeout
+from cloudmytask.client.connecting import connect
+from cloudmytask.client.node_client import NodeClient
+from cloudmytask.client.options import default_client
+from cloudmytask.errors import ConnectionInterrupted, NoNode, RequestTimeout
 
 T = TypeVar("T")
 
@@ -89,7 +90,7 @@ async def reach(reactor: Any, via: str | None) -> Link:
 
 async def reach_one(reactor: Any, addresses: Sequence[Address]) -> Link:
     """Connect to the first of ``addresses`` that answers; raises like :func:`reach`."""
-    identity = client_id()
+    identity = default_client()
     tried: list[str] = []
     for address in addresses:
         try:
@@ -99,17 +100,6 @@ async def reach_one(reactor: Any, addresses: Sequence[Address]) -> Link:
         else:
             return Link(reactor, identity, address, client)
     raise NoNode("; ".join(tried) or "no address is configured and no node runs on this machine")
-
-
-def client_id() -> str:
-    """The ClientID to claim.
-
-    :raises ConfigurationError: the system does not know our user's name, and ``$CMT_CLIENT`` is not set.
-    """
-    try:
-        return default_client()
-    except (KeyError, OSError):
-        raise ConfigurationError("this user has no name here: set $CMT_CLIENT to the name of your choice") from None
 
 
 START_A_NODE = 'start one with "twistd -n cmt-node"'

@@ -13,7 +13,7 @@ from cloudmytask.cli.failures import FileUnreadable, ScriptNotFound
 from cloudmytask.cli.job_options import DASH, JobOptions
 from cloudmytask.cli.link import Link
 from cloudmytask.cli.spooled import Inputs
-from cloudmytask.client.node_client import new_key
+from cloudmytask.client.connecting import new_key
 from cloudmytask.client.sources import Source
 from cloudmytask.core.admission import check_script_size, check_spec
 from cloudmytask.model import JobSpec

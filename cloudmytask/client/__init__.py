@@ -1,6 +1,7 @@
 """The client library: :class:`Client`, blocking, for scripts and threads; :func:`connect`, for Twisted programs."""
 
 from cloudmytask.client.blocking import Client, Job, Result
-from cloudmytask.client.node_client import NodeClient, connect
+from cloudmytask.client.connecting import connect
+from cloudmytask.client.node_client import NodeClient
 
 __all__ = ["Client", "Job", "NodeClient", "Result", "connect"]

@@ -6,7 +6,6 @@ connection that was lost is made anew by the next call: jobs live on the node, n
 
 from __future__ import annotations
 
-import getpass
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,27 +18,18 @@ from twisted.internet.defer import Deferred
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.client import reactor_thread
 from cloudmytask.client.addresses import Address, candidates
-from cloudmytask.client.node_client import NodeClient, connect, new_key
+from cloudmytask.client.connecting import connect, new_key
+from cloudmytask.client.node_client import NodeClient
+from cloudmytask.client.options import Duration, Size, default_client, qos_class, seconds, size, stdin_source
 from cloudmytask.client.sources import Source
-from cloudmytask.core.units import parse_duration, parse_size
-from cloudmytask.errors import InvalidArgument, JobFailed, NoNode
+from cloudmytask.errors import JobFailed, NoNode
 from cloudmytask.model import Explanation, JobQuery, JobSpec, JobState, Limits, QoS, StreamName
 from cloudmytask.wire.commands import INLINE_PART
 from cloudmytask.wire.documents import JobStatus
 
 T = TypeVar("T")
-Duration = float | str
-"""Seconds, or a text such as ``90s``, ``10m``, ``2h``."""
-Size = int | str
-"""Bytes, or a text such as ``500M``, ``2G``."""
-
 STDERR_TAIL = 20
 """Lines of standard error that a :class:`~cloudmytask.errors.JobFailed` carries."""
-
-
-def default_client() -> str:
-    """The ClientID to claim: ``$CMT_CLIENT``, or the user's name (design section 7)."""
-    return os.environ.get("CMT_CLIENT") or getpass.getuser()
 
 
 @frozen
@@ -123,20 +113,20 @@ class Client:
             script=source.blob,
             script_name=script_name,
             arguments=tuple(map(str, arguments)),
-            qos=_qos(qos),
+            qos=qos_class(qos),
             name=name,
-            timeout=_seconds("timeout", timeout),
+            timeout=seconds("timeout", timeout),
             retries=retries,
-            retention=_seconds("retention", retention),
+            retention=seconds("retention", retention),
             at_most_once=at_most_once,
             limits=Limits(
-                cpu_seconds=None if max_cpu_time is None else int(_seconds("max_cpu_time", max_cpu_time) or 0),
-                address_space=_bytes("max_memory", max_memory),
+                cpu_seconds=None if max_cpu_time is None else int(seconds("max_cpu_time", max_cpu_time) or 0),
+                address_space=size("max_memory", max_memory),
             ),
             environment=tuple((environment or {}).items()),
         )
         once = key or new_key()
-        fed = None if stdin is None else _stdin(stdin)
+        fed = None if stdin is None else stdin_source(stdin)
         return Job(self, self._call(lambda node: node.submit(spec, source, fed, key=once)))
 
     def job(self, job_id: str) -> Job:
@@ -291,28 +281,3 @@ class Job:
 
 def _unreachable(address: Address, problem: NoNode) -> str:
     return f"{address.text} ({address.source}): {problem}"
-
-
-def _stdin(given: bytes | os.PathLike[str]) -> Source:
-    return Source.of_bytes(given) if isinstance(given, bytes) else Source.of_file(Path(given), INLINE_PART)
-
-
-def _qos(name: QoS | str) -> QoS:
-    try:
-        return QoS(name)
-    except ValueError:
-        raise InvalidArgument(f"qos: {name!r} is none of {', '.join(QoS)}") from None
-
-
-def _seconds(field: str, given: Duration | None) -> float | None:
-    try:
-        return parse_duration(given) if isinstance(given, str) else given
-    except ValueError as problem:
-        raise InvalidArgument(f"{field}: {problem}") from None
-
-
-def _bytes(field: str, given: Size | None) -> int | None:
-    try:
-        return parse_size(given) if isinstance(given, str) else given
-    except ValueError as problem:
-        raise InvalidArgument(f"{field}: {problem}") from None

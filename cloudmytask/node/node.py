@@ -74,6 +74,9 @@ class Node:
         """Take over what an earlier life left, and begin to work."""
         jobs, self._recovered = self._recovered, ()
         self._origin.resume(jobs)
+        # From now on the wall clock can tell how long a death lasted, even one before the first sweep.
+        checkpoint = self._world.store.checkpoint(self._ledger.age(), self._world.wall())
+        checkpoint.addErrback(lambda failure: _log.failure("the retention clock could not be stored", failure))
         clock = self._world.clock
         self._periodic = [
             every(clock, self._config.sweep_interval, self.sweep),

@@ -13,7 +13,8 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Launch, World
-from cloudmytask.client.node_client import NodeClient, connect
+from cloudmytask.client.connecting import connect
+from cloudmytask.client.node_client import NodeClient
 from cloudmytask.config import NodeConfig
 from cloudmytask.net.server import NodeFactory
 from cloudmytask.node.node import Node

@@ -14,7 +14,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from cloudmytask.client.node_client import HELLO_TIMEOUT, NodeClient, connect, new_key
+from cloudmytask.client.connecting import connect, new_key
+from cloudmytask.client.node_client import HELLO_TIMEOUT, NodeClient
 from cloudmytask.client.sources import Source
 from cloudmytask.errors import (
     ConnectionInterrupted,
@@ -48,7 +49,8 @@ def ann(place: Place) -> NodeClient:
 
 def _quiet(client: NodeClient) -> bool:
     """Whether it remembers nothing of what has ended."""
-    return not (client._watches or client._streams or client._waiting or client.protocol._outstandingRequests)
+    begun = client._subscriptions
+    return not (begun._watches or begun._streams or begun._waiting or client.protocol._outstandingRequests)
 
 
 # The paper's two methods
