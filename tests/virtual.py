@@ -73,6 +73,7 @@ class Place:
         entropy = SeededEntropy(random.Random(7))
         self.host = Host(NODE, self.clock, self.network, config, self._plan, entropy, lambda: self.commit)
         self.host.start()
+        self.clock.advance(2 * self.commit)  # the first checkpoint
 
     def _plan(self, launch: Launch) -> ScriptPlan:
         self.launches.append((self.clock.seconds(), launch))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from attrs import Factory, define, evolve, field, frozen
+from attrs import Factory, define, evolve, field
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import DelayedCall, Launch, Running, World
@@ -16,24 +16,13 @@ from cloudmytask.config import NodeConfig
 from cloudmytask.errors import BlobCorrupt, BlobMissing, StoreFailed
 from cloudmytask.model import Attempt, Blob, Content, Job, JobId, Outcome, Output, Reason
 from cloudmytask.node.outputs import LiveOutput, Outputs
+from cloudmytask.node.roles import Ended
 from cloudmytask.node.waiting import Signal
 
 _log = Logger(namespace="cloudmytask.executor")
 
 STDIN_NAME = ".cmt-stdin"
 """File in the work directory that standard input is read from."""
-
-
-@frozen
-class Ended:
-    """The result of one attempt; its output is sealed and, where small, still to be saved."""
-
-    outcome: Outcome
-    interrupted: bool
-    """The node is shutting down: the outcome says nothing about the script."""
-    stdout: Output
-    stderr: Output
-    contents: tuple[Content, ...]
 
 
 @define(eq=False)

@@ -31,6 +31,7 @@ from cloudmytask.model import (
     StreamName,
 )
 from cloudmytask.node import uploads
+from cloudmytask.node.acceptance import Acceptance
 from cloudmytask.node.executor import Executor
 from cloudmytask.node.gate import Gate
 from cloudmytask.node.ledger import Ledger
@@ -61,7 +62,10 @@ class Node:
         self._outputs = Outputs(world.store, config.output_max)
         self._executor = Executor(world, config, self._outputs)
         self._queue = WaitingQueue(config.queue_max)
-        self._origin = Origin(world, config, self._gate, self._ledger, self._executor, self._queue)
+        self._origin = origin = Origin(world, config, self._gate, self._ledger, self._executor, self._queue)
+        self._acceptance = Acceptance(
+            world, config, self._gate, self._ledger, self._executor, self._queue, origin.enqueue, origin.withdraw
+        )
         self._recovered = recovery.jobs
         self._periodic: list[Periodic] = []
 
@@ -126,7 +130,7 @@ class Node:
         )
 
     def submit(self, client: ClientId, submission: Submission) -> Deferred[Receipt]:
-        return Deferred.fromCoroutine(self._origin.submit(client, submission))
+        return Deferred.fromCoroutine(self._acceptance.submit(client, submission))
 
     def status(self, client: ClientId, job_id: JobId) -> Deferred[Job]:
         return self._ledger.find(client, job_id)
@@ -139,7 +143,7 @@ class Node:
 
     def retry(self, client: ClientId, job_id: JobId, key: str) -> Deferred[Receipt]:
         async def retry() -> Receipt:
-            return await self._origin.retry(client, await self._ledger.find_kept(client, job_id), key)
+            return await self._acceptance.retry(client, await self._ledger.find_kept(client, job_id), key)
 
         return Deferred.fromCoroutine(retry())
 

@@ -18,6 +18,7 @@ from cloudmytask.model import Job
 from cloudmytask.node.executor import Executor
 from cloudmytask.node.ledger import Ledger
 from cloudmytask.node.origin import Origin
+from cloudmytask.simulation import scenario as scenario_module
 from cloudmytask.simulation.invariants import Violation
 from cloudmytask.simulation.runner import ScriptedRunner
 from cloudmytask.simulation.scenario import Scenario
@@ -145,7 +146,7 @@ def test_an_outcome_that_is_told_before_it_is_durable(plant: Plant) -> None:
     _is_noticed("was told as", prepare=_slow_commits)
 
 
-def test_an_acceptance_that_is_told_before_it_is_durable(plant: Plant) -> None:
+def test_an_acceptance_that_is_told_before_it_is_durable(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     accept = Ledger.accept
 
     async def tell_and_accept(self: Ledger, job: Job, contents: Any) -> Job:
@@ -154,6 +155,7 @@ def test_an_acceptance_that_is_told_before_it_is_durable(plant: Plant) -> None:
         return job
 
     plant(Ledger, "accept", tell_and_accept)
+    monkeypatch.setattr(scenario_module, "PATIENCE", 1500.0)  # clients ask after a lost job to the end
     _is_noticed("is lost", prepare=_slow_commits, jobs=20)
 
 

@@ -1,0 +1,116 @@
+"""Accepts jobs: checks what a client asks for, and makes it durable before it says yes.
+
+Invariant: a key that was accepted before, by this life of the node or an earlier one, gives the same job or a conflict,
+never a second job; what was refused leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from attrs import define
+from twisted.internet.defer import Deferred
+
+from cloudmytask.boundaries import Receipt, Submission, World
+from cloudmytask.config import NodeConfig
+from cloudmytask.core.admission import check_key, check_spec
+from cloudmytask.core.job_id import job_id
+from cloudmytask.core.queue import WaitingQueue
+from cloudmytask.core.records import body_digest
+from cloudmytask.core.retention import granted
+from cloudmytask.errors import BlobMissing, CloudMyTaskError, IdempotencyConflict, JobNotFinished, QueueFull
+from cloudmytask.model import ClientId, Digest, Job, JobId, JobState, QoS, Stamp
+from cloudmytask.node.ledger import Ledger
+from cloudmytask.node.roles import Door, Slots
+
+
+@define(eq=False)
+class Acceptance:
+    """The part of the origin that says yes or no.
+
+    :ivar enqueue: takes over an accepted job.
+    :ivar withdraw: gives up a job whose acceptance did not become durable.
+    """
+
+    _world: World
+    _config: NodeConfig
+    _door: Door
+    _ledger: Ledger
+    _slots: Slots
+    _queue: WaitingQueue
+    _enqueue: Callable[[Job], None]
+    _withdraw: Callable[[JobId], Awaitable[None]]
+
+    async def submit(self, client: ClientId, submission: Submission) -> Receipt:
+        """Accept a job; see ``FrontDoor.submit``."""
+        check_key(submission.key)
+        check_spec(submission.spec, self._config.script_max)
+        identity, body = job_id(client, submission.key), body_digest(submission.spec)
+        known = await self._known(identity)
+        if known is None and not self._complete(submission):
+            await self._check_blobs(submission)
+            known = await self._known(identity)  # a twin request may have come meanwhile
+        # From here to the ledger nothing is waited for, so that of twins one is accepted and the other finds it.
+        if known is not None:
+            if known.body != body:
+                raise IdempotencyConflict(f"key {submission.key}: it belongs to job {identity}, which has another body")
+            return Receipt(known, known=True)
+        return Receipt(await self._accept(identity, client, submission, body), known=False)
+
+    async def retry(self, client: ClientId, old: Job, key: str) -> Receipt:
+        """Submit the spec of ``old`` once more, as a new job."""
+        if not old.state.terminal:
+            raise JobNotFinished(f"job {old.id} is {old.state.value}; only a job that has ended can be retried")
+        return await self.submit(client, Submission(key=key, spec=old.spec))
+
+    async def _known(self, identity: JobId) -> Job | None:
+        live = await self._ledger.accepted(identity)
+        if live is not None:
+            return live
+        stored = await self._world.store.get(identity)
+        if stored is not None:
+            return stored
+        return await self._ledger.accepted(identity)  # a twin request may have come while the store was asked
+
+    async def _accept(self, identity: JobId, client: ClientId, submission: Submission, body: Digest) -> Job:
+        spec, config, now = submission.spec, self._config, self._world.wall()
+        self._door.admit_work()
+        placeable = self._slots.free and not len(self._queue) and spec.qos is not QoS.IDLE
+        if self._queue.full and not placeable:
+            raise QueueFull(
+                f"node {config.name}: {len(self._queue)} jobs wait already, queue_max is {config.queue_max}"
+            )
+        job = Job(
+            id=identity,
+            client=client,
+            spec=spec,
+            body=body,
+            sequence=self._ledger.sequence(),
+            origin=config.name,
+            state=JobState.PENDING,
+            submitted_at=now,
+            retention=granted(spec.retention, config.retention, config.retention_max),
+            trail=(Stamp(at=now, stage="accepted", node=config.name),),
+        )
+        durable = Deferred.fromCoroutine(self._ledger.accept(job, submission.contents))
+        if not spec.at_most_once:
+            self._enqueue(job)
+        try:
+            await durable
+        except CloudMyTaskError:
+            await self._withdraw(identity)
+            raise
+        if spec.at_most_once:
+            self._enqueue(job)
+        return job
+
+    def _complete(self, submission: Submission) -> bool:
+        """Whether everything came along that the job needs."""
+        brought = {content.blob for content in submission.contents}
+        return submission.spec.script in brought and submission.spec.stdin in {None, *brought}
+
+    async def _check_blobs(self, submission: Submission) -> None:
+        brought = {content.blob for content in submission.contents}
+        for field, blob in (("script", submission.spec.script), ("stdin", submission.spec.stdin)):
+            if blob is not None and blob not in brought and not await self._world.store.has(blob):
+                raise BlobMissing(f"{field}: blob {blob.digest} is not on node {self._config.name}")
