@@ -9,15 +9,15 @@ Values are kept as they are, not as text: this is about the order of events, not
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from cloudmytask.boundaries import Clock, DelayedCall, Recovery
+from cloudmytask.boundaries import Clock, Recovery
 from cloudmytask.errors import BlobCorrupt, BlobMissing, StoreFailed
 from cloudmytask.model import INLINE_MAX, Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery, JobState
+from cloudmytask.simulation.commits import GroupCommit
 from cloudmytask.simulation.disk import MemoryDisk, MemorySpool, blob_of
 
 __all__ = ["MemoryDisk", "MemoryStore"]
@@ -27,19 +27,7 @@ T = TypeVar("T")
 GRACE = 3600.0
 """Seconds for which a blob that nobody refers to yet is kept."""
 
-LAZY_SECONDS = 0.1
-"""The longest that a lazy save waits for company."""
-
-
 EMPTY = Content(blob_of(b""), b"")
-
-
-@frozen(eq=False)
-class _Change:
-    """A change that waits for its commit; ``apply`` raises before it has changed anything, or not at all."""
-
-    apply: Callable[[], Any]
-    deferred: Deferred[Any]
 
 
 class MemoryStore:
@@ -51,13 +39,8 @@ class MemoryStore:
         """
         self._disk = disk
         self._clock = clock
-        self._commit_delay = commit_delay
+        self._commits = GroupCommit(clock, commit_delay)
         self._alive = True
-        self._gathered: list[_Change] = []
-        self._committing: list[_Change] = []
-        self._countdown: DelayedCall | None = None
-        self._commit: DelayedCall | None = None
-        self._eager = False
         # the empty blob is always there: it needs no storing
         self._arriving = {EMPTY.blob.digest: [EMPTY]}
         self._fresh: dict[Digest, float] = {}
@@ -68,13 +51,7 @@ class MemoryStore:
     def _cut_off(self, flushed: bool) -> None:
         """The end of this store, as ``MemoryDisk.crash`` describes it."""
         self._alive = False
-        if flushed:
-            for change in self._committing:
-                self._applied(change)
-        for call in (self._countdown, self._commit):
-            if call is not None and call.active():
-                call.cancel()
-        self._gathered, self._committing = [], []
+        self._commits.cut_off(flushed)
 
     def recover(self) -> Recovery:
         disk = self._disk
@@ -92,7 +69,7 @@ class MemoryStore:
             self._keep(contents)
             self._disk.jobs[job.id] = job
 
-        return self._arrive(self._change(apply, lazy=lazy), contents)
+        return self._arrive(self._change(apply, slot=job.id, lazy=lazy), contents)
 
     def put(self, content: Content) -> Deferred[None]:
         self._fresh[content.blob.digest] = self._clock.seconds()
@@ -155,7 +132,7 @@ class MemoryStore:
         def apply() -> None:
             self._disk.jobs.pop(job_id, None)
 
-        return self._change(apply)
+        return self._change(apply, slot=job_id)
 
     def checkpoint(self, age: float, wall: float) -> Deferred[None]:
         def apply() -> None:
@@ -248,7 +225,7 @@ class MemoryStore:
 
     def close(self) -> Deferred[None]:
         """Fires after the commits of what was submitted before."""
-        return self._change(lambda: None, needs_room=False)
+        return self._commits.flush()
 
     def soon(self, function: Callable[[], T]) -> Deferred[T]:
         """What the real store does in a thread that only reads: the answer comes in a later turn."""
@@ -267,59 +244,13 @@ class MemoryStore:
         else:
             deferred.callback(result)
 
-    def _change(self, apply: Callable[[], T], *, lazy: bool = False, needs_room: bool = True) -> Deferred[T]:
-        deferred: Deferred[T] = Deferred()
-        if not self._alive:
-            return deferred
-
+    def _change(self, apply: Callable[[], T], *, slot: JobId | None = None, lazy: bool = False) -> Deferred[T]:
         def apply_if_room() -> T:
-            if needs_room and self._disk.full:
+            if self._disk.full:
                 raise StoreFailed("The disk is full.")
             return apply()
 
-        self._gathered.append(_Change(apply_if_room, deferred))
-        if not lazy:
-            self._eager = True
-            self._begin()
-        elif self._countdown is None:
-            self._countdown = self._clock.callLater(LAZY_SECONDS, self._count_down)
-        return deferred
-
-    def _count_down(self) -> None:
-        self._countdown = None
-        self._eager = True
-        self._begin()
-
-    def _begin(self) -> None:
-        """Start a commit of all that has gathered, unless one is under way: its end will start the next."""
-        if self._committing or not self._eager:
-            return
-        self._committing, self._gathered = self._gathered, []
-        self._eager = False
-        if self._countdown is not None:
-            self._countdown.cancel()
-            self._countdown = None
-        self._commit = self._clock.callLater(self._commit_delay(), self._finish)
-
-    def _finish(self) -> None:
-        batch, self._committing = self._committing, []
-        # all of it reaches the disk before anybody is told of any of it
-        results = [(change.deferred, self._applied(change)) for change in batch]
-        self._begin()
-        for deferred, result in results:
-            # what one caller does when told may bring the node down
-            if not self._alive:
-                return
-            if isinstance(result, Failure):
-                deferred.errback(result)
-            else:
-                deferred.callback(result)
-
-    def _applied(self, change: _Change) -> object:
-        try:
-            return change.apply()
-        except (StoreFailed, BlobCorrupt):
-            return Failure()
+        return self._commits.submit(apply_if_room, slot=slot, lazy=lazy)
 
 
 def _sequence(job: Job) -> int:

@@ -86,14 +86,23 @@ def test_what_gathers_during_a_commit_is_the_next_one(bench: MemoryBench) -> Non
     assert told == [(1, COMMIT), (2, 2 * COMMIT), (3, 2 * COMMIT)]
 
 
-def test_a_lazy_save_rides_along(bench: MemoryBench) -> None:
+def test_a_lazy_save_waits_for_its_time(bench: MemoryBench) -> None:
     told: list[float] = []
     bench.store.save(make_job(1), lazy=True).addCallback(lambda _: told.append(bench.clock.seconds()))
-    bench.clock.advance(0.01)
     bench.store.save(make_job(2))
+    bench.clock.pump([COMMIT, 0.1 - COMMIT])
+    assert told == []
     bench.clock.advance(COMMIT)
-    assert told == [0.01 + COMMIT]
+    assert told == [0.1 + COMMIT]
     assert bench.clock.getDelayedCalls() == []
+
+
+def test_an_eager_save_of_the_same_job_takes_a_lazy_one_along(bench: MemoryBench) -> None:
+    told: list[str] = []
+    bench.store.save(make_job(1), lazy=True).addCallback(lambda _: told.append("lazy"))
+    bench.store.save(make_job(1)).addCallback(lambda _: told.append("eager"))
+    bench.clock.advance(COMMIT)
+    assert told == ["lazy", "eager"]
 
 
 def test_a_crash_loses_what_was_not_committed_and_nobody_is_told(bench: MemoryBench) -> None:
