@@ -133,4 +133,4 @@ def _check_limits(limits: Limits) -> None:
 
 
 def _shown(text: str) -> str:
-    return ascii(text if len(text) <= 60 else text[:60] + "…")
+    return repr(text if len(text) <= 60 else text[:60] + "…")

@@ -38,24 +38,33 @@ def explain(job: Job, around: Surroundings) -> Explanation:
 
 def describe_outcome(outcome: Outcome) -> str:
     """How an attempt ended, as the end of a sentence: "it exited with code 3"."""
+    return _what_happened(outcome) + _in_detail(outcome)
+
+
+def _what_happened(outcome: Outcome) -> str:
     match outcome.reason:
         case Reason.EXIT:
-            text = f"it exited with code {outcome.exit_code}"
+            return f"it exited with code {outcome.exit_code}"
         case Reason.SIGNAL:
-            text = f"it was killed by {signal_name(outcome.signal)}"
+            return f"it was killed by {signal_name(outcome.signal)}"
         case Reason.TIMEOUT:
-            text = "it ran into its timeout"
+            return "it ran into its timeout"
         case Reason.CANCELLED:
-            text = "it was cancelled"
+            return "it was cancelled"
         case Reason.LAUNCH:
-            text = "it could not be started"
+            return "it could not be started"
         case Reason.ENVIRONMENT:
-            text = "its environment could not be built"
+            return "its environment could not be built"
         case Reason.MEMORY:
-            text = "it used more memory than it may"
+            return "it used more memory than it may"
         case Reason.LOST:
-            text = "its end is not known"
-    return f"{text}: {outcome.detail}" if outcome.detail else text
+            return "it was interrupted"
+
+
+def _in_detail(outcome: Outcome) -> str:
+    """What is known beyond the reason; a sentence of its own has to fit into ours."""
+    detail = outcome.detail.rstrip(".")
+    return f": {detail}" if detail else ""
 
 
 def signal_name(number: int | None) -> str:
@@ -72,19 +81,20 @@ def _sentence(job: Job, around: Surroundings) -> str:
             return f"It was accepted by {job.origin} and is about to be placed."
         case JobState.WAITING:
             return _why_waiting(job, around)
+        case JobState.STAGING | JobState.RUNNING if job.cancellation is not None:
+            return f"It is being cancelled: its script on {_executor(job)} was asked to end."
         case JobState.STAGING:
             return f"It has a slot on {_executor(job)}, where its inputs are being laid out."
         case JobState.RUNNING:
             return _why_running(job)
         case JobState.SUCCEEDED:
-            return f"It exited with code 0 on {_executor(job)}{_after(job)}."
+            return f"It exited with code 0 on {_executor(job)}{_after(job)}{_tries(job)}."
         case JobState.FAILED | JobState.TIMED_OUT:
             return _why_failed(job)
         case JobState.CANCELLED:
             return _why_cancelled(job)
         case JobState.LOST:
-            detail = job.outcome.detail if job.outcome is not None else ""
-            return f"Its end is not known ({detail or 'the node died'}) and it must not run twice (--at-most-once)."
+            return _why_lost(job)
         case JobState.EXPIRED if job.removed:
             return "Its client removed it; only this note is left."
         case JobState.EXPIRED:
@@ -98,31 +108,42 @@ def _why_waiting(job: Job, around: Surroundings) -> str:
         last = describe_outcome(job.outcome) if job.outcome is not None else "it failed"
         pause = show_duration(around.retry_in)
         return f"Attempt {len(job.attempts)} failed ({last}); the next one starts in about {pause}."
-    ahead = f", {around.ahead} waiting before it" if around.ahead else ""
-    if around.running < around.slots and job.spec.qos is QoS.IDLE and around.load is not None:
+    ahead = ""
+    if around.ahead:
+        ahead = f", and {around.ahead} {'job waits' if around.ahead == 1 else 'jobs wait'} before it"
+    if around.running >= around.slots:
+        slots = "The only slot" if around.slots == 1 else f"All {around.slots} slots"
+        return f"{slots} of {around.node} {'is' if around.slots == 1 else 'are'} taken{ahead}."
+    if job.spec.qos is QoS.IDLE and around.load is not None and around.load >= around.idle_threshold:
         return (
-            f"It is of class idle and the machine's load is {around.load:.2f}: "
-            f"such jobs start while it is below {around.idle_threshold:.2f}{ahead}."
+            f"It is of class idle, and such jobs start while the machine's load is below {around.idle_threshold:.2f}; "
+            f"it is {around.load:.2f}{ahead}."
         )
-    return f"All {around.slots} slots of {around.node} are taken ({around.running} running{ahead})."
+    return f"{around.node} has a free slot, so it is about to be placed{ahead}."
 
 
 def _why_running(job: Job) -> str:
     started = job.attempt.started_at if job.attempt is not None else None
-    since = f" since {format_time(started)}" if started is not None else ""
-    if job.cancellation is not None:
-        return f"It is being cancelled: its script on {_executor(job)} was asked to end."
+    since = f"; it started at {format_time(started)}" if started is not None else ""
     nth = f" (attempt {len(job.attempts)})" if len(job.attempts) > 1 else ""
-    return f"It runs on {_executor(job)}{since}{nth}, which had a free slot."
+    return f"It is running on {_executor(job)}, which had a free slot{since}{nth}."
 
 
 def _why_failed(job: Job) -> str:
     outcome = job.outcome
-    how = describe_outcome(outcome) if outcome is not None else "it failed"
+    how = _what_happened(outcome) if outcome is not None else "it failed"
     if job.state is JobState.TIMED_OUT and job.spec.timeout is not None:
         how += f" of {show_duration(job.spec.timeout)}"
-    tries = f"; {len(job.attempts)} attempts were made" if len(job.attempts) > 1 else ""
-    return f"{how[0].upper()}{how[1:]} on {_executor(job)}{_after(job)}{tries}."
+    detail = _in_detail(outcome) if outcome is not None else ""
+    return f"{how[0].upper()}{how[1:]} on {_executor(job)}{_after(job)}{_tries(job)}{detail}."
+
+
+def _why_lost(job: Job) -> str:
+    why = job.outcome.detail.rstrip(".") if job.outcome is not None else ""
+    interrupted = f"Its script was interrupted on {_executor(job)} ({why or 'the node died'})"
+    if job.spec.at_most_once:
+        return f"{interrupted}, how far it came is not known, and it must not run twice (--at-most-once)."
+    return f"{interrupted}, and after {len(job.attempts)} attempts no further one is made."
 
 
 def _why_cancelled(job: Job) -> str:
@@ -156,6 +177,10 @@ def _attempt_line(attempt: Attempt, outcome: Outcome) -> str:
         if discarded
     ]
     return "; ".join([f"attempt {attempt.number} on {attempt.executor}: {describe_outcome(outcome)}", *figures, *cut])
+
+
+def _tries(job: Job) -> str:
+    return f"; {len(job.attempts)} attempts were made" if len(job.attempts) > 1 else ""
 
 
 def _executor(job: Job) -> str:

@@ -163,5 +163,5 @@ def _wrong(field: str, value: object, expected: str) -> InvalidArgument:
 
 
 def _shown(value: object) -> str:
-    shown = ascii(value)
+    shown = repr(value)
     return shown if len(shown) <= 60 else shown[:60] + "..."

@@ -137,7 +137,7 @@ class GuardedAMP(amp.AMP):
     def ask(
         self, command: type[NodeCommand], timeout: float | None = CALL_TIMEOUT, **arguments: object
     ) -> Deferred[dict[str, Any]]:
-        """Call the other end.
+        """Call the other end. Every failure is the Deferred's, none is raised here.
 
         :param timeout: seconds; None for a call whose answer may take as long as it likes.
         :raises ConnectionInterrupted: the connection ended first.
@@ -145,18 +145,22 @@ class GuardedAMP(amp.AMP):
         :raises InvalidArgument: an argument cannot cross the wire.
         :raises CloudMyTaskError: the failure that the other end declared.
         """
+        called = maybeDeferred(self._call, command, arguments)
+        if timeout is not None:
+            called.addTimeout(timeout, cast(Any, self._clock), lambda _failure, seconds: _timed_out(command, seconds))
+        return called.addErrback(_translate, command)
+
+    def _call(self, command: type[NodeCommand], arguments: Mapping[str, object]) -> Deferred[dict[str, Any]]:
+        """:raises ConnectionInterrupted, InvalidArgument: nothing was sent."""
         if not self.alive:
             raise ConnectionInterrupted("the connection is closed")
         try:
-            called = cast("Deferred[dict[str, Any]]", self.callRemote(command, **arguments))
+            return cast("Deferred[dict[str, Any]]", self.callRemote(command, **arguments))
         except amp.TooLong as problem:
             name, size = problem.keyName.decode(), len(problem.value)
             raise InvalidArgument(f"{name}: {size} bytes are more than the limit, {VALUE_MAX} bytes") from None
         except UnicodeEncodeError as problem:
             raise InvalidArgument(f"{command.commandName.decode()}: {problem.object[:40]!a} is not Unicode") from None
-        if timeout is not None:
-            called.addTimeout(timeout, cast(Any, self._clock), lambda _failure, seconds: _timed_out(command, seconds))
-        return called.addErrback(_translate, command)
 
     def dataReceived(self, data: bytes) -> None:
         """Twisted's interface. A box that is not complete by now has a deadline."""

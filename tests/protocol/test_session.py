@@ -24,7 +24,9 @@ from cloudmytask.errors import (
     UploadFailed,
 )
 from cloudmytask.model import Blob, JobId, JobQuery, JobSpec, JobState, QoS, StreamName
-from cloudmytask.net import server
+from cloudmytask.net import session as session_module
+from cloudmytask.net import subscriptions
+from cloudmytask.net.incoming import UPLOADS_MAX
 from cloudmytask.simulation.disk import UPLOAD_PREFIX, blob_of
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import INLINE_PART, PIECE, WINDOW
@@ -53,7 +55,7 @@ def stranger(place: Place) -> Stranger:
     return stranger
 
 
-def _sessions(place: Place) -> list[server.Session]:
+def _sessions(place: Place) -> list[session_module.Session]:
     """The node's ends of its connections."""
     factory: Any = place.network._listening["node"]
     return [protocol.locator._responders[b"Hello"][1].__self__ for protocol in factory.connections.values()]
@@ -74,7 +76,7 @@ def _uploads(place: Place) -> list[str]:
 def test_a_connection_that_never_says_who_it_is(place: Place) -> None:
     silent, talking = place.stranger(), place.stranger()
     talking.refused(b"DescribeNode")
-    place.clock.advance(server.HELLO_TIMEOUT - 1.0)
+    place.clock.advance(session_module.HELLO_TIMEOUT - 1.0)
     assert [silent.lost, talking.lost] == [False, False]
     place.clock.advance(2.0)
     assert [silent.lost, talking.lost] == [True, True]
@@ -258,10 +260,10 @@ def test_what_is_here_already_need_not_be_sent(place: Place, stranger: Stranger)
 
 
 def test_how_many_uploads_are_under_way_at_once(place: Place, stranger: Stranger) -> None:
-    for number in range(server.UPLOADS_MAX):
+    for number in range(UPLOADS_MAX):
         stranger.accept(b"BeginUpload", _begin_upload(stranger, blob_of(b"%d" % number), number))
     code, sentence = stranger.refused(b"BeginUpload", _begin_upload(stranger, blob_of(b"x"), 99))
-    assert code == "InvalidArgument" and str(server.UPLOADS_MAX) in sentence
+    assert code == "InvalidArgument" and str(UPLOADS_MAX) in sentence
     code, sentence = stranger.refused(b"BeginUpload", _begin_upload(stranger, blob_of(b"x"), 3))
     assert code == "InvalidArgument" and sentence.startswith("upload: 3 ")
     stranger.accept(b"AbortUpload", {b"upload": b"3"})
@@ -291,20 +293,20 @@ def test_a_client_that_vanishes_mid_upload(place: Place, stranger: Stranger) -> 
         piece = {b"upload": b"%d" % number, b"offset": b"0", b"data": b"%d" % number * 50}
         stranger.accept(b"UploadPiece", piece)
     [session] = _sessions(place)
-    assert len(_uploads(place)) == len(session._uploads) == 3
+    assert len(_uploads(place)) == len(session.uploads.under_way) == 3
     place.network.cut_off("stranger")
     place.clock.advance(1.0)
-    assert not _uploads(place) and not session._uploads and not _sessions(place)
+    assert not _uploads(place) and not session.uploads.under_way and not _sessions(place)
     assert not place.host.disk.blobs
 
 
 def test_a_client_that_vanishes_while_its_upload_begins(place: Place, stranger: Stranger) -> None:
     stranger.send({b"_command": b"BeginUpload", b"_ask": b"b", **_begin_upload(stranger, blob_of(b"abc"))})
     session = _sessions(place)[0]
-    place.until(lambda: bool(session._uploads))
+    place.until(lambda: bool(session.uploads.under_way))
     place.network.cut_off("stranger")
     place.clock.advance(1.0)
-    assert not _uploads(place) and not session._uploads
+    assert not _uploads(place) and not session.uploads.under_way
 
 
 def test_a_client_that_vanishes_mid_run_mid_watch_and_mid_output(place: Place) -> None:
@@ -317,10 +319,10 @@ def test_a_client_that_vanishes_mid_run_mid_watch_and_mid_output(place: Place) -
     reading = ann.output(job.id, lambda stream, data: None, follow=True)
     place.clock.advance(3.0)
     [session] = _sessions(place)
-    assert len(session._closers) == 3
+    assert len(session.subscriptions.closers) == 3
     place.network.cut_off("ann")
     place.clock.advance(1.0)
-    assert not session._closers and not _sessions(place)
+    assert not session.subscriptions.closers and not _sessions(place)
     entry = place.host.node._ledger._entries[JobId(job.id)]
     live = place.host.node._outputs.live(JobId(job.id), 1)
     assert live is not None
@@ -448,7 +450,7 @@ def test_a_watch_tells_every_state_the_terminal_one_last(place: Place, ann: Node
     ]
     place.wait(ann, blocker)
     place.wait(ann, other)
-    assert not _sessions(place)[0]._closers, "a watch ends with the outcome"
+    assert not _sessions(place)[0].subscriptions.closers, "a watch ends with the outcome"
 
 
 def test_a_watch_tells_the_cancel_too(place: Place, ann: NodeClient) -> None:
@@ -468,7 +470,7 @@ def test_a_watch_of_a_job_that_has_ended(place: Place, ann: NodeClient) -> None:
     job = place.submit(ann)
     place.wait(ann, job)
     assert _states(place, ann, job) == [JobState.SUCCEEDED]
-    assert not _sessions(place)[0]._closers
+    assert not _sessions(place)[0].subscriptions.closers
 
 
 def test_a_watch_that_was_ended_tells_nothing_more(place: Place, ann: NodeClient, stranger: Stranger) -> None:
@@ -497,7 +499,9 @@ def test_a_number_is_in_use_once(place: Place, stranger: Stranger) -> None:
     assert code == "InvalidArgument" and sentence.startswith("watch: 5 ")
     stream = {**watch, b"attempt": b"0", b"offsets": b"{}", b"follow": b"True"}
     assert stranger.refused(b"StreamOutput", stream)[0] == "InvalidArgument"
-    assert len(_sessions(place)[0]._closers) == 1, "a refusal takes nothing away from the watch that is there"
+    assert len(_sessions(place)[0].subscriptions.closers) == 1, (
+        "a refusal takes nothing away from the watch that is there"
+    )
     stranger.refused(b"WatchJob", {b"watch": b"6", b"job": b"0" * 17})
     stranger.accept(b"WatchJob", {**watch, b"watch": b"6"})
 
@@ -505,7 +509,7 @@ def test_a_number_is_in_use_once(place: Place, stranger: Stranger) -> None:
 def test_how_many_subscriptions_one_connection_has(
     place: Place, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "SUBSCRIPTIONS_MAX", 5)
+    monkeypatch.setattr(subscriptions, "SUBSCRIPTIONS_MAX", 5)
     place.plans["script.py"] = (FOREVER,)
     job = json.loads(stranger.accept(b"SubmitJob", {b"key": b"k", b"spec": b"{}", b"script": b"1"})[b"job"])["id"]
     for number in range(5):
@@ -639,7 +643,7 @@ def test_no_more_than_a_window_is_unanswered(place: Place, stranger: Stranger) -
     assert json.loads(end[b"end"])["sizes"]["stdout"] == received
     stranger.answer(end)
     place.clock.advance(1.0)
-    assert not _sessions(place)[0]._closers
+    assert not _sessions(place)[0].subscriptions.closers
 
 
 def test_a_client_that_takes_nothing_costs_bounded_memory(place: Place, stranger: Stranger) -> None:

@@ -1,8 +1,9 @@
-"""A node whose disk fills, whose process dies, whose clock steps, and whose scripts do not end when they are asked to."""
+"""A node whose disk fills, whose process dies, whose clock steps, and whose scripts do not end when asked to."""
 
 from __future__ import annotations
 
 import signal
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -331,12 +332,12 @@ def test_a_retry_of_an_at_most_once_job_that_failed_by_itself(place: Place, ann:
 
 def test_killed_between_the_end_and_its_commit(place: Place, ann: NodeClient) -> None:
     for flushed in (False, True):
-        before = len(place.launches)
         job = place.submit(ann, ScriptPlan(duration=1.0, output=((0.5, OUT, b"out"),)))
         told: list[JobStatus] = []
         place.result(ann.watch(job.id, told.append))
         place.commit = 0.5
-        place.until(lambda: len(place.launches) > before and place.host.machine.live == 0)
+        place.reach(ann, job, JobState.RUNNING)
+        place.until(lambda: place.host.machine.live == 0)
         place.clock.advance(0.2)
         assert not [status for status in told if status.state.terminal], "told only when it is durable"
         place.commit = 0.003
@@ -758,7 +759,7 @@ def test_pauses_between_attempts_grow(place: Place, ann: NodeClient) -> None:
     done = place.wait(ann, job)
     assert (done.state, done.attempt, done.exit_code) == (JobState.FAILED, 4, 2)
     starts = [at for at, _ in place.launches]
-    pauses = [later - earlier - 1.0 for earlier, later in zip(starts, starts[1:], strict=False)]
+    pauses = [later - earlier - 1.0 for earlier, later in pairwise(starts)]
     for pause, longest in zip(pauses, (1.0, 2.0, 4.0), strict=True):
         assert 0.75 * longest <= pause <= longest + 0.1
     assert [launch.attempt for _, launch in place.launches] == [1, 2, 3, 4]

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from cloudmytask.core.queue import HEAD_START, Entry, WaitingQueue
 from cloudmytask.model import ClientId, JobId, QoS
 
-I, B, Z = QoS.INTERACTIVE, QoS.BATCH, QoS.IDLE
+N, B, Z = QoS.INTERACTIVE, QoS.BATCH, QoS.IDLE
 
 
 def _queue(*entries: tuple[str, str, QoS, float], capacity: int = 1_000_000) -> WaitingQueue:
@@ -36,16 +36,16 @@ def test_one_clients_jobs_of_one_class_come_out_as_they_came() -> None:
 
 
 def test_interactive_goes_before_batch_goes_before_idle() -> None:
-    assert _all(_queue(("z", "ann", Z, 0.0), ("b", "ann", B, 1.0), ("i", "ann", I, 2.0))) == ["i", "b", "z"]
+    assert _all(_queue(("z", "ann", Z, 0.0), ("b", "ann", B, 1.0), ("i", "ann", N, 2.0))) == ["i", "b", "z"]
 
 
 def test_a_class_that_has_waited_long_enough_goes_first_all_the_same() -> None:
     """Nothing starves: a head start is worth a time, not for ever."""
-    lead = HEAD_START[I] - HEAD_START[B]
-    assert _all(_queue(("b", "ann", B, 0.0), ("i", "ann", I, lead - 1.0))) == ["i", "b"]
-    assert _all(_queue(("b", "ann", B, 0.0), ("i", "ann", I, lead + 1.0))) == ["b", "i"]
-    lead = HEAD_START[I] - HEAD_START[Z]
-    assert _all(_queue(("z", "ann", Z, 0.0), ("i", "ann", I, lead + 1.0))) == ["z", "i"]
+    lead = HEAD_START[N] - HEAD_START[B]
+    assert _all(_queue(("b", "ann", B, 0.0), ("i", "ann", N, lead - 1.0))) == ["i", "b"]
+    assert _all(_queue(("b", "ann", B, 0.0), ("i", "ann", N, lead + 1.0))) == ["b", "i"]
+    lead = HEAD_START[N] - HEAD_START[Z]
+    assert _all(_queue(("z", "ann", Z, 0.0), ("i", "ann", N, lead + 1.0))) == ["z", "i"]
 
 
 def test_idle_jobs_wait_until_they_may() -> None:
@@ -97,31 +97,31 @@ def test_a_slot_given_back_counts_for_its_client() -> None:
 def test_capacity_is_told_and_not_enforced() -> None:
     """What was accepted fits back in, for instance after its attempt was interrupted."""
     queue = _queue(("a", "ann", B, 0.0), capacity=2)
-    assert not queue.full
-    queue.add(Entry(JobId("b"), ClientId("ann"), B, 0.0))
-    assert queue.full
-    queue.add(Entry(JobId("c"), ClientId("ann"), B, 0.0))
-    assert len(queue) == 3 and queue.full
-    queue.remove(JobId("a"))
-    queue.remove(JobId("b"))
-    assert not queue.full
+    full = [queue.full]
+    for job in "bc":
+        queue.add(Entry(JobId(job), ClientId("ann"), B, 0.0))
+        full.append(queue.full)
+    for job in "ab":
+        queue.remove(JobId(job))
+        full.append(queue.full)
+    assert full == [False, True, True, True, False] and len(queue) == 1
 
 
 def test_adding_twice_changes_nothing() -> None:
-    queue = _queue(("a", "ann", B, 0.0), ("b", "ann", B, 1.0), ("a", "ann", I, 2.0))
+    queue = _queue(("a", "ann", B, 0.0), ("b", "ann", B, 1.0), ("a", "ann", N, 2.0))
     assert len(queue) == 2 and _all(queue) == ["a", "b"]
 
 
 def test_remove_takes_out_from_anywhere() -> None:
-    queue = _queue(("a", "ann", B, 0.0), ("b", "ann", B, 1.0), ("c", "ann", I, 1.0))
+    queue = _queue(("a", "ann", B, 0.0), ("b", "ann", B, 1.0), ("c", "ann", N, 1.0))
     assert queue.remove(JobId("b")) and not queue.remove(JobId("b")) and JobId("b") not in queue
     assert _all(queue) == ["c", "a"]
     assert not queue.remove(JobId("a"))
 
 
 def test_counts_and_positions() -> None:
-    queue = _queue(("a", "ann", B, 0.0), ("b", "ben", B, 1.0), ("i", "ann", I, 5.0), ("z", "ann", Z, 0.0))
-    assert queue.counts() == {I: 1, B: 2, Z: 1}
+    queue = _queue(("a", "ann", B, 0.0), ("b", "ben", B, 1.0), ("i", "ann", N, 5.0), ("z", "ann", Z, 0.0))
+    assert queue.counts() == {N: 1, B: 2, Z: 1}
     assert [queue.position(JobId(job)) for job in ("i", "a", "b", "z", "none")] == [0, 1, 2, 3, None]
 
 

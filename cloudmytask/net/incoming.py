@@ -1,0 +1,80 @@
+"""The uploads of one connection, by the numbers that its client gave them.
+
+Invariant: an upload ends by its commit, by its client's word, or with the connection, and then leaves nothing behind
+but the blob that it was for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+from cloudmytask.boundaries import FrontDoor, Upload
+from cloudmytask.errors import CloudMyTaskError, InvalidArgument, UploadFailed
+from cloudmytask.model import Blob, ClientId
+
+UPLOADS_MAX = 16
+"""Uploads under way on one connection."""
+
+
+@define(eq=False)
+class IncomingUploads:
+    """``under_way``: by number; None while the node still looks whether it has the blob."""
+
+    _door: FrontDoor
+    under_way: dict[int, Upload | None] = field(init=False, factory=dict)
+
+    def begin(self, client: ClientId, number: int, blob: Blob) -> Deferred[dict[str, Any]]:
+        """A blob is announced; whether it is here already.
+
+        :raises InvalidArgument: the number is in use, or there are too many.
+        """
+        if number in self.under_way:
+            raise InvalidArgument(f"upload: {number} is under way already")
+        if len(self.under_way) >= UPLOADS_MAX:
+            raise InvalidArgument(f"upload: {UPLOADS_MAX} are under way already, more are not allowed")
+        self.under_way[number] = None
+        return Deferred.fromCoroutine(self._begin(client, number, blob))
+
+    def piece(self, number: int, offset: int, data: bytes) -> None:
+        """The next bytes. :raises UploadFailed:"""
+        self._get(number).append(offset, data)
+
+    def commit(self, number: int) -> Deferred[Blob]:
+        """All bytes are here. :raises UploadFailed:"""
+        incoming = self._get(number)
+        del self.under_way[number]
+        return incoming.commit()
+
+    def abort(self, number: int) -> None:
+        """Forget one, if there is one of that number."""
+        incoming = self.under_way.pop(number, None)
+        if incoming is not None:
+            incoming.abort()
+
+    def abort_all(self) -> None:
+        """The connection is gone."""
+        for number in list(self.under_way):
+            self.abort(number)
+
+    async def _begin(self, client: ClientId, number: int, blob: Blob) -> dict[str, Any]:
+        try:
+            incoming = await self._door.upload(client, blob)
+        except CloudMyTaskError:
+            self.under_way.pop(number, None)
+            raise
+        if incoming is None:
+            self.under_way.pop(number, None)
+        elif number in self.under_way:
+            self.under_way[number] = incoming
+        else:  # called off meanwhile
+            incoming.abort()
+        return {"present": incoming is None}
+
+    def _get(self, number: int) -> Upload:
+        incoming = self.under_way.get(number)
+        if incoming is None:
+            raise UploadFailed(f"upload: {number} is not under way")
+        return incoming
