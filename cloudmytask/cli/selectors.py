@@ -61,8 +61,7 @@ async def one(client: NodeClient, text: str) -> JobId:
     sought = meant(text)
     if not isinstance(sought, JobQuery):
         return sought
-    found, _ = await client.page(sought)
-    return only(text, found)
+    return only(text, await client.jobs(sought, sought.limit))
 
 
 async def several(client: NodeClient, texts: Sequence[str], name: str | None, states: Sequence[str]) -> list[JobId]:

@@ -21,6 +21,7 @@ RETRIES_MAX = 100
 DURATION_MAX = 10 * 365 * 86400.0
 """Seconds in the longest timeout or retention that is taken for meant."""
 NAME_MAX = 128
+NOTE_MAX = 500
 FILE_NAME_MAX = 255
 """Bytes; NAME_MAX of Linux file systems."""
 CLIENT_MAX = 64
@@ -47,6 +48,12 @@ def check_key(key: str) -> None:
     """:raises InvalidArgument: the idempotency key is empty, too long, or not printable ASCII without spaces."""
     if not _KEY.match(key):
         raise InvalidArgument(f"key: {_shown(key)} is not 1 to {KEY_MAX} printable ASCII characters without spaces")
+
+
+def check_note(note: str) -> None:
+    """:raises InvalidArgument: the reason of a cancel is too long, or cannot be shown on one line."""
+    if len(note) > NOTE_MAX or not note.isprintable():
+        raise InvalidArgument(f"note: {_shown(note)} is not up to {NOTE_MAX} printable characters")
 
 
 def check_spec(spec: JobSpec, script_max: int) -> None:

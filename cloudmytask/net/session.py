@@ -78,7 +78,10 @@ class Session:
             )
         if role != "client":
             raise InvalidArgument(f"role: {role!r} is not client")
-        self._client = self._door.identify(client)
+        identity = self._door.identify(client)
+        if self._client not in (None, identity):
+            raise InvalidArgument(f"client: this connection is {self._client}'s and cannot become {identity}'s")
+        self._client = identity
         self._known()
         _log.debug("client {client} with {software}", client=client, software=software)
         return {"version": commands.PROTOCOL_VERSION, "node": node_to_document(self._door.describe())}

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from cloudmytask.boundaries import DelayedCall, World
 from cloudmytask.config import NodeConfig
+from cloudmytask.core.admission import check_note
 from cloudmytask.core.backoff import RETRY, Backoff
 from cloudmytask.core.explain import Surroundings
 from cloudmytask.core.job import Cancel, End, Interrupt, Stage, Start, Wait, failures, retriable
@@ -50,6 +51,7 @@ class Origin:
 
     async def cancel(self, job: Job, note: str) -> Job:
         """End a job. One that has an outcome already stays as it is; one that is being cancelled is killed at once."""
+        check_note(note)
         live = self._ledger.live(job.id)
         if live is None or live.state.terminal:
             return job

@@ -737,3 +737,9 @@ def test_upload_failures_are_declared_ones(place: Place, ann: NodeClient) -> Non
     lying = Source(blob=blob_of(b"y" * len(BIG)), data=BIG)
     place.refused(ann.submit(JobSpec(script=lying.blob), lying), UploadFailed)
     assert not _uploads(place) and place.result(ann.describe())["running"] == 0
+
+
+def test_a_connection_stays_whose_it_is(place: Place, stranger: Stranger) -> None:
+    again = {b"versions": b"\x00\x011", b"role": b"client"}
+    code, sentence = stranger.refused(b"Hello", {**again, b"client": b"somebody.else"})
+    assert (code, sentence[-29:]) == ("InvalidArgument", "cannot become somebody.else's")

@@ -18,10 +18,12 @@ from cloudmytask.core.admission import (
     FILE_NAME_MAX,
     LIMIT_MAX,
     NAME_MAX,
+    NOTE_MAX,
     RETRIES_MAX,
     check_client,
     check_file_name,
     check_key,
+    check_note,
     check_spec,
 )
 from cloudmytask.errors import CloudMyTaskError, EmptyScript, ExitCode, InvalidArgument, ScriptTooLarge
@@ -198,3 +200,14 @@ def test_every_spec_is_accepted_or_refused_and_nothing_else(
         assert ": " in str(refusal)
     else:
         assert 0 <= retries <= RETRIES_MAX and 0 < timeout <= DURATION_MAX and name.isprintable()
+
+
+@pytest.mark.parametrize("note", ["x" * (NOTE_MAX + 1), "two\nlines", "\x1b[2J"])
+def test_a_note_that_does_not_fit_on_a_line(note: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"^note: .*500 printable"):
+        check_note(note)
+
+
+def test_a_note_may_be_absent_or_of_any_script() -> None:
+    check_note("")
+    check_note("zu langsam — später")
