@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, evolve, frozen
 
 from cloudmytask.model import ClientId, JobId, QoS
 
@@ -61,6 +61,15 @@ class WaitingQueue:
             return
         self._entries[entry.job_id] = entry
         self._classes[entry.qos].setdefault(entry.client, {})[entry.job_id] = entry
+
+    def put_back(self, entry: Entry) -> None:
+        """Take in a job that had a slot before: it goes first among its client's of that class."""
+        line = self._classes[entry.qos].get(entry.client, {})
+        first = next(iter(line.values()), entry)
+        if first.arrival < entry.arrival:
+            entry = evolve(entry, arrival=first.arrival)
+        self._entries[entry.job_id] = entry
+        self._classes[entry.qos][entry.client] = {entry.job_id: entry, **line}
 
     def remove(self, job_id: JobId) -> bool:
         """Take a job out, wherever it stands; whether it was there."""

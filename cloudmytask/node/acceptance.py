@@ -40,6 +40,8 @@ class Acceptance:
     _queue: WaitingQueue
     _enqueue: Callable[[Job], None]
     _withdraw: Callable[[JobId], Awaitable[None]]
+    _not_queued_yet: int = 0
+    """Jobs on their way to the disk that are queued only afterwards."""
 
     async def submit(self, client: ClientId, submission: Submission) -> Receipt:
         """Accept a job; see ``FrontDoor.submit``."""
@@ -75,11 +77,10 @@ class Acceptance:
     async def _accept(self, identity: JobId, client: ClientId, submission: Submission, body: Digest) -> Job:
         spec, config, now = submission.spec, self._config, self._world.wall()
         self._door.admit_work()
-        placeable = self._slots.free and not len(self._queue) and spec.qos is not QoS.IDLE
-        if self._queue.full and not placeable:
-            raise QueueFull(
-                f"node {config.name}: {len(self._queue)} jobs wait already, queue_max is {config.queue_max}"
-            )
+        waiting = len(self._queue) + self._not_queued_yet
+        placeable = self._slots.free and not waiting and spec.qos is not QoS.IDLE
+        if waiting >= config.queue_max and not placeable:
+            raise QueueFull(f"node {config.name}: {waiting} jobs wait already, queue_max is {config.queue_max}")
         job = Job(
             id=identity,
             client=client,
@@ -92,17 +93,34 @@ class Acceptance:
             retention=granted(spec.retention, config.retention, config.retention_max),
             trail=(Stamp(at=now, stage="accepted", node=config.name),),
         )
+        if spec.at_most_once:
+            await self._accept_first(job, submission)
+        else:
+            await self._accept_meanwhile(job, submission)
+        return job
+
+    async def _accept_meanwhile(self, job: Job, submission: Submission) -> None:
+        """The script may start while its acceptance is on its way to the disk: nobody was told of it yet."""
         durable = Deferred.fromCoroutine(self._ledger.accept(job, submission.contents))
-        if not spec.at_most_once:
-            self._enqueue(job)
+        self._enqueue(job)
         try:
             await durable
         except CloudMyTaskError:
-            await self._withdraw(identity)
+            await self._withdraw(job.id)
             raise
-        if spec.at_most_once:
+
+    async def _accept_first(self, job: Job, submission: Submission) -> None:
+        """The script must not have started if the node dies before its acceptance is durable."""
+        self._not_queued_yet += 1
+        try:
+            await self._ledger.accept(job, submission.contents)
+        except CloudMyTaskError:
+            await self._withdraw(job.id)
+            raise
+        finally:
+            self._not_queued_yet -= 1
+        if self._ledger.live(job.id) is job:  # and not cancelled meanwhile
             self._enqueue(job)
-        return job
 
     def _complete(self, submission: Submission) -> bool:
         """Whether everything came along that the job needs."""

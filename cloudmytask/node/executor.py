@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from cloudmytask.boundaries import DelayedCall, Launch, Running, World
 from cloudmytask.config import NodeConfig
 from cloudmytask.errors import BlobCorrupt, BlobMissing, StoreFailed
-from cloudmytask.model import Attempt, Blob, Content, Job, JobId, Outcome, Output, Reason
+from cloudmytask.model import Attempt, Blob, Content, Job, JobId, JobSpec, Outcome, Output, Reason
 from cloudmytask.node.outputs import LiveOutput, Outputs
 from cloudmytask.node.roles import Ended
 from cloudmytask.node.waiting import Signal
@@ -99,8 +99,9 @@ class Executor:
     def interrupt(self) -> None:
         """End all attempts because the node shuts down; their jobs will run again."""
         for active in list(self._active.values()):
-            active.interrupted = True
-            self.stop(active.job.id, Reason.LOST)
+            if active.stopped_for is None:  # what is stopped for another reason has its outcome already
+                active.interrupted = True
+                self.stop(active.job.id, Reason.LOST)
 
     def kill(self) -> None:
         """Like :meth:`interrupt`, without any grace."""
@@ -131,7 +132,7 @@ class Executor:
         job, spec = active.job, active.job.spec
         files: dict[str, Blob] = {spec.script_name: spec.script}
         if spec.stdin is not None:
-            files[STDIN_NAME] = spec.stdin
+            files[_stdin_name(spec)] = spec.stdin
         try:
             directory = await self._world.store.stage(f"{job.id}.{active.attempt.number}", files)
             if active.reason() is None:
@@ -165,7 +166,7 @@ class Executor:
                 "CMT_EXECUTOR": active.attempt.executor,
             },
             limits=spec.limits,
-            stdin=None if spec.stdin is None else f"{directory}/{STDIN_NAME}",
+            stdin=None if spec.stdin is None else f"{directory}/{_stdin_name(spec)}",
             write=active.live.write,
         )
 
@@ -183,3 +184,7 @@ class Executor:
                 contents.append(content)
         stdout, stderr = outputs
         return Ended(outcome, interrupted, stdout, stderr, tuple(contents))
+
+
+def _stdin_name(spec: JobSpec) -> str:
+    return STDIN_NAME if spec.script_name != STDIN_NAME else f"{STDIN_NAME}-too"

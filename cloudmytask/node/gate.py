@@ -6,11 +6,12 @@ on one machine, told apart so that their jobs do not get mixed up.
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import Factory, define
 
 from cloudmytask.core.admission import check_client
 from cloudmytask.errors import NodeDraining
 from cloudmytask.model import ClientId
+from cloudmytask.node.waiting import Signal
 
 
 @define
@@ -19,6 +20,13 @@ class Gate:
 
     node: str
     draining: bool = False
+    closing: Signal = Factory(Signal)
+    """Fired when draining begins, and again when it is cut short."""
+
+    def close(self) -> None:
+        """Accept no new work from now on."""
+        self.draining = True
+        self.closing.fire()
 
     def identify(self, claim: str) -> ClientId:
         """The identity behind a connection. :raises InvalidArgument: the claim is no ClientID."""

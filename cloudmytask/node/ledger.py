@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from attrs import Factory, define, evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import World
 from cloudmytask.core.job import Event, Expire, step
 from cloudmytask.core.retention import RetentionClock
-from cloudmytask.errors import CloudMyTaskError, JobExpired, NoSuchJob, StoreFailed
-from cloudmytask.model import ClientId, Content, Digest, Job, JobId, JobState
+from cloudmytask.errors import CloudMyTaskError, JobExpired, JobNotFinished, NoSuchJob, StoreFailed
+from cloudmytask.model import TERMINAL_STATES, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery, JobState
 from cloudmytask.node.waiting import Signal
 
 _log = Logger(namespace="cloudmytask.ledger")
@@ -130,9 +131,7 @@ class Ledger:
     def note_lazily(self, job_id: JobId, event: Event) -> None:
         """Apply an event that reaches the disk with the next commit, without anyone waiting for it."""
         job = self.note(job_id, event)
-        self._world.store.save(job, lazy=True).addErrback(
-            lambda failure: _log.failure("job {job_id}: could not store {event}", failure, job_id=job_id, event=event)
-        )
+        self._world.store.save(job, lazy=True).addErrback(_not_noted, job_id)
 
     async def record(self, job_id: JobId, event: Event, contents: Sequence[Content] = ()) -> Job:
         """Apply an event durably; an outcome is published, and the job leaves memory, once it is safe.
@@ -169,18 +168,42 @@ class Ledger:
         :raises NoSuchJob: there is none, or it belongs to somebody else: both answer alike.
         """
         entry = self._entries.get(job_id)
-        known: Deferred[Job | None] = (
-            succeed(entry.published)
-            if entry is not None and entry.published is not None
-            else self._world.store.get(job_id)
-        )
+        if entry is None:
+            known = self._world.store.get(job_id)
+        elif entry.published is None:
+            # others may have seen its record before we heard that it is durable
+            known = Deferred.fromCoroutine(self.accepted(job_id))
+        else:
+            known = succeed(entry.published)
         return known.addCallback(self._visible, client, job_id)
 
     def find_kept(self, client: ClientId, job_id: JobId) -> Deferred[Job]:
         """Like :meth:`find`, for what needs more than a tombstone. :raises JobExpired:"""
         return self.find(client, job_id).addCallback(_kept)
 
-    def as_listed(self, job: Job) -> Job:
+    async def newest(self, client: ClientId, query: JobQuery) -> JobPage:
+        """Jobs of ``client``, newest first; a page may be short, or empty, while there are more."""
+        wanted = query.states or frozenset(JobState) - {JobState.EXPIRED}
+        # The disk may be behind in what it knows of a job without outcome, so such a job is asked for in any state.
+        open_states = frozenset(JobState) - TERMINAL_STATES
+        stored = query.states | open_states if query.states & open_states else query.states
+        page = await self._world.store.newest(client, evolve(query, states=stored))
+        listed = (self._as_listed(job) for job in page.jobs)
+        return evolve(page, jobs=tuple(job for job in listed if job.state in wanted))
+
+    async def remove(self, client: ClientId, job_id: JobId) -> Job:
+        """Delete outcome and output of a job before its time. :raises JobNotFinished: it has none yet."""
+        job = await self.find_kept(client, job_id)
+        if not job.state.terminal:
+            raise JobNotFinished(f"job {job.id} is {job.state.value}; cancel it before it is removed")
+        return await self.expire(job, removed=True)
+
+    def open_jobs(self) -> Iterator[tuple[Job, bool]]:
+        """Every job in memory, and whether its acceptance is durable: for those who check the node."""
+        for entry in self._entries.values():
+            yield entry.job, entry.published is not None
+
+    def _as_listed(self, job: Job) -> Job:
         """A record that the store listed, as it is now."""
         entry = self._entries.get(job.id)
         if entry is not None and entry.published is not None:
@@ -232,6 +255,12 @@ class Ledger:
         for watcher in list(entry.watchers.values()):
             watcher(job)
         entry.signal.fire()
+
+
+def _not_noted(failure: Failure, job_id: JobId) -> None:
+    """Nobody was promised that it would be: the next save brings it along."""
+    failure.trap(StoreFailed)
+    _log.warn("job {job_id}: its state is not on disk yet: {problem}", job_id=job_id, problem=str(failure.value))
 
 
 def _kept(job: Job) -> Job:

@@ -1,13 +1,13 @@
 """One task processing service instance (the paper's TPSI), composed from its roles; offers ``boundaries.FrontDoor``.
 
-Invariant: it contains wiring and no policy, and no reactor: whoever builds it hands it a world.
+Invariant: it contains wiring and the order of its end, no other policy and no reactor: whoever builds it hands it a
+world.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -16,9 +16,7 @@ from cloudmytask.config import NodeConfig
 from cloudmytask.core.explain import explain
 from cloudmytask.core.queue import WaitingQueue
 from cloudmytask.core.retention import RetentionClock
-from cloudmytask.errors import JobNotFinished
 from cloudmytask.model import (
-    TERMINAL_STATES,
     Blob,
     ClientId,
     Explanation,
@@ -26,7 +24,6 @@ from cloudmytask.model import (
     JobId,
     JobPage,
     JobQuery,
-    JobState,
     NodeStatus,
     StreamName,
 )
@@ -37,13 +34,12 @@ from cloudmytask.node.gate import Gate
 from cloudmytask.node.ledger import Ledger
 from cloudmytask.node.origin import Origin
 from cloudmytask.node.outputs import Outputs, Reader
+from cloudmytask.node.upkeep import Upkeep
 from cloudmytask.periodic import Periodic, every
 from cloudmytask.version import VERSION
 
 _log = Logger(namespace="cloudmytask.node")
 
-SWEEP_BATCH = 200
-"""Records that one sweep takes in hand at a time."""
 PLACE_INTERVAL = 1.0
 """Seconds between looks at the load on behalf of waiting idle-class jobs."""
 
@@ -66,26 +62,25 @@ class Node:
         self._acceptance = Acceptance(
             world, config, self._gate, self._ledger, self._executor, self._queue, origin.enqueue, origin.withdraw
         )
+        self._upkeep = Upkeep(world, self._ledger, config.sweep_interval)
         self._recovered = recovery.jobs
-        self._periodic: list[Periodic] = []
+        self._placing: Periodic | None = None
 
     @property
     def busy(self) -> bool:
         """Whether scripts are running."""
         return self._executor.running > 0
 
+    def whereabouts(self) -> dict[JobId, list[str]]:
+        """In which places each open job is; exactly one, or something is wrong."""
+        return self._origin.whereabouts()
+
     def start(self) -> None:
         """Take over what an earlier life left, and begin to work."""
         jobs, self._recovered = self._recovered, ()
         self._origin.resume(jobs)
-        # From now on the wall clock can tell how long a death lasted, even one before the first sweep.
-        checkpoint = self._world.store.checkpoint(self._ledger.age(), self._world.wall())
-        checkpoint.addErrback(lambda failure: _log.failure("the retention clock could not be stored", failure))
-        clock = self._world.clock
-        self._periodic = [
-            every(clock, self._config.sweep_interval, self.sweep),
-            every(clock, PLACE_INTERVAL, self._origin.place),
-        ]
+        self._upkeep.begin()
+        self._placing = every(self._world.clock, PLACE_INTERVAL, self._origin.place)
 
     def drain(self) -> Deferred[None]:
         """Refuse new work, give running scripts ``drain_timeout`` to end, interrupt the rest, and flush."""
@@ -93,20 +88,8 @@ class Node:
 
     def stop_now(self) -> None:
         """Cut a drain short: running scripts are killed; their jobs run again after the next start."""
-        self._gate.draining = True
+        self._gate.close()
         self._executor.kill()
-
-    async def sweep(self) -> None:
-        """Expire what is due, forget old tombstones, free unreferenced blobs, remember the retention clock."""
-        store, age = self._world.store, self._ledger.age()
-        while due := await store.due(age, SWEEP_BATCH):
-            for job in due:
-                if job.state is JobState.EXPIRED:
-                    await store.forget(job.id)
-                else:
-                    await self._ledger.expire(job, removed=False)
-        await store.collect(tuple(self._ledger.digests()))
-        await store.checkpoint(self._ledger.age(), self._world.wall())
 
     # boundaries.FrontDoor
 
@@ -148,26 +131,10 @@ class Node:
         return Deferred.fromCoroutine(retry())
 
     def remove(self, client: ClientId, job_id: JobId) -> Deferred[Job]:
-        async def remove() -> Job:
-            job = await self._ledger.find_kept(client, job_id)
-            if not job.state.terminal:
-                raise JobNotFinished(f"job {job.id} is {job.state.value}; cancel it before it is removed")
-            return await self._ledger.expire(job, removed=True)
-
-        return Deferred.fromCoroutine(remove())
+        return Deferred.fromCoroutine(self._ledger.remove(client, job_id))
 
     def jobs(self, client: ClientId, query: JobQuery) -> Deferred[JobPage]:
-        wanted = query.states or frozenset(JobState) - {JobState.EXPIRED}
-        # The disk may be behind in what it knows of a job without outcome, so such a job is asked for in any state.
-        open_states = frozenset(JobState) - TERMINAL_STATES
-        stored = query.states | open_states if query.states & open_states else query.states
-
-        async def jobs() -> JobPage:
-            page = await self._world.store.newest(client, evolve(query, states=stored))
-            listed = (self._ledger.as_listed(job) for job in page.jobs)
-            return evolve(page, jobs=tuple(job for job in listed if job.state in wanted))
-
-        return Deferred.fromCoroutine(jobs())
+        return Deferred.fromCoroutine(self._ledger.newest(client, query))
 
     def explain(self, client: ClientId, job_id: JobId) -> Deferred[Explanation]:
         async def answer() -> Explanation:
@@ -214,7 +181,7 @@ class Node:
         return Deferred.fromCoroutine(upload())
 
     async def _drain(self) -> None:
-        self._gate.draining = True
+        self._gate.close()
         if self._executor.running:
             _log.info("draining: {running} scripts are running", running=self._executor.running)
             idle = self._executor.idle.wait()
@@ -222,7 +189,7 @@ class Node:
             await idle
             if timer.active():
                 timer.cancel()
-        for periodic in self._periodic:
-            periodic.stop()
+        if self._placing is not None:
+            self._placing.stop()
         await self._origin.settled()
-        await self._world.store.checkpoint(self._ledger.age(), self._world.wall())
+        await self._upkeep.end()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Sequence
 
 from attrs import Factory, define
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import DelayedCall, World
@@ -19,9 +19,7 @@ from cloudmytask.core.backoff import RETRY, Backoff
 from cloudmytask.core.explain import Surroundings
 from cloudmytask.core.job import Cancel, End, Interrupt, Stage, Start, Wait, failures, retriable
 from cloudmytask.core.queue import Entry, WaitingQueue
-from cloudmytask.errors import (
-    StoreFailed,
-)
+from cloudmytask.errors import StoreFailed
 from cloudmytask.model import Job, JobId, JobState, Reason
 from cloudmytask.node.ledger import Ledger
 from cloudmytask.node.roles import Door, Ended, Slots
@@ -65,7 +63,12 @@ class Origin:
         event = Cancel(at=self._world.wall(), node=self._config.name, by=job.client, note=note)
         recorded = Deferred.fromCoroutine(self._ledger.record(job.id, event))
         self._slots.stop(job.id, Reason.CANCELLED)
-        return await recorded
+        try:
+            return await recorded
+        except StoreFailed as problem:
+            # It is done all the same, and will be on disk as soon as the disk takes it.
+            self._follow(job.id, self._insist(job.id, problem))
+            raise
 
     def place(self) -> None:
         """Give free slots to waiting jobs. Called whenever either may have changed."""
@@ -84,7 +87,10 @@ class Origin:
             if job.state in (JobState.STAGING, JobState.RUNNING):
                 self._follow(job.id, self._reclaim(job))
             else:
-                self.enqueue(job)
+                self._queue.add(self._entry(job))
+        self.place()
+        for job in jobs:
+            self._note_waiting(job.id)
 
     async def settled(self) -> None:
         """Wait until every attempt that was under way is recorded."""
@@ -117,17 +123,36 @@ class Origin:
 
     def enqueue(self, job: Job) -> None:
         """Take over an accepted job: place it, or let it wait."""
-        self._queue.add(Entry(job.id, job.client, job.spec.qos, self._world.clock.seconds()))
+        self._queue.add(self._entry(job))
         self.place()
-        if job.id in self._queue:
-            waiting = self._ledger.live(job.id)
-            if waiting is not None and waiting.state is JobState.PENDING:
-                event = Wait(at=self._world.wall(), node=self._config.name, note=self._why_not_now())
-                self._ledger.note(job.id, event)
+        self._note_waiting(job.id)
 
-    def _why_not_now(self) -> str:
-        running, slots = self._slots.running, self._config.slots
-        return f"{running} of {slots} slots taken, {len(self._queue) - 1} jobs before it"
+    def whereabouts(self) -> dict[JobId, list[str]]:
+        """In which places each open job is: the invariant of this module, for those who check it."""
+        places: dict[JobId, list[str]] = {}
+        for job, accepted in self._ledger.open_jobs():
+            found = places.setdefault(job.id, [])
+            if job.id in self._queue:
+                found.append("queue")
+            if job.id in self._pauses:
+                found.append("pause")
+            if job.id in self._under_way:
+                found.append("slot")
+            if not found and not accepted:
+                found.append("acceptance")
+            if not found and job.state.terminal:
+                found.append("commit")
+        return places
+
+    def _entry(self, job: Job) -> Entry:
+        return Entry(job.id, job.client, job.spec.qos, self._world.clock.seconds())
+
+    def _note_waiting(self, identity: JobId) -> None:
+        waiting = self._ledger.live(identity)
+        if identity in self._queue and waiting is not None and waiting.state is JobState.PENDING:
+            running, slots = self._slots.running, self._config.slots
+            note = f"{running} of {slots} slots taken, {len(self._queue) - 1} jobs before it"
+            self._ledger.note(identity, Wait(at=self._world.wall(), node=self._config.name, note=note))
 
     def _follow(self, identity: JobId, work: Coroutine[Deferred[object], object, None]) -> None:
         """Let an attempt run on by itself; only a bug makes it fail."""
@@ -167,7 +192,7 @@ class Origin:
         """Record how an attempt ended, and go on from there."""
         live = self._ledger.live(identity)
         if live is None:  # its acceptance failed while it ran, and its client was told so
-            await self._slots.clean(identity, attempt)
+            await self._clean(identity, attempt)  # a new job of that id would use the same names
             return
         now, node = self._world.wall(), self._config.name
         event: End | Interrupt
@@ -187,39 +212,56 @@ class Origin:
             await self._ledger.record(identity, event, ended.contents)
         except StoreFailed as problem:
             await self._insist(identity, problem)
-        await self._slots.clean(identity, attempt)
+        Deferred.fromCoroutine(self._clean(identity, attempt))  # nothing of the job waits for it
         job = self._ledger.live(identity)
         if job is None or job.state is not JobState.WAITING:  # it has ended, perhaps by a cancel meanwhile
             return
         if ended.interrupted:
-            self.enqueue(job)
+            self._queue.put_back(self._entry(job))
+            self.place()
         else:
             self._pause(job)
 
+    async def _clean(self, identity: JobId, attempt: int) -> None:
+        try:
+            await self._slots.clean(identity, attempt)
+        except StoreFailed as problem:
+            _log.error("job {job_id}: its directory stays: {problem}", job_id=identity, problem=str(problem))
+
     async def _insist(self, identity: JobId, problem: StoreFailed) -> None:
-        """An outcome cannot be refused: try until the disk takes it. A node that shuts down gives up: on disk the job
-        is without outcome, and runs again after the next start."""
+        """What has happened to a job cannot be refused: try until the disk takes it. A node that shuts down tries once
+        more and gives up: on disk the job is without outcome, and runs again after the next start."""
         tries = 0
-        while self._ledger.live(identity) is not None:  # not so if a cancel, and the output with it, went before us
-            if self._door.draining:
-                raise problem
+        while self._ledger.live(identity) is not None:  # not so if another save of it went before us
+            last = self._door.draining
             tries += 1
-            delay = STORE_RETRY.delay(tries, self._world.entropy.random.random())
+            delay = 0.0 if last else STORE_RETRY.delay(tries, self._world.entropy.random.random())
             _log.error(
-                "job {job_id}: outcome not durable ({problem}); next try in {delay:.1f} s",
+                "job {job_id}: not durable ({problem}); next try in {delay:.1f} s",
                 job_id=identity,
                 problem=str(problem),
                 delay=delay,
             )
-            pause: Deferred[None] = Deferred()
-            self._world.clock.callLater(delay, pause.callback, None)
-            await pause
+            await self._nap(delay)
             try:
                 await self._ledger.resave(identity)
             except StoreFailed as again:
                 problem = again
             else:
                 return
+            if last:
+                _log.error("job {job_id}: given up, it runs again after the next start", job_id=identity)
+                return
+
+    async def _nap(self, seconds: float) -> None:
+        """Wait, but no longer than until the node shuts down."""
+        over = self._door.closing.wait()
+        timer = self._world.clock.callLater(seconds, over.cancel)
+        try:
+            await over
+        except CancelledError:
+            return
+        timer.cancel()
 
     def _pause(self, job: Job) -> None:
         delay = RETRY.delay(failures(job), self._world.entropy.random.random())

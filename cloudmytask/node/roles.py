@@ -11,6 +11,7 @@ from typing import Protocol
 from attrs import frozen
 
 from cloudmytask.model import Content, Job, JobId, Outcome, Output, Reason
+from cloudmytask.node.waiting import Signal
 
 
 class Door(Protocol):
@@ -19,6 +20,10 @@ class Door(Protocol):
     @property
     def draining(self) -> bool:
         """Whether the node is shutting down."""
+
+    @property
+    def closing(self) -> Signal:
+        """Fired when draining begins, and again when it is cut short."""
 
     def admit_work(self) -> None:
         """:raises NodeDraining: no new work is accepted any more."""

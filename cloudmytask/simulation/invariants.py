@@ -38,6 +38,13 @@ class HostChecker:
                 if job_id in self.terminal:
                     raise Violation(f"job {job_id} runs though it is {self.terminal[job_id]}")
 
+    def check_places(self) -> None:
+        """Every job without outcome is in exactly one place. :raises Violation:"""
+        if self.host.up:
+            for job_id, places in self.host.node.whereabouts().items():
+                if len(places) != 1:
+                    raise Violation(f"job {job_id} is in {places or 'no place'}")
+
     def check_disk(self) -> None:
         """What the disk holds never contradicts what it held. :raises Violation:"""
         for job in self.host.disk.jobs.values():

@@ -88,6 +88,8 @@ class Scenario:
                 self._failure.raiseException()
             self.checker.check()
             steps += 1
+            if steps % 10 == 0:
+                self.checker.check_places()
             if steps % 500 == 0:
                 self.checker.check_disk()
         self.checker.check_disk()

@@ -7,6 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from attrs import evolve
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
 
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.sources import Source
@@ -15,6 +18,7 @@ from cloudmytask.errors import NodeDraining, NoSuchJob, QueueFull, StoreFailed
 from cloudmytask.model import ClientId, JobId, JobQuery, JobState, QoS, Reason, StreamName
 from cloudmytask.simulation.disk import blob_of
 from cloudmytask.simulation.runner import ScriptPlan
+from cloudmytask.simulation.store import MemoryStore
 from cloudmytask.wire.documents import JobStatus
 from tests.conftest import ExpectFailures
 from tests.virtual import FOREVER, Place
@@ -56,7 +60,7 @@ def _at_rest(place: Place) -> bool:
 # The disk
 
 
-def test_the_disk_is_full_when_a_job_is_accepted(expected_failures: ExpectFailures) -> None:
+def test_the_disk_is_full_when_a_job_is_accepted() -> None:
     place = Place(RARE_SWEEPS)
     ann = place.connect("ann")
     place.host.disk.full = True
@@ -64,7 +68,6 @@ def test_the_disk_is_full_when_a_job_is_accepted(expected_failures: ExpectFailur
         submitting = place.begin(ann, FOREVER, at_most_once=once_only, key=f"k{once_only}")
         assert "full" in place.refused(submitting, StoreFailed)
     place.clock.advance(20.0)
-    expected_failures(StoreFailed)
     assert _nothing_left(place) and _at_rest(place)
     assert len(place.launches) <= 1, "at most once means: not before it is durable"
     place.host.disk.full = False
@@ -184,7 +187,6 @@ def test_a_node_that_stops_with_a_full_disk_runs_the_job_again(expected_failures
     stopping = place.host.stop()
     with pytest.raises(StoreFailed):
         place.result(stopping)
-    expected_failures(StoreFailed)
     expected_failures()
     place.host.kill()
     place.host.disk.full = False
@@ -712,7 +714,9 @@ def test_a_cancelled_script_that_exits_well_is_cancelled_all_the_same(place: Pla
     assert (done.state, done.reason, done.exit_code) == (JobState.CANCELLED, Reason.CANCELLED, 0)
 
 
-def test_a_cancel_that_the_disk_refuses_is_not_forgotten(place: Place, ann: NodeClient) -> None:
+def test_a_cancel_that_the_disk_refuses_is_not_forgotten(
+    place: Place, ann: NodeClient, expected_failures: ExpectFailures
+) -> None:
     job = place.submit(ann, ScriptPlan(duration=None, term_delay=5.0))
     place.reach(ann, job, JobState.RUNNING)
     place.clock.advance(1.0)
@@ -720,6 +724,108 @@ def test_a_cancel_that_the_disk_refuses_is_not_forgotten(place: Place, ann: Node
     place.refused(ann.cancel(job.id), StoreFailed)
     place.host.disk.full = False
     assert place.wait(ann, job, patience=10.0).state is JobState.CANCELLED
+    expected_failures()
+
+
+@pytest.mark.parametrize("pausing", [False, True])
+def test_a_cancel_of_a_waiting_job_that_the_disk_refuses(
+    place: Place, ann: NodeClient, expected_failures: ExpectFailures, pausing: bool
+) -> None:
+    if pausing:
+        job = place.submit(ann, ScriptPlan(duration=0.1, exit_code=1), retries=1)
+        place.until(lambda: bool(place.host.node._origin._pauses))
+    else:
+        for _ in range(2):
+            place.submit(ann, FOREVER)
+        job = place.submit(ann)
+    place.host.disk.full = True
+    place.refused(ann.cancel(job.id), StoreFailed)
+    place.host.disk.full = False
+    assert place.wait(ann, job, patience=10.0).state is JobState.CANCELLED
+    assert all(len(where) == 1 for where in place.host.node.whereabouts().values())
+    expected_failures()
+
+
+def test_a_directory_that_cannot_be_deleted_keeps_no_job_back(
+    place: Place, ann: NodeClient, monkeypatch: pytest.MonkeyPatch, expected_failures: ExpectFailures
+) -> None:
+    def resists(_store: MemoryStore, name: str) -> Deferred[None]:
+        return fail(StoreFailed(f"{name} resists"))
+
+    monkeypatch.setattr(MemoryStore, "unstage", resists)
+    job = place.submit(ann, ScriptPlan(duration=1.0, exit_code=1), ScriptPlan(duration=1.0), retries=1)
+    assert (place.wait(ann, job).state, len(place.launches)) == (JobState.SUCCEEDED, 2)
+    expected_failures()
+
+
+def test_queue_max_holds_for_jobs_that_run_at_most_once() -> None:
+    place = Place({"slots": 1, "queue_max": 5})
+    ann = place.connect("ann")
+    asked = [place.begin(ann, FOREVER, at_most_once=True, key=f"k{number}") for number in range(50)]
+    place.clock.advance(1.0)
+    refused = sum(isinstance(each.result, Failure) for each in asked)
+    assert 5 <= 50 - refused <= 6, "one with the slot, and five that wait"
+    for each in asked:
+        each.addErrback(lambda failure: failure.trap(QueueFull))
+
+
+def test_a_job_cancelled_between_its_commit_and_its_acknowledgment(place: Place, ann: NodeClient) -> None:
+    place.commit = 0.5
+    submitting = place.begin(ann, at_most_once=True, key="k")
+    cancelling = place.connect("ann").cancel(id_of(ClientId("ann"), "k"))
+    assert place.result(submitting).state is JobState.PENDING
+    assert place.result(cancelling).state is JobState.CANCELLED
+    place.clock.advance(5.0)
+    assert not place.launches and _at_rest(place)
+
+
+def test_a_timeout_in_its_grace_stays_a_timeout_when_the_node_stops() -> None:
+    place = Place({"kill_grace": 60.0, "drain_timeout": 1.0})
+    ann = place.connect("ann")
+    job = place.submit(ann, ScriptPlan(duration=None, term_delay=30.0), timeout=5.0)
+    place.clock.advance(10.0)
+    place.result(place.host.stop())
+    place.host.start()
+    assert place.wait(place.connect("ann"), job).state is JobState.TIMED_OUT
+    assert len(place.launches) == 1
+
+
+def test_a_node_that_stops_does_not_sit_out_the_pause_before_the_next_try(expected_failures: ExpectFailures) -> None:
+    place = Place()
+    ann = place.connect("ann")
+    place.submit(ann, ScriptPlan(duration=1.0))
+    place.clock.advance(0.5)
+    place.host.disk.full = True
+    place.clock.advance(20.0)
+    began = place.clock.seconds()
+    with pytest.raises(StoreFailed):
+        place.result(place.host.stop())
+    assert place.clock.seconds() - began < 1.0
+    expected_failures()
+
+
+def test_a_script_that_bears_the_name_of_its_input(place: Place, ann: NodeClient) -> None:
+    spec, source = place.spec()
+    stdin = Source.of_bytes(b"input")
+    place.result(ann.submit(evolve(spec, script_name=".cmt-stdin"), source, stdin))
+    place.until(lambda: bool(place.launches))
+    [files] = place.host.disk.directories.values()
+    assert files[".cmt-stdin"] == place.host.disk.blobs[source.blob.digest] and b"input" in files.values()
+
+
+def test_after_a_restart_the_most_urgent_job_goes_first_and_the_interrupted_one_before_its_like() -> None:
+    place = Place({"slots": 1})
+    ann = place.connect("ann")
+    running = place.submit(ann, FOREVER)
+    batch = place.submit(ann, ScriptPlan(duration=1.0))
+    urgent = place.submit(ann, ScriptPlan(duration=1.0), qos=QoS.INTERACTIVE)
+    place.clock.advance(1.0)
+    place.restart()
+    place.clock.advance(1.5)
+    assert [launch.job_id for _, launch in place.launches] == [running.id, urgent.id, running.id]
+    place.wait(place.connect("ann"), urgent)
+    place.result(place.connect("ann").cancel(running.id))
+    place.wait(place.connect("ann"), batch)
 
 
 # Timeout and retry
