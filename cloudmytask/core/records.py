@@ -13,6 +13,8 @@ import hashlib
 import json
 from typing import Any
 
+from cloudmytask.core.spec_document import spec_from_document, spec_to_document
+from cloudmytask.errors import InvalidArgument
 from cloudmytask.model import (
     Attempt,
     Blob,
@@ -23,10 +25,8 @@ from cloudmytask.model import (
     JobId,
     JobSpec,
     JobState,
-    Limits,
     Outcome,
     Output,
-    QoS,
     Reason,
     Stamp,
     Usage,
@@ -35,56 +35,23 @@ from cloudmytask.model import (
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _decode = json.JSONDecoder().decode
 
-_NO_LIMITS = Limits()
 _NO_USAGE = Usage()
 _NO_OUTPUT = Output()
 
 
 def spec_to_json(spec: JobSpec) -> str:
     """The one text of a spec: equal specs give equal texts."""
-    value: dict[str, Any] = {"script": _blob(spec.script), "script_name": spec.script_name, "qos": spec.qos}
-    if spec.arguments:
-        value["arguments"] = spec.arguments
-    if spec.stdin is not None:
-        value["stdin"] = _blob(spec.stdin)
-    if spec.name is not None:
-        value["name"] = spec.name
-    if spec.timeout is not None:
-        value["timeout"] = float(spec.timeout)
-    if spec.retries:
-        value["retries"] = spec.retries
-    if spec.retention is not None:
-        value["retention"] = float(spec.retention)
-    if spec.at_most_once:
-        value["at_most_once"] = True
-    if spec.limits != _NO_LIMITS:
-        value["limits"] = _limits(spec.limits)
-    if spec.environment:
-        value["environment"] = spec.environment
-    return _encode(value)
+    return _encode(spec_to_document(spec))
 
 
 def spec_from_json(text: str) -> JobSpec:
     """
-    :raises ValueError, KeyError: the text was not made by :func:`spec_to_json`.
+    :raises ValueError: the text was not made by :func:`spec_to_json`.
     """
-    value: dict[str, Any] = _decode(text)
-    get = value.get
-    stdin, limits = get("stdin"), get("limits")
-    return JobSpec(
-        script=_to_blob(value["script"]),
-        script_name=value["script_name"],
-        arguments=tuple(get("arguments", ())),
-        stdin=_to_blob(stdin) if stdin is not None else None,
-        qos=QoS(value["qos"]),
-        name=get("name"),
-        timeout=get("timeout"),
-        retries=get("retries", 0),
-        retention=get("retention"),
-        at_most_once=get("at_most_once", False),
-        limits=_to_limits(limits) if limits is not None else _NO_LIMITS,
-        environment=tuple((pair[0], pair[1]) for pair in get("environment", ())),
-    )
+    try:
+        return spec_from_document(_decode(text))
+    except InvalidArgument as problem:
+        raise ValueError(str(problem)) from None
 
 
 def body_digest(spec: JobSpec) -> Digest:
@@ -151,21 +118,6 @@ def _blob(blob: Blob) -> tuple[str, int]:
 
 def _to_blob(value: list[Any]) -> Blob:
     return Blob(Digest(value[0]), value[1])
-
-
-def _limits(limits: Limits) -> dict[str, int]:
-    named = {
-        "cpu_seconds": limits.cpu_seconds,
-        "address_space": limits.address_space,
-        "file_size": limits.file_size,
-        "open_files": limits.open_files,
-    }
-    return {name: value for name, value in named.items() if value is not None}
-
-
-def _to_limits(value: dict[str, Any]) -> Limits:
-    get = value.get
-    return Limits(get("cpu_seconds"), get("address_space"), get("file_size"), get("open_files"))
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

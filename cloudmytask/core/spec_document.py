@@ -35,12 +35,14 @@ def spec_to_document(spec: JobSpec) -> dict[str, Any]:
         document["arguments"] = list(spec.arguments)
     if spec.stdin is not None:
         document["stdin"] = blob_to_document(spec.stdin)
-    for field in ("name", "timeout", "retention"):
-        value = getattr(spec, field)
-        if value is not None:
-            document[field] = value
+    if spec.name is not None:
+        document["name"] = spec.name
+    if spec.timeout is not None:
+        document["timeout"] = float(spec.timeout)
     if spec.retries:
         document["retries"] = spec.retries
+    if spec.retention is not None:
+        document["retention"] = float(spec.retention)
     if spec.at_most_once:
         document["at_most_once"] = True
     limits = {field: value for field in _LIMITS if (value := getattr(spec.limits, field)) is not None}
