@@ -35,6 +35,7 @@ benchmarks: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@if [ -z '$(PYTHON)' ]; then \
 		echo 'Python 3.11 or later is needed: install it, or name it: make PYTHON=/path/to/python' >&2; exit 1; fi
+	@echo 'Installing into .venv ...' >&2
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python $(PIP) install --only-binary :all: --constraint constraints.txt --editable '.[dev]'
 	@touch $@

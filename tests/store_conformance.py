@@ -7,12 +7,13 @@ A module that inherits :class:`StoreConformance` provides the fixture ``bench``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 import pytest
 from attrs import evolve
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import JobStore
 from cloudmytask.core.records import body_digest
@@ -89,6 +90,19 @@ def ended(job: Job, *outputs: Content) -> Job:
     return evolve(job, state=JobState.SUCCEEDED, attempts=(attempt,), ended_at=3.0)
 
 
+def brought_to_an_end(deferred: Deferred[T], turn: Callable[[], object]) -> T:
+    """What ``deferred`` fires with after as many turns as it takes; a failure is raised."""
+    results: list[T | Failure] = []
+    deferred.addBoth(results.append)
+    while not results:
+        turn()
+    [result] = results
+    if isinstance(result, Failure):
+        result.raiseException()
+    assert not isinstance(result, Failure)
+    return result
+
+
 class Bench(Protocol):
     """A store, and the means to try it."""
 
@@ -105,6 +119,16 @@ class Bench(Protocol):
 
     def staged(self, path: str) -> Mapping[str, bytes]:
         """The files of a work directory."""
+
+
+def upload(bench: Bench, data: bytes) -> Blob:
+    """Bring a large blob."""
+    spool = bench.store.spool("upload-1")
+    spool.append(data)
+    blob = bench.result(spool.seal())
+    assert isinstance(blob, Blob)
+    spool.discard()
+    return blob
 
 
 class StoreConformance:
@@ -333,11 +357,7 @@ class StoreConformance:
 
     def test_an_upload_has_an_hour_to_be_referred_to(self, bench: Bench) -> None:
         data = large_bytes()
-        spool = bench.store.spool("upload-1")
-        spool.append(data)
-        blob = bench.result(spool.seal())
-        assert isinstance(blob, Blob)
-        spool.discard()
+        blob = upload(bench, data)
         assert bench.result(bench.store.collect()) == 0
         assert bench.result(bench.store.has(blob))
         bench.elapse(HOUR + 1)
@@ -371,13 +391,69 @@ class StoreConformance:
         bench.elapse(HOUR + 1)
         assert bench.result(bench.store.collect()) == len(SCRIPT.data)
 
+    def test_an_upload_keeps_its_hour_across_a_restart(self, bench: Bench) -> None:
+        data = large_bytes()
+        bench.result(bench.store.put(SCRIPT))
+        bench.elapse(HOUR / 2)
+        upload(bench, data)
+        bench.restart()
+        assert bench.result(bench.store.collect()) == 0
+        assert bench.result(bench.store.read(SCRIPT.blob, 0, 5)) == b"print"
+        bench.elapse(HOUR / 2 + 1)
+        assert bench.result(bench.store.collect()) == len(SCRIPT.data)
+        bench.elapse(HOUR / 2)
+        assert bench.result(bench.store.collect()) == len(data)
+
+    def test_bringing_an_upload_once_more_begins_its_hour_anew(self, bench: Bench) -> None:
+        data = large_bytes()
+        for _ in range(2):
+            bench.result(bench.store.put(SCRIPT))
+            upload(bench, data)
+            bench.elapse(HOUR / 2 + 1)
+        bench.restart()
+        assert bench.result(bench.store.collect()) == 0
+        bench.elapse(HOUR / 2)
+        assert bench.result(bench.store.collect()) == len(data) + len(SCRIPT.data)
+
+    def test_a_blob_that_is_being_deleted_is_not_promised(self, bench: Bench) -> None:
+        data = large_bytes()
+        bench.result(bench.store.put(SCRIPT))
+        large = upload(bench, data)
+        bench.elapse(HOUR + 1)
+        collected = bench.store.collect()
+        present = [bench.store.has(blob) for blob in (SCRIPT.blob, large, blob_of(b""))]
+        assert bench.result(gatherResults(present)) == [False, False, True]
+        assert bench.result(collected) == len(data) + len(SCRIPT.data)
+
+    def test_what_comes_in_again_while_it_is_being_deleted_stays(self, bench: Bench) -> None:
+        data = large_bytes()
+        bench.result(bench.store.put(SCRIPT))
+        large = upload(bench, data)
+        bench.elapse(HOUR + 1)
+        spool = bench.store.spool("upload-2")
+        spool.append(data)
+        collected = bench.store.collect()
+        put, sealed = bench.store.put(SCRIPT), spool.seal()
+        bench.result(put)
+        assert bench.result(sealed) == large
+        bench.result(collected)
+        assert bench.result(bench.store.collect()) == 0
+        bench.restart()
+        assert bench.result(bench.store.read(SCRIPT.blob, 0, 5)) == b"print"
+        assert bench.result(bench.store.read(large, 0, len(data))) == data
+
+    def test_asking_for_an_upload_on_its_way_takes_nothing_of_its_hour(self, bench: Bench) -> None:
+        spool = bench.store.spool("upload-1")
+        spool.append(large_bytes())
+        sealed = spool.seal()
+        bench.result(bench.store.has(blob_of(large_bytes())))
+        bench.result(sealed)
+        assert bench.result(bench.store.collect()) == 0
+
     def test_a_collected_blob_can_come_back(self, bench: Bench) -> None:
         data = large_bytes()
-        for life in range(2):
-            spool = bench.store.spool(f"upload-{life}")
-            spool.append(data)
-            bench.result(spool.seal())
-            spool.discard()
+        for _ in range(2):
+            upload(bench, data)
             assert bench.result(bench.store.read(blob_of(data), 300_000, 5)) == data[300_000:300_005]
             bench.elapse(HOUR + 1)
             assert bench.result(bench.store.collect()) == len(data)
@@ -511,11 +587,7 @@ class StoreConformance:
 
     def test_stage_makes_a_directory_with_copies(self, bench: Bench) -> None:
         data = large_bytes()
-        spool = bench.store.spool("s")
-        spool.append(data)
-        large = bench.result(spool.seal())
-        assert isinstance(large, Blob)
-        spool.discard()
+        large = upload(bench, data)
         bench.result(bench.store.save(make_job(1), [SCRIPT]))
         bench.restart()
         files = {"script.py": SCRIPT.blob, "stdin": large, "given": STDIN.blob}

@@ -18,7 +18,7 @@ from cloudmytask.core.job_id import job_id
 from cloudmytask.core.queue import WaitingQueue
 from cloudmytask.core.records import body_digest
 from cloudmytask.core.retention import granted
-from cloudmytask.errors import BlobMissing, CloudMyTaskError, IdempotencyConflict, JobNotFinished, QueueFull
+from cloudmytask.errors import BlobMissing, CloudMyTaskError, IdempotencyConflict, JobExpired, JobNotFinished, QueueFull
 from cloudmytask.model import ClientId, Digest, Job, JobId, JobState, QoS, Stamp
 from cloudmytask.node.ledger import Ledger
 from cloudmytask.node.roles import Door, Slots
@@ -56,6 +56,9 @@ class Acceptance:
         if known is not None:
             if known.body != body:
                 raise IdempotencyConflict(f"key {submission.key}: it belongs to job {identity}, which has another body")
+            if known.state is JobState.EXPIRED:
+                how = "was removed" if known.removed else "has expired"
+                raise JobExpired(f"key {submission.key}: it belongs to job {identity}, which {how}; take another key")
             return Receipt(known, known=True)
         return Receipt(await self._accept(identity, client, submission, body), known=False)
 

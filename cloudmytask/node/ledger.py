@@ -128,10 +128,10 @@ class Ledger:
         self._publish_later_state(entry)
         return entry.job
 
-    def note_lazily(self, job_id: JobId, event: Event) -> None:
-        """Apply an event that reaches the disk with the next commit, without anyone waiting for it."""
+    def note_soon(self, job_id: JobId, event: Event) -> None:
+        """Apply an event that goes to the disk at once, without anyone waiting for it to arrive."""
         job = self.note(job_id, event)
-        self._world.store.save(job, lazy=True).addErrback(_not_noted, job_id)
+        self._world.store.save(job).addErrback(_not_noted, job_id)
 
     async def record(self, job_id: JobId, event: Event, contents: Sequence[Content] = ()) -> Job:
         """Apply an event durably; an outcome is published, and the job leaves memory, once it is safe.

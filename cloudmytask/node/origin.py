@@ -175,7 +175,7 @@ class Origin:
             if job.spec.at_most_once:
                 await self._ledger.record(job.id, started)
             elif self._ledger.live(job.id) is not None:
-                self._ledger.note_lazily(job.id, started)
+                self._ledger.note_soon(job.id, started)
 
         def freed() -> None:
             self._queue.ended(job.client)

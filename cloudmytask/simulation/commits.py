@@ -15,11 +15,12 @@ from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Clock, DelayedCall
 from cloudmytask.errors import BlobCorrupt, StoreFailed
+from cloudmytask.store.writer import LAZY_SECONDS
 
 T = TypeVar("T")
 
-LAZY_SECONDS = 0.1
-"""The longest that a lazy change waits."""
+DELIVERY = 0.0002
+"""Seconds from the end of a commit to the news of it: whoever reads in between sees it already."""
 
 
 @frozen(eq=False)
@@ -98,7 +99,10 @@ class GroupCommit:
         batch, self._committing = self._committing, []
         # all of it reaches the disk before anybody is told of any of it
         results = [(change.deferred, _applied(change)) for change in batch]
+        self._clock.callLater(DELIVERY, self._deliver, results)
         self._begin()
+
+    def _deliver(self, results: list[tuple[Deferred[Any], object]]) -> None:
         for deferred, result in results:
             # what one caller does when told may bring the node down
             if not self._alive:

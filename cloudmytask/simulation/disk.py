@@ -6,20 +6,19 @@ though not the machine.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
+from cloudmytask.core.blobs import UPLOAD_PREFIX, blob_of
 from cloudmytask.errors import StoreFailed
 from cloudmytask.model import INLINE_MAX, Blob, Content, Digest, Job, JobId
 
-T = TypeVar("T")
+__all__ = ["UPLOAD_PREFIX", "MemoryDisk", "MemorySpool", "SpoolStore", "blob_of"]
 
-UPLOAD_PREFIX = "upload-"
-"""Begins the names of spools that are worth nothing after a restart."""
+T = TypeVar("T")
 
 
 @define(eq=False)
@@ -29,6 +28,8 @@ class MemoryDisk:
     node_id: str
     jobs: dict[JobId, Job] = field(factory=dict)
     blobs: dict[Digest, bytes] = field(factory=dict)
+    brought: dict[Digest, float] = field(factory=dict)
+    """When the blobs came in that came ahead of a job, by the clock of the simulation."""
     spools: dict[str, bytearray] = field(factory=dict)
     directories: dict[str, dict[str, bytes]] = field(factory=dict)
     """Work directories: name → file name → bytes."""
@@ -118,8 +119,3 @@ class MemorySpool:
         if self._disk.spools.get(self._name) is self._data:
             del self._disk.spools[self._name]
         self._data = bytearray()
-
-
-def blob_of(data: bytes) -> Blob:
-    """The blob with these bytes."""
-    return Blob(Digest(hashlib.sha256(data).hexdigest()), len(data))

@@ -3,7 +3,8 @@
 Invariant: a store that was cut off by :meth:`MemoryDisk.crash`, or by another store on the same disk, never touches
 the disk nor fires a Deferred again. Everything happens in one order, which no hash decides.
 
-Values are kept as they are, not as text: this is about the order of events, not about bytes.
+Values are kept as they are, not as text: this is about the order of events, not about bytes. What the real store
+knows of blobs ahead of its database, this one knows by the same code.
 """
 
 from __future__ import annotations
@@ -15,19 +16,16 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Clock, Recovery
+from cloudmytask.core.blobs import GRACE, blob_of
 from cloudmytask.errors import BlobCorrupt, BlobMissing, StoreFailed
 from cloudmytask.model import INLINE_MAX, Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery, JobState
 from cloudmytask.simulation.commits import GroupCommit
-from cloudmytask.simulation.disk import MemoryDisk, MemorySpool, blob_of
+from cloudmytask.simulation.disk import MemoryDisk, MemorySpool
+from cloudmytask.store.arriving import ArrivingContents, Deletions, FreshBlobs
 
 __all__ = ["MemoryDisk", "MemoryStore"]
 
 T = TypeVar("T")
-
-GRACE = 3600.0
-"""Seconds for which a blob that nobody refers to yet is kept."""
-
-EMPTY = Content(blob_of(b""), b"")
 
 
 class MemoryStore:
@@ -41,12 +39,14 @@ class MemoryStore:
         self._clock = clock
         self._commits = GroupCommit(clock, commit_delay)
         self._alive = True
-        # the empty blob is always there: it needs no storing
-        self._arriving = {EMPTY.blob.digest: [EMPTY]}
-        self._fresh: dict[Digest, float] = {}
+        self._arriving = ArrivingContents()
+        self._fresh = FreshBlobs(clock.seconds)
+        self._deletions = Deletions()
         self._claimed: dict[str, None] = {}
-        self._opened_at = clock.seconds()
+        self._opened_at = now = clock.seconds()
         disk.attach(self._cut_off)
+        for digest, brought in disk.brought.items():
+            self._fresh.note(digest, now - brought)
 
     def _cut_off(self, flushed: bool) -> None:
         """The end of this store, as ``MemoryDisk.crash`` describes it."""
@@ -72,8 +72,14 @@ class MemoryStore:
         return self._arrive(self._change(apply, slot=job.id, lazy=lazy), contents)
 
     def put(self, content: Content) -> Deferred[None]:
-        self._fresh[content.blob.digest] = self._clock.seconds()
-        return self._arrive(self._change(lambda: self._keep([content])), [content])
+        digest, now = content.blob.digest, self._clock.seconds()
+        self._fresh.note(digest)
+
+        def apply() -> None:
+            self._keep([content])
+            self._disk.brought[digest] = now
+
+        return self._arrive(self._change(apply), [content])
 
     def _keep(self, contents: Sequence[Content]) -> None:
         for content in contents:
@@ -83,16 +89,11 @@ class MemoryStore:
             self._disk.corrupt.pop(content.blob.digest, None)
 
     def _arrive(self, saved: Deferred[None], contents: Sequence[Content]) -> Deferred[None]:
-        for content in contents:
-            self._arriving.setdefault(content.blob.digest, []).append(content)
+        self._arriving.add(contents)
         return saved.addBoth(self._arrived, contents) if contents else saved
 
     def _arrived(self, result: Failure | None, contents: Sequence[Content]) -> Failure | None:
-        for content in contents:
-            saves = self._arriving[content.blob.digest]
-            saves.pop()
-            if not saves:
-                del self._arriving[content.blob.digest]
+        self._arriving.settle(contents)
         return result
 
     def get(self, job_id: JobId) -> Deferred[Job | None]:
@@ -142,11 +143,10 @@ class MemoryStore:
 
     def collect(self, keep: Sequence[Digest] = ()) -> Deferred[int]:
         now = self._clock.seconds()
-        self._fresh = {digest: at for digest, at in self._fresh.items() if at > now - GRACE}
         if now - self._opened_at > GRACE:
             for name in [name for name in self._disk.spools if name not in self._claimed]:
                 del self._disk.spools[name]
-        protected = {*keep, *self._fresh}
+        protected = self._fresh.digests().union(keep)
 
         def apply() -> int:
             needed = set(protected)
@@ -154,35 +154,43 @@ class MemoryStore:
                 if job.state is not JobState.EXPIRED:
                     needed.update(blob.digest for blob in job.blobs())
             gone = [digest for digest in self._disk.blobs if digest not in needed]
+            for digest in gone:
+                self._disk.brought.pop(digest, None)
             return sum(len(self._disk.blobs.pop(digest)) for digest in gone)
 
-        return self._change(apply)
+        return self._deletions.add(self._change(apply))
 
     def has(self, blob: Blob) -> Deferred[bool]:
-        self._fresh[blob.digest] = self._clock.seconds()
+        return Deferred.fromCoroutine(self._has(blob))
 
-        def look() -> bool:
-            data = self._known(blob)
-            found = data is not None and (blob.digest not in self._disk.corrupt or blob.size > INLINE_MAX)
-            if not found:
-                self._fresh.pop(blob.digest, None)
-            return found
+    async def _has(self, blob: Blob) -> bool:
+        found = False
+        self._fresh.ask(blob.digest)
+        try:
+            await self._deletions.ended()
+            found = await self.soon(lambda: self._readable(blob))
+        finally:
+            self._fresh.answer(blob.digest, found)
+        return found
 
-        return self.soon(look)
+    def _readable(self, blob: Blob) -> bool:
+        if (content := self._arriving.get(blob.digest)) is not None:
+            return content.blob == blob
+        return self._known(blob) is not None and (blob.digest not in self._disk.corrupt or blob.size > INLINE_MAX)
 
     def read(self, blob: Blob, offset: int, size: int) -> Deferred[bytes]:
         return self.soon(lambda: self._verified(blob)[offset : offset + size])
 
     def _known(self, blob: Blob) -> bytes | None:
-        saves = self._arriving.get(blob.digest)
-        data = saves[0].data if saves else self._disk.blobs.get(blob.digest)
+        content = self._arriving.get(blob.digest)
+        data = content.data if content is not None else self._disk.blobs.get(blob.digest)
         return data if data is not None and len(data) == blob.size else None
 
     def _verified(self, blob: Blob) -> bytes:
         data = self._known(blob)
         if data is None:
             raise BlobMissing(f"The blob {blob.digest} of {blob.size} bytes is not on this node.")
-        if blob.digest in self._disk.corrupt and blob.digest not in self._arriving:
+        if blob.digest in self._disk.corrupt and self._arriving.get(blob.digest) is None:
             raise BlobCorrupt(f"The stored bytes of blob {blob.digest} do not match it.")
         return data
 
@@ -194,11 +202,12 @@ class MemoryStore:
 
     def adopt(self, data: bytes) -> Deferred[Blob]:
         """Make the bytes of a large spool a durable blob."""
-        blob = blob_of(data)
-        self._fresh[blob.digest] = self._clock.seconds()
+        blob, now = blob_of(data), self._clock.seconds()
+        self._fresh.note(blob.digest)
 
         def apply() -> Blob:
             self._disk.blobs[blob.digest] = data
+            self._disk.brought[blob.digest] = now
             self._disk.corrupt.pop(blob.digest, None)
             return blob
 

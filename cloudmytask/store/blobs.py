@@ -14,10 +14,11 @@ from pathlib import Path
 
 from attrs import frozen
 
+from cloudmytask.core.blobs import blob_of, digest_of
 from cloudmytask.errors import BlobCorrupt, BlobMissing
 from cloudmytask.model import Blob, Content, Digest
 from cloudmytask.store.files import read_whole, sync_directory
-from cloudmytask.store.leaves import DIGEST_BYTES, LEAF, LeafCache, Measured, digest_of
+from cloudmytask.store.leaves import DIGEST_BYTES, LEAF, LeafCache, Measured
 
 
 def file_of(directory: Path, digest: Digest) -> Path:
@@ -25,18 +26,20 @@ def file_of(directory: Path, digest: Digest) -> Path:
     return directory / digest[:2] / digest
 
 
-def put_content(connection: sqlite3.Connection, content: Content) -> None:
+def put_content(connection: sqlite3.Connection, content: Content, brought: float | None = None) -> None:
     """Store a small blob; one whose stored bytes have rotted is thereby mended.
 
+    :param brought: the present moment (UTC seconds) if no job comes along that refers to it.
     :raises BlobCorrupt: the bytes do not match their digest.
     """
     verify_content(content)
     connection.execute(
         """
-        INSERT INTO blobs (digest, size, data) VALUES (?, ?, ?)
-        ON CONFLICT (digest) DO UPDATE SET data = excluded.data WHERE data IS NOT excluded.data AND leaves IS NULL
+        INSERT INTO blobs (digest, size, brought, data) VALUES (?, ?, ?, ?)
+        ON CONFLICT (digest) DO UPDATE SET data = excluded.data, brought = coalesce(excluded.brought, brought)
+        WHERE leaves IS NULL AND (data IS NOT excluded.data OR excluded.brought IS NOT NULL)
         """,
-        (content.blob.digest, content.blob.size, content.data),
+        (content.blob.digest, content.blob.size, brought, content.data),
     )
 
 
@@ -45,12 +48,14 @@ def verify_content(content: Content) -> bytes:
 
     :raises BlobCorrupt: they do not match the digest.
     """
-    if len(content.data) != content.blob.size or digest_of(content.data) != content.blob.digest:
+    if blob_of(content.data) != content.blob:
         raise BlobCorrupt(f"The bytes given for blob {content.blob.digest} do not match it.")
     return content.data
 
 
-def adopt_file(connection: sqlite3.Connection, directory: Path, source: Path, measured: Measured) -> None:
+def adopt_file(
+    connection: sqlite3.Connection, directory: Path, source: Path, measured: Measured, brought: float
+) -> None:
     """Give the durable file ``source`` a second name, among the large blobs. Repeatable.
 
     A link and not a rename: after a crash before the commit ``source`` is still there.
@@ -72,11 +77,16 @@ def adopt_file(connection: sqlite3.Connection, directory: Path, source: Path, me
     sync_directory(target.parent)
     connection.execute(
         """
-        INSERT INTO blobs (digest, size, leaves) VALUES (?, ?, ?)
-        ON CONFLICT (digest) DO UPDATE SET leaves = excluded.leaves, data = NULL
+        INSERT INTO blobs (digest, size, brought, leaves) VALUES (?, ?, ?, ?)
+        ON CONFLICT (digest) DO UPDATE SET brought = excluded.brought, leaves = excluded.leaves, data = NULL
         """,
-        (digest, measured.blob.size, measured.leaves),
+        (digest, measured.blob.size, brought, measured.leaves),
     )
+
+
+def brought_since(connection: sqlite3.Connection, moment: float) -> list[tuple[Digest, float]]:
+    """The blobs that came in ahead of a job after ``moment``, and when (UTC seconds)."""
+    return connection.execute("SELECT digest, brought FROM blobs WHERE brought > ?", (moment,)).fetchall()
 
 
 def delete_unreferenced(connection: sqlite3.Connection, keep: Collection[Digest]) -> list[Blob]:
@@ -102,7 +112,8 @@ def bury(connection: sqlite3.Connection, directory: Path, blobs: Sequence[Blob])
             try:
                 source.rename(grave)
             except FileNotFoundError:
-                continue  # a small blob, or a repetition after a rollback
+                if not grave.exists():  # as after a rollback, when this is done once more
+                    continue  # a small blob
             buried.append(grave)
     return buried
 

@@ -31,7 +31,7 @@ def store_failed(path: Path, error: OSError | sqlite3.Error) -> StoreFailed:
     return StoreFailed(f"The store at {path} failed: {reason(error)}.")
 
 
-def reason(error: OSError | sqlite3.Error) -> str:
+def reason(error: Exception) -> str:
     """The words of an error, without number and path."""
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 

@@ -7,11 +7,16 @@ Functions that write run inside the writer's transaction; functions that read ru
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from cloudmytask.core.records import job_from_record, job_to_record, spec_to_json
 from cloudmytask.errors import StoreFailed
 from cloudmytask.model import ClientId, Digest, Job, JobId, JobPage, JobQuery, JobState
+from cloudmytask.store.unreadable import Found, Unreadable
+
+_Row = tuple[bytes, int, bytes, bytes]
+_ROW = "CAST(id AS BLOB), sequence, CAST(spec AS BLOB), CAST(record AS BLOB)"
+"""As bytes: what has rotted need not be UTF-8, and then SQLite would fail the whole query and not the one row."""
 
 _LAST_CHARACTER = "\U0010ffff"
 
@@ -66,11 +71,20 @@ def forget_job(connection: sqlite3.Connection, job_id: JobId) -> None:
 
 
 def get_job(connection: sqlite3.Connection, job_id: JobId) -> Job | None:
-    row = connection.execute("SELECT id, spec, record FROM jobs WHERE id = ?", (column(job_id),)).fetchone()
-    return _job(row) if row is not None else None
+    """
+    :raises StoreFailed: its record cannot be read.
+    """
+    row = connection.execute(f"SELECT {_ROW} FROM jobs WHERE id = ?", (column(job_id),)).fetchone()  # noqa: S608 - fixed
+    if row is None:
+        return None
+    record = _read(row)
+    if isinstance(record, Unreadable):
+        raise StoreFailed(str(record))
+    return record
 
 
-def newest_jobs(connection: sqlite3.Connection, client: ClientId, query: JobQuery) -> JobPage:
+def newest_jobs(connection: sqlite3.Connection, client: ClientId, query: JobQuery) -> Found[JobPage]:
+    """A page of the records that can be read."""
     parameters: list[str | bytes | int] = [column(client)]
     # with a prefix the primary key narrows more than the client does: a unary plus takes the client's index away
     conditions = ["+client = ?" if query.prefix else "client = ?"]
@@ -88,39 +102,33 @@ def newest_jobs(connection: sqlite3.Connection, client: ClientId, query: JobQuer
     if query.before is not None:
         conditions.append("sequence < ?")
         parameters.append(query.before)
-    rows = connection.execute(
-        # only the fixed fragments above are put together here
-        f"SELECT id, spec, record FROM jobs WHERE {' AND '.join(conditions)} ORDER BY sequence DESC LIMIT ?",  # noqa: S608
-        (*parameters, query.limit + 1),
-    ).fetchall()
-    jobs = tuple(_job(row) for row in rows[: query.limit])
-    return JobPage(jobs, jobs[-1].sequence if jobs and len(rows) > query.limit else None)
+    # only the fixed fragments above are put together here
+    statement = f"SELECT {_ROW} FROM jobs WHERE {' AND '.join(conditions)} ORDER BY sequence DESC"  # noqa: S608
+    found = _first(connection, statement, parameters, query.limit + 1)
+    jobs = found.value[: query.limit]
+    page = JobPage(jobs, jobs[-1].sequence if jobs and len(found.value) > query.limit else None)
+    return Found(page, found.unreadable)
 
 
-def due_jobs(connection: sqlite3.Connection, age: float, limit: int) -> tuple[Job, ...]:
-    rows = connection.execute(
-        "SELECT id, spec, record FROM jobs WHERE expires <= ? ORDER BY expires, sequence LIMIT ?", (age, limit)
-    )
-    return tuple(_job(row) for row in rows)
+def due_jobs(connection: sqlite3.Connection, age: float, limit: int) -> Found[tuple[Job, ...]]:
+    statement = f"SELECT {_ROW} FROM jobs WHERE expires <= ? ORDER BY expires, sequence"  # noqa: S608 - fixed
+    return _first(connection, statement, [age], limit)
 
 
-def open_jobs(connection: sqlite3.Connection) -> tuple[Job, ...]:
+def open_jobs(connection: sqlite3.Connection) -> Found[tuple[Job, ...]]:
     """Every job without an outcome, oldest first."""
     # the condition is the one of the index `jobs_open`, word for word: SQLite uses the index only then
-    rows = connection.execute(
-        """
-        SELECT id, spec, record FROM jobs
-        WHERE state IN ('pending', 'waiting', 'staging', 'running')
-        ORDER BY sequence
-        """
-    )
-    return tuple(_job(row) for row in rows)
+    states = "state IN ('pending', 'waiting', 'staging', 'running')"
+    return _sorted_out(connection.execute(f"SELECT {_ROW} FROM jobs WHERE {states} ORDER BY sequence"))  # noqa: S608 - fixed
 
 
 def every_id(connection: sqlite3.Connection) -> Iterator[str]:
-    """The id of every record."""
-    for (job_id,) in connection.execute("SELECT id FROM jobs"):
-        yield job_id if isinstance(job_id, str) else job_id.decode("utf-8", "surrogatepass")
+    """The id of every record, but of those that have rotted: nobody can ask for such a one."""
+    for (key,) in connection.execute("SELECT CAST(id AS BLOB) FROM jobs"):
+        try:
+            yield _text(key)
+        except UnicodeDecodeError:
+            continue
 
 
 def next_sequence(connection: sqlite3.Connection) -> int:
@@ -139,9 +147,42 @@ def column(text: str) -> str | bytes:
     return text
 
 
-def _job(row: tuple[str | bytes, str, str]) -> Job:
-    job_id, spec, record = row
+def _text(key: bytes) -> str:
+    """What :func:`column` was given.
+
+    :raises UnicodeDecodeError: it has rotted.
+    """
+    return key.decode("utf-8", "surrogatepass")
+
+
+def _first(
+    connection: sqlite3.Connection, statement: str, parameters: Sequence[str | bytes | float], limit: int
+) -> Found[tuple[Job, ...]]:
+    """The first ``limit`` records that can be read."""
+    wanted = limit
+    while True:
+        rows = connection.execute(f"{statement} LIMIT ?", (*parameters, wanted)).fetchall()
+        found = _sorted_out(rows)
+        if len(found.value) >= limit or len(rows) < wanted:
+            return Found(found.value[:limit], found.unreadable)
+        # what could not be read took places away
+        wanted += len(found.unreadable)
+
+
+def _sorted_out(rows: Iterable[_Row]) -> Found[tuple[Job, ...]]:
+    records = [_read(row) for row in rows]
+    return Found(
+        tuple(record for record in records if isinstance(record, Job)),
+        tuple(record for record in records if isinstance(record, Unreadable)),
+    )
+
+
+def _read(row: _Row) -> Job | Unreadable:
+    key, sequence, spec, record = row
     try:
-        return job_from_record(spec, record)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise StoreFailed(f"The record of job {job_id!r} cannot be read.") from error
+        job = job_from_record(spec.decode(), record.decode())
+        if (job.id, job.sequence) != (_text(key), sequence):
+            raise ValueError("it belongs to another job")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        return Unreadable(key.decode("utf-8", "backslashreplace"), f"{type(error).__name__}: {error}")
+    return job

@@ -85,8 +85,3 @@ def measure(descriptor: int, size: int) -> Measured:
         whole.update(data)
         leaves += hashlib.sha256(data).digest()
     return Measured(Blob(Digest(whole.hexdigest()), size), bytes(leaves))
-
-
-def digest_of(data: bytes) -> Digest:
-    """The name of a small blob with these bytes."""
-    return Digest(hashlib.sha256(data).hexdigest())

@@ -9,6 +9,7 @@ import sqlite3
 
 from cloudmytask.boundaries import Recovery
 from cloudmytask.store.jobs import next_sequence, open_jobs
+from cloudmytask.store.unreadable import Found
 
 
 def put_checkpoint(connection: sqlite3.Connection, age: float, wall: float) -> None:
@@ -19,13 +20,21 @@ def put_checkpoint(connection: sqlite3.Connection, age: float, wall: float) -> N
     )
 
 
-def read_recovery(connection: sqlite3.Connection) -> Recovery:
-    """All that a starting node needs to know."""
+def read_recovery(connection: sqlite3.Connection) -> Found[Recovery]:
+    """All that a starting node needs to know.
+
+    :raises ValueError, TypeError: a value that it cannot do without has rotted.
+    """
     values = dict(connection.execute("SELECT key, value FROM meta"))
-    return Recovery(
-        node_id=values["node_id"],
-        jobs=open_jobs(connection),
+    if "node_id" not in values:
+        raise ValueError("it has no node id")
+    checkpoint_at = values.get("checkpoint_at")
+    jobs = open_jobs(connection)
+    recovery = Recovery(
+        node_id=str(values["node_id"]),
+        jobs=jobs.value,
         next_sequence=next_sequence(connection),
-        age=values.get("age", 0.0),
-        checkpoint_at=values.get("checkpoint_at"),
+        age=float(values.get("age", 0.0)),
+        checkpoint_at=float(checkpoint_at) if checkpoint_at is not None else None,
     )
+    return Found(recovery, jobs.unreadable)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.store.blobs import BlobSource, orphans
@@ -62,7 +63,9 @@ class Opened:
     sealing: WorkThread
     """Hashes large outputs."""
     removing: WorkThread
-    """Deletes trees and files."""
+    """Deletes files."""
+    clearing: WorkThread
+    """Deletes trees, each for a slice of time, so that one that takes long holds no other up."""
     reader: sqlite3.Connection
     read_source: BlobSource
     stage_source: BlobSource
@@ -74,9 +77,24 @@ class Opened:
         removal = self.removing.call(partial(remove_file, path))
         removal.addErrback(lambda failure: _log.failure("{path} could not be deleted", failure, path=path))
 
+    async def remove_tree(self, gone: str) -> None:
+        """Delete a work directory that was set aside. What is left when the store closes, the next start deletes.
+
+        :raises StoreFailed: something of it resists, or is written to all the time; it stays until the next start.
+        """
+        removal = self.directories.removal(gone)
+        while not self.clearing.stopping:
+            if await self.clearing.call(removal.advance):
+                return
+
+    def remove_tree_later(self, gone: str) -> None:
+        """The same in the background; a failure is only logged."""
+        removal = Deferred.fromCoroutine(self.remove_tree(gone))
+        removal.addErrback(lambda failure: _log.failure("work directory {name} stays", failure, name=gone))
+
     async def close(self) -> None:
         """Let every thread finish what it was given, and what comes of that: each may still feed those after it."""
-        for thread in (self.staging, self.sealing, self.reading, self.writer, self.removing):
+        for thread in (self.staging, self.sealing, self.reading, self.writer, self.removing, self.clearing):
             await thread.stop()
 
 
@@ -88,13 +106,14 @@ def open_parts(paths: Paths, cache: LeafCache, delivery: Delivery) -> Opened:
     with ExitStack() as undo:
         writing, reading, staging = (undo.enter_context(closing(connect(paths.database))) for _ in range(3))
         thread = partial(WorkThread, path=paths.directory, delivery=delivery)
-        removing = thread("remover")
 
-        def remove_tree_later(gone: str) -> None:
-            removal = removing.call(partial(directories.remove, gone))
-            removal.addErrback(lambda failure: _log.failure("work directory {name} stays", failure, name=gone))
+        def remove_later(gone: str) -> None:
+            # called by the thread that stages; Deferreds are for the reactor's
+            told: Deferred[str] = Deferred()
+            told.addCallback(opened.remove_tree_later)
+            delivery.send([(told, gone)])
 
-        directories = Staging(paths.work, remove_tree_later)
+        directories = Staging(paths.work, remove_later)
         spools, useless = SpoolDirectory.survey(paths.spool)
         useless += orphans(reading, paths.blobs)
         opened = Opened(
@@ -103,7 +122,8 @@ def open_parts(paths: Paths, cache: LeafCache, delivery: Delivery) -> Opened:
             reading=thread("reader", at_end=reading.close),
             staging=thread("stager", at_end=staging.close),
             sealing=thread("sealer"),
-            removing=removing,
+            removing=thread("remover"),
+            clearing=thread("clearer"),
             reader=reading,
             read_source=BlobSource(reading, paths.blobs, cache),
             stage_source=BlobSource(staging, paths.blobs, cache),
@@ -112,10 +132,17 @@ def open_parts(paths: Paths, cache: LeafCache, delivery: Delivery) -> Opened:
         )
         left_behind = directories.set_all_aside()
         undo.pop_all()
-    for part in (opened.writer, opened.reading, opened.staging, opened.sealing, opened.removing):
+    for part in (
+        opened.writer,
+        opened.reading,
+        opened.staging,
+        opened.sealing,
+        opened.removing,
+        opened.clearing,
+    ):
         part.start()
     for gone in left_behind:
-        remove_tree_later(gone)
+        opened.remove_tree_later(gone)
     for path in useless:
         opened.remove_file(path)
     return opened

@@ -34,11 +34,13 @@ _VERSION_1: Step = (
     "CREATE INDEX jobs_newest ON jobs (client, sequence DESC)",
     "CREATE INDEX jobs_due ON jobs (expires, sequence) WHERE expires IS NOT NULL",
     "CREATE INDEX jobs_open ON jobs (sequence) WHERE state IN ('pending', 'waiting', 'staging', 'running')",
-    # a small blob has `data`; a large one is a file and has `leaves`: the sha256 of each stretch of 256 KiB, in a row
+    # a small blob has `data`; a large one is a file and has `leaves`: the sha256 of each stretch of 256 KiB, in a row;
+    # `brought` (UTC seconds) is when it came in ahead of a job, NULL if it came along with one
     """
     CREATE TABLE blobs (
         digest TEXT PRIMARY KEY,
         size INTEGER NOT NULL,
+        brought REAL,
         leaves BLOB,
         data BLOB
     )

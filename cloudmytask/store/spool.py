@@ -18,10 +18,11 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
+from cloudmytask.core.blobs import blob_of
 from cloudmytask.errors import StoreFailed
 from cloudmytask.model import INLINE_MAX, Blob, Content
 from cloudmytask.store.files import read_whole, store_failed, write_whole
-from cloudmytask.store.leaves import Measured, digest_of, measure
+from cloudmytask.store.leaves import Measured, measure
 from cloudmytask.store.threads import WorkThread
 
 T = TypeVar("T")
@@ -179,4 +180,4 @@ def _make_durable(descriptor: int, size: int) -> Measured:
 
 
 def _content(data: bytes) -> Content:
-    return Content(Blob(digest_of(data), len(data)), data)
+    return Content(blob_of(data), data)

@@ -9,10 +9,8 @@ from pathlib import Path
 
 from attrs import define, frozen
 
+from cloudmytask.core.blobs import UPLOAD_PREFIX
 from cloudmytask.store.files import plain_name
-
-UPLOAD_PREFIX = "upload-"
-"""Begins the names of spools that are worth nothing after a restart."""
 
 
 @frozen

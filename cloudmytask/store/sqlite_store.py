@@ -18,19 +18,21 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Recovery, Spool
+from cloudmytask.core.blobs import GRACE
 from cloudmytask.errors import InvalidArgument, StartFailed, StoreFailed
 from cloudmytask.model import Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery
 from cloudmytask.store import blobs, jobs, meta
-from cloudmytask.store.arriving import GRACE, ArrivingContents, FreshBlobs
+from cloudmytask.store.arriving import ArrivingContents, Deletions, FreshBlobs
 from cloudmytask.store.database import connect, own_directory, prepare
 from cloudmytask.store.files import plain_name, reason
 from cloudmytask.store.known import KnownIds
 from cloudmytask.store.leaves import LEAF, LeafCache, Measured
 from cloudmytask.store.opened import Opened, Paths, open_parts
 from cloudmytask.store.schema import STEPS, Step
-from cloudmytask.store.spool import FileSpool, SpoolSupport
+from cloudmytask.store.spool import FileSpool, SpoolSupport, remove_file
 from cloudmytask.store.staging import directory_name
 from cloudmytask.store.threads import Delivery
+from cloudmytask.store.unreadable import UnreadableRecords
 from cloudmytask.store.writer import Operation, Writer
 
 T = TypeVar("T")
@@ -50,6 +52,7 @@ class SqliteStore:
         call_from_thread: Callable[..., object],
         new_node_id: Callable[[], str] = _random_node_id,
         monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         steps: Sequence[Step] = STEPS,
     ) -> None:
         """
@@ -57,16 +60,20 @@ class SqliteStore:
         :param call_from_thread: runs a function on the reactor thread soon: ``reactor.callFromThread``.
         :param new_node_id: called once in the store's life, when the database is made.
         :param monotonic: seconds of a clock that never steps.
+        :param wall: UTC seconds, to tell after a restart how old an upload is.
         :param steps: the schema, version by version.
         """
         self._paths = Paths(directory.absolute())
         self._call_from_thread = call_from_thread
         self._new_node_id = new_node_id
         self._monotonic = monotonic
+        self._wall = wall
         self._steps = steps
         self._cache = LeafCache()
         self._arriving = ArrivingContents()
         self._fresh = FreshBlobs(monotonic)
+        self._deletions = Deletions()
+        self._unreadable = UnreadableRecords()
         self._known = KnownIds()
         self._opened_at = 0.0
         self._opened: Opened | None = None
@@ -84,6 +91,9 @@ class SqliteStore:
             self._opened = open_parts(paths, self._cache, Delivery(self._call_from_thread))
             for job_id in jobs.every_id(self._opened.reader):
                 self._known.add(job_id)
+            now = self._wall()
+            for digest, brought in blobs.brought_since(self._opened.reader, now - GRACE):
+                self._fresh.note(digest, max(0.0, now - brought))
         except (OSError, sqlite3.Error) as error:
             raise StartFailed(f"The store {paths.directory} cannot be opened: {reason(error)}.") from error
         self._opened_at = self._monotonic()
@@ -100,16 +110,17 @@ class SqliteStore:
         return self._opened
 
     def recover(self) -> Recovery:
-        """
+        """Jobs whose records cannot be read are left out, and logged.
+
         :raises StartFailed: the database cannot be read.
         """
         try:
             connection = connect(self._paths.database)
             try:
-                return meta.read_recovery(connection)
+                return self._unreadable.report(meta.read_recovery(connection))
             finally:
                 connection.close()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, ValueError, TypeError) as error:
             raise StartFailed(f"The database {self._paths.database} cannot be read: {reason(error)}.") from error
 
     def save(self, job: Job, contents: Sequence[Content] = (), *, lazy: bool = False) -> Deferred[None]:
@@ -134,7 +145,8 @@ class SqliteStore:
         :raises BlobCorrupt: the bytes do not match their digest.
         """
         self._fresh.note(content.blob.digest)
-        return self._arrive(self._change(partial(blobs.put_content, content=content)), (content,))
+        put = self._change(partial(blobs.put_content, content=content, brought=self._wall()))
+        return self._arrive(put, (content,))
 
     def _arrive(self, saved: Deferred[None], contents: Sequence[Content]) -> Deferred[None]:
         self._arriving.add(contents)
@@ -150,13 +162,14 @@ class SqliteStore:
     def get(self, job_id: JobId) -> Deferred[Job | None]:
         if not self._known.possible(job_id):
             return succeed(None)
-        return self._query(lambda connection: jobs.get_job(connection, job_id))
+        return self._query(partial(jobs.get_job, job_id=job_id))
 
     def newest(self, client: ClientId, query: JobQuery) -> Deferred[JobPage]:
-        return self._query(lambda connection: jobs.newest_jobs(connection, client, query))
+        found = self._query(partial(jobs.newest_jobs, client=client, query=query))
+        return found.addCallback(self._unreadable.report)
 
     def due(self, age: float, limit: int) -> Deferred[tuple[Job, ...]]:
-        return self._query(lambda connection: jobs.due_jobs(connection, age, limit))
+        return self._query(partial(jobs.due_jobs, age=age, limit=limit)).addCallback(self._unreadable.report)
 
     def _query(self, query: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
         parts = self._parts
@@ -181,25 +194,30 @@ class SqliteStore:
             for path in parts.spools.unclaimed():
                 parts.remove_file(path)
         protected = self._fresh.digests().union(keep)
-        gone = await parts.writer.submit(Operation(partial(blobs.delete_unreferenced, keep=protected)))
+        deleting = parts.writer.submit(Operation(partial(blobs.delete_unreferenced, keep=protected)))
+        gone = await self._deletions.add(deleting)
         self._cache.drop({blob.digest for blob in gone})
         buried = await parts.writer.submit(Operation(partial(blobs.bury, directory=directory, blobs=gone)))
         for path in buried:
-            await parts.removing.call(path.unlink)
+            await parts.removing.call(partial(remove_file, path))
         return sum(blob.size for blob in gone)
 
     def has(self, blob: Blob) -> Deferred[bool]:
-        # noted now and not when the answer is known: a collection may come in between
-        self._fresh.note(blob.digest)
-        content = self._arriving.get(blob.digest)
-        if content is not None:
-            return succeed(content.blob == blob)
-        parts = self._parts
-        return parts.reading.call(partial(parts.read_source.has, blob)).addCallback(self._had, blob)
+        return Deferred.fromCoroutine(self._has(self._parts, blob))
 
-    def _had(self, found: bool, blob: Blob) -> bool:
-        if not found:
-            self._fresh.drop(blob.digest)
+    async def _has(self, parts: Opened, blob: Blob) -> bool:
+        found = False
+        # from now on no collection will take it; one that began before may, so it has to end before we look
+        self._fresh.ask(blob.digest)
+        try:
+            await self._deletions.ended()
+            content = self._arriving.get(blob.digest)
+            if content is not None:
+                found = content.blob == blob
+            else:
+                found = await parts.reading.call(partial(parts.read_source.has, blob))
+        finally:
+            self._fresh.answer(blob.digest, found)
         return found
 
     def read(self, blob: Blob, offset: int, size: int) -> Deferred[bytes]:
@@ -228,10 +246,8 @@ class SqliteStore:
 
     def _adopt(self, writer: Writer, source: Path, measured: Measured) -> Deferred[None]:
         self._fresh.note(measured.blob.digest)
-        directory = self._paths.blobs
-        return writer.submit(
-            Operation(partial(blobs.adopt_file, directory=directory, source=source, measured=measured))
-        )
+        adopt = partial(blobs.adopt_file, directory=self._paths.blobs, source=source, measured=measured)
+        return writer.submit(Operation(partial(adopt, brought=self._wall())))
 
     def stage(self, name: str, files: Mapping[str, Blob], contents: Sequence[Content] = ()) -> Deferred[str]:
         """
@@ -250,7 +266,8 @@ class SqliteStore:
 
     def unstage(self, name: str) -> Deferred[None]:
         """
-        :raises StoreFailed: something in the directory resists deletion.
+        :raises StoreFailed: something in the directory resists deletion, or is written to all the time. The name is
+            free nevertheless, and the next start deletes what is left.
         """
         try:
             return Deferred.fromCoroutine(self._unstage(directory_name(name)))
@@ -262,7 +279,7 @@ class SqliteStore:
         # renamed by the thread that makes directories, so that a new one of that name is safe; deleting takes longer
         gone = await parts.staging.call(partial(parts.directories.clear, name))
         if gone is not None:
-            await parts.removing.call(partial(parts.directories.remove, gone))
+            await parts.remove_tree(gone)
 
     def close(self) -> Deferred[None]:
         """Also of a store that was never opened, or is closed already."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
 from cloudmytask.errors import InvalidArgument
 from cloudmytask.model import Blob, Content
 from cloudmytask.store.blobs import BlobSource, verify_content
 from cloudmytask.store.files import plain_name, write_whole
-from cloudmytask.store.removal import remove_tree
+from cloudmytask.store.removal import TreeRemoval, remove_tree
 
 _FEW = 16
 """Entries that a directory may have to be deleted on the spot."""
@@ -26,7 +26,7 @@ class Staging:
 
     def __init__(self, directory: Path, remove_later: Callable[[str], object]) -> None:
         """
-        :param remove_later: has :meth:`remove` called in another thread; takes what :meth:`set_aside` returned.
+        :param remove_later: sees to the :meth:`removal` of what :meth:`set_aside` returned.
         """
         self._directory = directory
         self._remove_later = remove_later
@@ -78,7 +78,7 @@ class Staging:
 
     def clear(self, name: str) -> str | None:
         """Delete the directory ``name`` at once if it is small and flat, as most are, and set it aside otherwise; what
-        to give to :meth:`remove`, None if nothing is left.
+        to give to :meth:`removal`, None if nothing is left.
 
         :raises OSError:
         """
@@ -98,7 +98,7 @@ class Staging:
         return self.set_aside(name)
 
     def set_aside(self, name: str) -> str | None:
-        """Rename the directory ``name`` out of the way; what to give to :meth:`remove`, None if there is none.
+        """Rename the directory ``name`` out of the way; what to give to :meth:`removal`, None if there is none.
 
         :raises OSError:
         """
@@ -112,14 +112,14 @@ class Staging:
         (self._directory / name).rename(self._directory / gone)
         return gone
 
-    def remove(self, gone: str) -> None:
-        """Delete what was set aside, following no link.
+    def removal(self, gone: str) -> TreeRemoval:
+        """The deletion of what was set aside, which follows no link."""
+        return TreeRemoval(gone, self._remove(gone))
 
-        :raises OSError: something of it resists, such as a file of another user.
-        """
+    def _remove(self, gone: str) -> Generator[bool]:
         descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            remove_tree(descriptor, gone, self._fresh_name)
+            yield from remove_tree(descriptor, gone, self._fresh_name)
         finally:
             os.close(descriptor)
 

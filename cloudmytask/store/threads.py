@@ -67,6 +67,11 @@ class WorkThread:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stopped is not None
+
     def call(self, function: Callable[[], T]) -> Deferred[T]:
         """Run ``function`` in the thread. What it raises fails the Deferred."""
         if self._stopped is not None:

@@ -13,6 +13,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from textwrap import indent
 from typing import Any, cast
 
 import pytest
@@ -613,6 +614,24 @@ async def test_an_exit_status_taken_by_somebody_else_is_no_hang(
     expected_failures()
 
 
+ELSEWHERE = """
+import os, sys, threading
+from twisted.internet import reactor
+from cloudmytask.boundaries import Launch
+from cloudmytask.model import Limits, StreamName
+from cloudmytask.process import ProcessRunner
+written = {{stream: b"" for stream in StreamName}}
+def write(stream, data):
+    written[stream] += data
+def start():
+{before}
+    runner = ProcessRunner(reactor, reactor, sys.executable, {tag!r})
+    launch = Launch("job", 1, {directory!r}, "script.py", (), {{}}, Limits(), None, write)
+    runner.start(launch).ended.addCallback(print).addBoth(lambda _: print(written)).addBoth(lambda _: reactor.stop())
+reactor.callWhenRunning(start)
+"""
+"""A program that starts a script, and prints its outcome and what it wrote."""
+
 IN_A_THREAD = """
 thread = threading.Thread(target=reactor.run, kwargs={"installSignalHandlers": False})
 thread.start()
@@ -626,26 +645,45 @@ thread.join()
 def test_other_surroundings(workshop: Workshop, before: str, run: str) -> None:
     """A reactor outside the main thread, as that of an embedded node; and a daemon without standard streams."""
     workshop.launch("import os, sys; print(repr(sys.stdin.read())); print('err', file=sys.stderr); os.fstat(1)")
-    program = f"""
-import os, sys, threading
-from twisted.internet import reactor
-from cloudmytask.boundaries import Launch
-from cloudmytask.model import Limits
-from cloudmytask.process import ProcessRunner
-def start():
-    {before}
-    runner = ProcessRunner(reactor, reactor, sys.executable, {workshop.tag!r})
-    write = lambda stream, data: print(stream, data)
-    launch = Launch("job", 1, {str(workshop.directory)!r}, "script.py", (), {{}}, Limits(), None, write)
-    runner.start(launch).ended.addCallback(print).addBoth(lambda _: reactor.stop())
-reactor.callWhenRunning(start)
-{run}
-"""
+    program = ELSEWHERE.format(before=indent(before, "    "), tag=workshop.tag, directory=str(workshop.directory)) + run
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=PACKAGE_ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True
     )
-    assert "exit_code=0" in done.stdout, done.stdout + done.stderr
-    assert "stdout b\"''\\n\"" in done.stdout and "stderr b'err\\n'" in done.stdout, done.stdout
+    outcome, written = done.stdout.splitlines()
+    assert "exit_code=0" in outcome, done.stdout + done.stderr
+    assert written == str({StreamName.STDOUT: b"''\n", StreamName.STDERR: b"err\n"})
+
+
+# capset(2): without these, even root may not enter a directory that nobody may enter
+WITHOUT_PRIVILEGE = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+capabilities = (ctypes.c_uint32 * 6)()
+assert libc.capget(header, capabilities) == 0
+for word in (0, 1):
+    capabilities[word] &= ~(1 << 1 | 1 << 2)
+assert libc.capset(header, capabilities) == 0
+"""
+
+
+def test_a_current_directory_that_may_not_be_entered(workshop: Workshop, tmp_path: Path) -> None:
+    """As where a daemon was started by another user; scripts run nevertheless, and the node stays where it is."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    workshop.launch("import os; print(os.getcwd())")
+    before = f"os.chdir({str(closed)!r}); os.chmod('.', 0)\n{WITHOUT_PRIVILEGE}\nassert not os.access('.', os.X_OK)"
+    program = ELSEWHERE.format(before=indent(before, "    "), tag=workshop.tag, directory=str(workshop.directory))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program + "reactor.run()\nassert os.getcwd() == " + repr(str(closed))],
+            cwd=PACKAGE_ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True,
+        )  # fmt: skip
+    finally:
+        closed.chmod(0o700)
+    outcome, written = done.stdout.splitlines()
+    assert "exit_code=0" in outcome, done.stdout + done.stderr
+    assert written == str({StreamName.STDOUT: f"{workshop.directory}\n".encode(), StreamName.STDERR: b""})
 
 
 # What it used
@@ -756,6 +794,32 @@ async def test_a_script_may_exit_like_the_shell(workshop: Workshop) -> None:
     for code in (121, 122, 126, 127):
         outcome, _ = await workshop.run("import sys; sys.exit(int(sys.argv[1]))", arguments=(str(code),))
         assert (outcome.reason, outcome.exit_code) == (Reason.EXIT, code)
+
+
+@ensureDeferred
+@pytest.mark.parametrize("limits", [Limits(), Limits(open_files=64)], ids=["no limits", "limits"])
+async def test_a_script_may_become_a_shell_that_exits_like_ours(workshop: Workshop, limits: Limits) -> None:
+    for code in (121, 122, 126, 127):
+        outcome, _ = await workshop.run(
+            "import os, sys; os.execv('/bin/sh', ['sh', '-c', 'exit ' + sys.argv[1]])",
+            arguments=(str(code),),
+            limits=limits,
+        )
+        assert (outcome.reason, outcome.exit_code) == (Reason.EXIT, code)
+
+
+@ensureDeferred
+@pytest.mark.parametrize("environment", [{}, {"PWD": "/"}], ids=["plain", "peculiar variables"])
+async def test_what_our_shell_cannot_execute_is_a_launch_that_failed(
+    workshop: Workshop, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    interpreter = tmp_path / "python"
+    interpreter.write_text("#!/nowhere/python\n")
+    interpreter.chmod(0o755)
+    outcome, _ = await workshop.run(
+        runner=workshop.runner(str(interpreter)), limits=Limits(open_files=64), environment=environment
+    )
+    assert outcome.reason is Reason.LAUNCH and "interpreter" in outcome.detail
 
 
 def test_a_directory_that_is_missing(workshop: Workshop, tmp_path: Path) -> None:

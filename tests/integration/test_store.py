@@ -1,11 +1,7 @@
-"""The store on a real disk: conformance, group commit, crashes, rot, a full disk, schemas, and hostile trees.
-
-The thread that runs a test plays the reactor thread: it takes in what the store's threads hand over.
-"""
+"""The store on a real disk: conformance, group commit, crashes, rot, a full disk, schemas, and hostile trees."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import resource
 import signal
@@ -14,108 +10,22 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from attrs import evolve
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.python.failure import Failure
 
-from cloudmytask.boundaries import JobStore
+from cloudmytask.core.blobs import digest_of
 from cloudmytask.errors import BlobCorrupt, BlobMissing, InvalidArgument, StartFailed, StoreFailed
-from cloudmytask.model import Blob, Digest, JobId, JobState
-from cloudmytask.store.leaves import digest_of
+from cloudmytask.model import Digest, JobId, JobState
 from cloudmytask.store.schema import CURRENT_VERSION, STEPS, Step
-from cloudmytask.store.sqlite_store import SqliteStore
 from cloudmytask.store.writer import Operation
+from tests.disk_bench import DiskBench
 from tests.store_conformance import SCRIPT, STDIN, StoreConformance, blob_of, content_of, large_bytes, make_job
-
-T = TypeVar("T")
-
-
-class DiskBench:
-    """A store in a directory of its own."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.now = 0.0
-        self.calls_from_threads = 0
-        self._handed_over: SimpleQueue[Callable[[], object]] = SimpleQueue()
-        self._node_ids = itertools.count()
-        self.store = self.open()
-
-    def open(self, steps: tuple[Step, ...] = tuple(STEPS)) -> SqliteStore:
-        store = SqliteStore(
-            self.directory,
-            call_from_thread=self._hand_over,
-            new_node_id=lambda: f"{next(self._node_ids):032x}",
-            monotonic=lambda: self.now,
-            steps=steps,
-        )
-        store.open()
-        self.store = store
-        return store
-
-    def _hand_over(self, function: Callable[[], object]) -> None:
-        self.calls_from_threads += 1
-        self._handed_over.put(function)
-
-    def result(self, deferred: Deferred[T]) -> T:
-        results: list[T | Failure] = []
-        deferred.addBoth(results.append)
-        while not results:
-            self._handed_over.get(timeout=60)()
-        [result] = results
-        if isinstance(result, Failure):
-            result.raiseException()
-        assert not isinstance(result, Failure)
-        return result
-
-    def restart(self) -> JobStore:
-        self.result(self.store.close())
-        return self.open()
-
-    def elapse(self, seconds: float) -> None:
-        self.now += seconds
-
-    def staged(self, path: str) -> Mapping[str, bytes]:
-        return {entry.name: entry.read_bytes() for entry in Path(path).iterdir()}
-
-    def pause_writer(self) -> threading.Event:
-        """Keep the writer's thread busy until the event is set."""
-        busy, go = threading.Event(), threading.Event()
-
-        def wait(_: sqlite3.Connection) -> None:
-            busy.set()
-            assert go.wait(60)
-
-        self.store._parts.writer.submit(Operation(wait))
-        assert busy.wait(60)
-        return go
-
-    def execute(self, statement: str, *parameters: object) -> list[Any]:
-        """Behind the store's back."""
-        connection = sqlite3.connect(self.directory / "jobs.sqlite")
-        try:
-            with connection:
-                return connection.execute(statement, parameters).fetchall()
-        finally:
-            connection.close()
-
-    def upload(self, data: bytes) -> Blob:
-        spool = self.store.spool("upload-x")
-        spool.append(data)
-        blob = self.result(spool.seal())
-        assert isinstance(blob, Blob)
-        spool.discard()
-        return blob
-
-    def blob_file(self, blob: Blob) -> Path:
-        return self.directory / "blobs" / blob.digest[:2] / blob.digest
 
 
 def names_in(directory: Path | str) -> list[str]:
@@ -157,7 +67,7 @@ def test_one_failing_operation_takes_no_other_down(bench: DiskBench) -> None:
         connection.execute("INSERT INTO no_such_table VALUES (1)")
 
     saves: list[Deferred[Any]] = [bench.store.save(make_job(1))]
-    saves.append(bench.store._parts.writer.submit(Operation(spoil)))
+    saves.append(bench.parts.writer.submit(Operation(spoil)))
     saves.append(bench.store.save(make_job(2)))
     go.set()
     results = bench.result(defer.DeferredList(saves, consumeErrors=True))
@@ -170,7 +80,7 @@ def test_one_failing_operation_takes_no_other_down(bench: DiskBench) -> None:
 def test_a_superseded_save_costs_no_row(bench: DiskBench) -> None:
     go = bench.pause_writer()
     written: list[str] = []
-    bench.store._parts.writer._connection.set_trace_callback(written.append)
+    bench.parts.writer._connection.set_trace_callback(written.append)
     states = [JobState.PENDING, JobState.STAGING, JobState.RUNNING, JobState.SUCCEEDED]
     saves = [bench.store.save(make_job(1, state), lazy=state is not JobState.PENDING) for state in states]
     go.set()
@@ -274,7 +184,7 @@ def test_a_sealed_spool_survives_a_crash_before_its_commit(bench: DiskBench) -> 
     spool.append(data)
 
     # the file gets its second name, and then the row is refused
-    connection = bench.store._parts.writer._connection
+    connection = bench.parts.writer._connection
     connection.execute("CREATE TEMP TRIGGER refuse BEFORE INSERT ON blobs BEGIN SELECT RAISE(FAIL, 'no'); END")
     with pytest.raises(StoreFailed):
         bench.result(spool.seal())

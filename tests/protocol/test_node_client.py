@@ -29,7 +29,7 @@ from cloudmytask.errors import (
 )
 from cloudmytask.model import JobQuery, JobSpec, JobState, QoS, Reason, StreamName
 from cloudmytask.simulation.runner import ScriptPlan
-from cloudmytask.wire.commands import INLINE_PART, WINDOW, Hello
+from cloudmytask.wire.commands import INLINE_PART, WINDOW, Hello, OutputData, OutputEnded, StreamOutput, Unsubscribe
 from cloudmytask.wire.documents import JobStatus
 from cloudmytask.wire.guard import CALL_TIMEOUT, GuardedAMP, Vocabulary
 from tests.virtual import FOREVER, Place
@@ -51,6 +51,21 @@ def _quiet(client: NodeClient) -> bool:
     """Whether it remembers nothing of what has ended."""
     begun = client._subscriptions
     return not (begun._watches or begun._streams or begun._waiting or client.protocol._outstandingRequests)
+
+
+END = {"attempt": 1, "sizes": {"stdout": 1, "stderr": 0}, "discarded": {"stdout": 0, "stderr": 0}}
+
+
+def _client_of(place: Place) -> tuple[NodeClient, GuardedAMP]:
+    """A client's connection to a node that does what the test has it do; and that node's end of it."""
+    responders = {
+        Hello: lambda **_: {"version": 1, "node": {}},
+        StreamOutput: lambda **_: {},
+        Unsubscribe: lambda **_: {},
+    }
+    node = GuardedAMP(Vocabulary(responders), place.clock)
+    place.network.listen("puppet", Factory.forProtocol(lambda: node))
+    return place.result(connect(place.network.endpoint("ann", "puppet"), place.clock, "ann")), node
 
 
 # The paper's two methods
@@ -247,6 +262,58 @@ def test_a_slow_reader_slows_the_node_down(place: Place, ann: NodeClient) -> Non
         answered += 1
         place.clock.advance(0.1)
     assert place.result(reading).sizes[OUT] == 2_000_000
+
+
+def test_an_output_ends_after_its_last_piece_is_written(place: Place, ann: NodeClient) -> None:
+    job = place.submit(ann, ScriptPlan(output=((0.1, OUT, b"x"),)))
+    place.wait(ann, job)
+    writing: Deferred[None] = Deferred()
+    reading = ann.output(job.id, lambda stream, data: writing)
+    place.clock.advance(10.0)
+    assert not reading.called
+    writing.callback(None)
+    assert place.result(reading).sizes[OUT] == 1
+    place.clock.advance(1.0)
+    assert _quiet(ann)
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_node_that_tells_the_end_too_early_does_not_end_the_writing(place: Place, failing: bool) -> None:
+    """Other nodes may not wait for the answers to their pieces."""
+    ann, node = _client_of(place)
+    writing: Deferred[None] = Deferred()
+    reading = ann.output("0" * 16, lambda stream, data: writing)
+    place.clock.advance(1.0)
+    piece = node.ask(OutputData, watch=1, stream="stdout", offset=0, data=b"x")
+    ended = node.ask(OutputEnded, watch=1, end=END)
+    place.result(ended)
+    assert not piece.called and not reading.called
+    if failing:
+        writing.errback(OSError("disk full"))
+        with pytest.raises(OSError, match="disk full"):
+            place.result(reading)
+    else:
+        writing.callback(None)
+        assert place.result(reading).sizes[OUT] == 1
+    assert place.result(piece) == {} and _quiet(ann)
+
+
+def test_a_malformed_end_is_an_end(place: Place) -> None:
+    ann, node = _client_of(place)
+    reading = ann.output("0" * 16, lambda stream, data: None)
+    place.clock.advance(1.0)
+    place.refused(node.ask(OutputEnded, watch=1, end={"attempt": 1}), InvalidArgument)
+    assert "malformed" in place.refused(reading, InternalError)
+    assert _quiet(ann)
+
+
+def test_a_piece_of_an_unknown_stream_ends_the_output(place: Place) -> None:
+    ann, node = _client_of(place)
+    reading = ann.output("0" * 16, lambda stream, data: None)
+    place.clock.advance(1.0)
+    place.result(node.ask(OutputData, watch=1, stream="stdlog", offset=0, data=b"x"))
+    with pytest.raises(ValueError, match="stdlog"):
+        place.result(reading)
 
 
 def test_a_reader_that_fails_ends_its_stream_and_nothing_else(place: Place, ann: NodeClient) -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.client.node_client import NodeClient
@@ -24,13 +24,15 @@ from cloudmytask.errors import (
     UploadFailed,
 )
 from cloudmytask.model import Blob, JobId, JobQuery, JobSpec, JobState, QoS, StreamName
+from cloudmytask.net import interests
 from cloudmytask.net import session as session_module
-from cloudmytask.net import subscriptions
 from cloudmytask.net.incoming import UPLOADS_MAX
+from cloudmytask.node.outputs import Reader
 from cloudmytask.simulation.disk import UPLOAD_PREFIX, blob_of
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import INLINE_PART, PIECE, WINDOW
 from cloudmytask.wire.documents import JobStatus
+from tests.conftest import ExpectFailures
 from tests.virtual import FOREVER, Place, Stranger
 
 OUT, ERR = StreamName.STDOUT, StreamName.STDERR
@@ -284,6 +286,20 @@ def test_an_upload_given_up_while_it_begins(place: Place, stranger: Stranger) ->
     assert not _uploads(place)
 
 
+def test_a_number_that_is_used_again_while_its_first_upload_begins(place: Place, stranger: Stranger) -> None:
+    """The first turns out to be needless, which is nothing to the second."""
+    piece = {b"upload": b"1", b"offset": b"0", b"data": b"abc"}
+    stranger.accept(b"BeginUpload", _begin_upload(stranger, blob_of(b"abc")))
+    stranger.accept(b"UploadPiece", piece)
+    stranger.accept(b"CommitUpload", {b"upload": b"1"})
+    stranger.send({b"_command": b"BeginUpload", b"_ask": b"a", **_begin_upload(stranger, blob_of(b"abc"))})
+    stranger.send({b"_command": b"AbortUpload", b"_ask": b"b", b"upload": b"1"})
+    stranger.accept(b"BeginUpload", _begin_upload(stranger, blob_of(b"xyz")))
+    stranger.accept(b"UploadPiece", {**piece, b"data": b"xyz"})
+    stranger.accept(b"CommitUpload", {b"upload": b"1"})
+    assert not _uploads(place) and blob_of(b"xyz").digest in place.host.disk.blobs
+
+
 # Clients that vanish
 
 
@@ -319,10 +335,10 @@ def test_a_client_that_vanishes_mid_run_mid_watch_and_mid_output(place: Place) -
     reading = ann.output(job.id, lambda stream, data: None, follow=True)
     place.clock.advance(3.0)
     [session] = _sessions(place)
-    assert len(session.subscriptions.closers) == 3
+    assert len(session.interests.held) == 3
     place.network.cut_off("ann")
     place.clock.advance(1.0)
-    assert not session.subscriptions.closers and not _sessions(place)
+    assert not session.interests.held and not _sessions(place)
     entry = place.host.node._ledger._entries[JobId(job.id)]
     live = place.host.node._outputs.live(JobId(job.id), 1)
     assert live is not None
@@ -449,7 +465,7 @@ def test_a_watch_tells_every_state_the_terminal_one_last(place: Place, ann: Node
     ]
     place.wait(ann, blocker)
     place.wait(ann, other)
-    assert not _sessions(place)[0].subscriptions.closers, "a watch ends with the outcome"
+    assert not _sessions(place)[0].interests.held, "a watch ends with the outcome"
 
 
 def test_a_watch_tells_the_cancel_too(place: Place, ann: NodeClient) -> None:
@@ -469,7 +485,7 @@ def test_a_watch_of_a_job_that_has_ended(place: Place, ann: NodeClient) -> None:
     job = place.submit(ann)
     place.wait(ann, job)
     assert _states(place, ann, job) == [JobState.SUCCEEDED]
-    assert not _sessions(place)[0].subscriptions.closers
+    assert not _sessions(place)[0].interests.held
 
 
 def test_a_watch_that_was_ended_tells_nothing_more(place: Place, ann: NodeClient, stranger: Stranger) -> None:
@@ -498,17 +514,66 @@ def test_a_number_is_in_use_once(place: Place, stranger: Stranger) -> None:
     assert code == "InvalidArgument" and sentence.startswith("watch: 5 ")
     stream = {**watch, b"attempt": b"0", b"offsets": b"{}", b"follow": b"True"}
     assert stranger.refused(b"StreamOutput", stream)[0] == "InvalidArgument"
-    assert len(_sessions(place)[0].subscriptions.closers) == 1, (
-        "a refusal takes nothing away from the watch that is there"
-    )
+    assert len(_sessions(place)[0].interests.held) == 1, "a refusal takes nothing away from the watch that is there"
     stranger.refused(b"WatchJob", {b"watch": b"6", b"job": b"0" * 17})
     stranger.accept(b"WatchJob", {**watch, b"watch": b"6"})
+
+
+def _stream_of(job: str, number: int = 1) -> dict[bytes, bytes]:
+    """Arguments of StreamOutput: all that is there of stdout."""
+    return {
+        b"watch": b"%d" % number,
+        b"job": job.encode(),
+        b"attempt": b"0",
+        b"offsets": b'{"stdout": 0}',
+        b"follow": b"False",
+    }
+
+
+def _ended_job(place: Place, stranger: Stranger, output: bytes) -> str:
+    """A job of the stranger's that has written ``output``."""
+    place.plans["script.py"] = (ScriptPlan(duration=1.0, output=((0.1, OUT, output),)),)
+    job = json.loads(stranger.accept(b"SubmitJob", {b"key": b"k", b"spec": b"{}", b"script": b"1"})[b"job"])["id"]
+    place.clock.advance(5.0)
+    return str(job)
+
+
+def test_a_number_that_is_used_again_while_its_first_stream_is_being_made(place: Place, stranger: Stranger) -> None:
+    job = _ended_job(place, stranger, b"x" * 1000)
+    stream = _stream_of(job)
+    stranger.send({b"_command": b"StreamOutput", b"_ask": b"a", **stream})
+    stranger.send({b"_command": b"Unsubscribe", b"_ask": b"b", b"watch": b"1"})
+    stranger.send({b"_command": b"StreamOutput", b"_ask": b"c", **stream})
+    place.clock.advance(1.0)
+    [piece] = stranger.calls(b"OutputData")
+    stranger.answer(piece)
+    place.clock.advance(1.0)
+    assert len(stranger.calls(b"OutputEnded")) == 1
+    assert not _sessions(place)[0].interests.held
+
+
+def test_a_number_that_is_used_again_while_its_first_watch_fails(place: Place, stranger: Stranger) -> None:
+    """Whatever is made under the number since is not touched by that."""
+    job = _ended_job(place, stranger, b"x")
+    unknown = {b"watch": b"1", b"job": b"0" * 16, b"every": b"True"}
+    place.plans["script.py"] = (FOREVER,)
+    mine = json.loads(stranger.accept(b"SubmitJob", {b"key": b"l", b"spec": b"{}", b"script": b"2"})[b"job"])["id"]
+    stranger.send({b"_command": b"StreamOutput", b"_ask": b"a", **_stream_of(job), b"job": unknown[b"job"]})
+    stranger.send({b"_command": b"Unsubscribe", b"_ask": b"b", b"watch": b"1"})
+    stranger.send({b"_command": b"WatchJob", b"_ask": b"c", **unknown, b"job": mine.encode()})
+    place.clock.advance(1.0)
+    [interest] = _sessions(place)[0].interests.held.values()
+    assert interest.lasts
+    stranger.accept(b"CancelJob", {b"job": mine.encode()})
+    place.clock.advance(1.0)
+    told = [json.loads(call[b"job"])["state"] for call in stranger.calls(b"JobChanged")]
+    assert told[-1] == "cancelled"
 
 
 def test_how_many_subscriptions_one_connection_has(
     place: Place, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriptions, "SUBSCRIPTIONS_MAX", 5)
+    monkeypatch.setattr(interests, "INTERESTS_MAX", 5)
     place.plans["script.py"] = (FOREVER,)
     job = json.loads(stranger.accept(b"SubmitJob", {b"key": b"k", b"spec": b"{}", b"script": b"1"})[b"job"])["id"]
     for number in range(5):
@@ -642,7 +707,7 @@ def test_no_more_than_a_window_is_unanswered(place: Place, stranger: Stranger) -
     assert json.loads(end[b"end"])["sizes"]["stdout"] == received
     stranger.answer(end)
     place.clock.advance(1.0)
-    assert not _sessions(place)[0].subscriptions.closers
+    assert not _sessions(place)[0].interests.held
 
 
 def test_a_client_that_takes_nothing_costs_bounded_memory(place: Place, stranger: Stranger) -> None:
@@ -673,6 +738,45 @@ def test_a_client_that_refuses_a_piece_gets_no_more(place: Place, stranger: Stra
     place.clock.advance(10.0)
     assert not stranger.calls(b"OutputData") and not stranger.lost
     stranger.accept(b"DescribeNode")
+
+
+def test_the_end_comes_when_every_piece_was_answered(place: Place, stranger: Stranger) -> None:
+    stranger.accept(b"StreamOutput", _stream_of(_ended_job(place, stranger, b"x" * (PIECE + 1))))
+    place.clock.advance(1.0)
+    first, last = stranger.calls(b"OutputData")
+    stranger.answer(first)
+    place.clock.advance(60.0)
+    assert not stranger.calls(b"OutputEnded")
+    stranger.answer(last)
+    place.clock.advance(1.0)
+    assert len(stranger.calls(b"OutputEnded")) == 1
+
+
+def test_a_stream_of_which_pieces_are_refused_gives_its_number_back(place: Place, stranger: Stranger) -> None:
+    job = _ended_job(place, stranger, b"x")
+    for _ in range(2):
+        stranger.accept(b"StreamOutput", _stream_of(job))
+        place.clock.advance(1.0)
+        [call] = stranger.calls(b"OutputData")
+        stranger.send({b"_error": call[b"_ask"], b"_error_code": b"UNKNOWN", b"_error_description": b"no, thanks"})
+        place.clock.advance(1.0)
+    assert not stranger.calls(b"OutputEnded") and not _sessions(place)[0].interests.held
+
+
+def test_a_reader_that_breaks_ends_its_stream(
+    place: Place, ann: NodeClient, monkeypatch: pytest.MonkeyPatch, expected_failures: ExpectFailures
+) -> None:
+    """A mistake of the node's own: the client hears of it, and the connection serves on."""
+    job = place.submit(ann, FOREVER)
+    place.reach(ann, job, JobState.RUNNING)
+    with monkeypatch.context() as broken:
+        broken.setattr(Reader, "next", lambda self, size: fail(ZeroDivisionError("a bug")))
+        sentence = place.refused(ann.output(job.id, lambda stream, data: None, follow=True), InternalError)
+    assert "its log says how" in sentence
+    expected_failures(ZeroDivisionError)
+    place.clock.advance(1.0)
+    assert not _sessions(place)[0].interests.held
+    assert place.read(ann, job)[2].attempt == 1
 
 
 def test_output_that_goes_away_while_it_is_read(place: Place, ann: NodeClient) -> None:

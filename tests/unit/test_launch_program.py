@@ -20,9 +20,11 @@ def program(
     arguments: tuple[str, ...] = (),
     environment: dict[str, str] | None = None,
     name: str = "s.py",
+    elsewhere: bool = True,
 ) -> Program:
     maker = ProgramMaker("/venv/bin/python", "tag", {}, lambda which: (hard or {}).get(which, resource.RLIM_INFINITY))
-    return maker(Launch(JobId("j"), 1, "/work", name, arguments, environment or {}, limits or Limits()))
+    launch = Launch(JobId("j"), 1, "/work", name, arguments, environment or {}, limits or Limits())
+    return maker(launch, elsewhere=elsewhere)
 
 
 def test_the_shell_text_is_the_same_for_every_launch() -> None:
@@ -41,6 +43,25 @@ def test_without_limits_there_is_no_shell() -> None:
     made = program(arguments=("$(x)", ""), name="-c")
     assert made.arguments == [b"/venv/bin/python", b"-s", b"-u", b"./-c", b"$(x)", b""]
     assert made.directory == "/work"
+    assert not made.launchers
+
+
+def test_without_a_way_to_another_directory_the_shell_goes_there() -> None:
+    made = program(elsewhere=False)
+    assert made.arguments[: LIMITS_AT.stop] == [
+        b"/bin/sh",
+        b"-c",
+        SHELL_TEXT.encode(),
+        b"cmt-launch",
+        b"/work",
+        *[b""] * 5,
+    ]
+    assert made.directory is None
+
+
+def test_what_may_be_mistaken_for_the_interpreter_is_known() -> None:
+    assert program(Limits(open_files=7)).launchers == {"cmt-launch"}
+    assert program(Limits(open_files=7), environment={"PWD": "/"}).launchers == {"cmt-launch", "env"}
 
 
 def test_limits_are_rounded_up_to_the_shells_units() -> None:

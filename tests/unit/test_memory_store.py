@@ -8,13 +8,13 @@ from typing import TypeVar
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import JobStore
 from cloudmytask.errors import BlobCorrupt, StoreFailed
 from cloudmytask.model import JobId, JobState
+from cloudmytask.simulation.commits import DELIVERY
 from cloudmytask.simulation.store import MemoryDisk, MemoryStore
-from tests.store_conformance import SCRIPT, StoreConformance, make_job
+from tests.store_conformance import SCRIPT, StoreConformance, brought_to_an_end, make_job
 
 T = TypeVar("T")
 
@@ -32,17 +32,12 @@ class MemoryBench:
         return store
 
     def result(self, deferred: Deferred[T]) -> T:
-        results: list[T | Failure] = []
-        deferred.addBoth(results.append)
-        while not results:
-            calls = self.clock.getDelayedCalls()
-            assert calls, "this Deferred will never fire"
-            self.clock.advance(max(0.0, min(call.getTime() for call in calls) - self.clock.seconds()))
-        [result] = results
-        if isinstance(result, Failure):
-            result.raiseException()
-        assert not isinstance(result, Failure)
-        return result
+        return brought_to_an_end(deferred, self._turn)
+
+    def _turn(self) -> None:
+        calls = self.clock.getDelayedCalls()
+        assert calls, "this Deferred will never fire"
+        self.clock.advance(max(0.0, min(call.getTime() for call in calls) - self.clock.seconds()))
 
     def restart(self) -> JobStore:
         self.result(self.store.close())
@@ -71,7 +66,19 @@ def test_nothing_is_durable_before_its_commit(bench: MemoryBench) -> None:
     assert (bench.disk.jobs, bench.disk.blobs, told) == ({}, {}, [])
     bench.clock.advance(COMMIT / 2)
     assert list(bench.disk.jobs) == ["job0001"]
+    assert told == []
+    bench.clock.advance(DELIVERY)
     assert told == [None]
+
+
+def test_a_crash_may_come_between_a_commit_and_the_news_of_it_under_way(bench: MemoryBench) -> None:
+    told: list[object] = []
+    bench.store.save(make_job(1)).addBoth(told.append)
+    bench.clock.advance(COMMIT)
+    bench.disk.crash()
+    bench.clock.advance(10)
+    assert told == []
+    assert list(bench.disk.jobs) == ["job0001"]
 
 
 def test_what_gathers_during_a_commit_is_the_next_one(bench: MemoryBench) -> None:
@@ -82,8 +89,8 @@ def test_what_gathers_during_a_commit_is_the_next_one(bench: MemoryBench) -> Non
 
     for number in range(1, 4):
         bench.store.save(make_job(number)).addCallback(note, number)
-    bench.clock.pump([COMMIT] * 3)
-    assert told == [(1, COMMIT), (2, 2 * COMMIT), (3, 2 * COMMIT)]
+    bench.clock.pump([COMMIT, DELIVERY, COMMIT - DELIVERY, DELIVERY])
+    assert told == [(1, COMMIT + DELIVERY), (2, 2 * COMMIT + DELIVERY), (3, 2 * COMMIT + DELIVERY)]
 
 
 def test_a_lazy_save_waits_for_its_time(bench: MemoryBench) -> None:
@@ -92,8 +99,8 @@ def test_a_lazy_save_waits_for_its_time(bench: MemoryBench) -> None:
     bench.store.save(make_job(2))
     bench.clock.pump([COMMIT, 0.1 - COMMIT])
     assert told == []
-    bench.clock.advance(COMMIT)
-    assert told == [0.1 + COMMIT]
+    bench.clock.pump([COMMIT, DELIVERY])
+    assert told == [pytest.approx(0.1 + COMMIT + DELIVERY)]
     assert bench.clock.getDelayedCalls() == []
 
 
@@ -101,7 +108,7 @@ def test_an_eager_save_of_the_same_job_takes_a_lazy_one_along(bench: MemoryBench
     told: list[str] = []
     bench.store.save(make_job(1), lazy=True).addCallback(lambda _: told.append("lazy"))
     bench.store.save(make_job(1)).addCallback(lambda _: told.append("eager"))
-    bench.clock.advance(COMMIT)
+    bench.clock.pump([COMMIT, DELIVERY])
     assert told == ["lazy", "eager"]
 
 
