@@ -104,10 +104,9 @@ class JobStore(Protocol):
     def recover(self) -> Recovery:
         """Called once, before anything else; may block."""
 
-    def save(self, job: Job, contents: Sequence[Content] = (), *, lazy: bool = False) -> Deferred[None]:
+    def save(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
         """Make the job's present record durable, and ``contents`` with it in the same commit.
 
-        :param lazy: the caller does not wait: ride along with the next commit, within 100 ms.
         :raises StoreFailed: nothing of it was stored.
         """
 

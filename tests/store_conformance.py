@@ -153,7 +153,7 @@ class StoreConformance:
         jobs = [make_job(1, state) for state in (JobState.PENDING, JobState.STAGING, JobState.RUNNING)]
         saves = [
             bench.store.save(jobs[0], [SCRIPT]),
-            bench.store.save(jobs[1], [STDIN], lazy=True),
+            bench.store.save(jobs[1], [STDIN]),
             bench.store.save(jobs[2], [OUTPUT]),
         ]
         bench.result(gatherResults(saves))
@@ -168,15 +168,9 @@ class StoreConformance:
         bench.result(bench.store.save(second))
         assert bench.result(bench.store.get(first.id)) == second
 
-    def test_a_lazy_save_needs_no_company(self, bench: Bench) -> None:
+    def test_closing_commits_what_was_saved(self, bench: Bench) -> None:
         job = make_job(1)
-        bench.result(bench.store.save(job, lazy=True))
-        bench.restart()
-        assert bench.result(bench.store.get(job.id)) == job
-
-    def test_closing_commits_lazy_saves(self, bench: Bench) -> None:
-        job = make_job(1)
-        bench.store.save(job, lazy=True)
+        bench.store.save(job)
         bench.restart()
         assert bench.result(bench.store.get(job.id)) == job
 
@@ -629,3 +623,25 @@ class StoreConformance:
 
     def _present(self, bench: Bench, *contents: Content) -> list[bool]:
         return [bench.result(bench.store.has(content.blob)) for content in contents]
+
+    def test_the_output_of_a_job_that_has_ended_is_not_left_in_the_spool(self, bench: Bench) -> None:
+        """The node died between the end's commit and the spool's deletion."""
+        job = make_job(1)
+        bench.result(bench.store.save(job))
+        for name in (f"{job.id}.1.stdout", "0therj0b.1.stdout"):
+            bench.store.spool(name).append(b"left")
+        store = bench.restart()
+        assert [found.id for found in store.recover().jobs] == [job.id]
+        assert store.spool("0therj0b.1.stdout", resume=True).size == 0
+        assert store.spool(f"{job.id}.1.stdout", resume=True).size == 4
+
+    def test_a_brought_blob_goes_with_the_job_that_it_was_for(self, bench: Bench) -> None:
+        content = content_of(b"brought before its job")
+        bench.result(bench.store.put(content))
+        assert bench.result(bench.store.collect()) == 0, "its job may still come"
+        job = make_job(1)
+        job = evolve(job, spec=evolve(job.spec, script=content.blob))
+        bench.result(bench.store.save(job))
+        bench.result(bench.store.save(evolve(job, state=JobState.EXPIRED)))
+        bench.result(bench.store.collect())
+        assert not bench.result(bench.store.has(content.blob))

@@ -1,19 +1,21 @@
 """The client library for plain scripts and threads: ``Client`` and ``Job``, in the words of ``concurrent.futures``.
 
 Invariant: a call either returns what it promises or raises a declared failure; Ctrl-C interrupts any of them. A
-connection that was lost is made anew by the next call: jobs live on the node, not in the connection.
+connection that was lost is made anew by the next call: jobs live on the node, not in the connection. Threads may share
+a client, and then share its connection. A process that was forked from one that used a client cannot use any.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TypeVar
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.client import reactor_thread
@@ -21,8 +23,9 @@ from cloudmytask.client.addresses import Address, candidates
 from cloudmytask.client.connecting import connect, new_key
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.options import Duration, Size, default_client, qos_class, seconds, size, stdin_source
+from cloudmytask.client.reactor_thread import ReactorGone
 from cloudmytask.client.sources import Source
-from cloudmytask.errors import JobFailed, NoNode
+from cloudmytask.errors import ConnectionInterrupted, JobFailed, NoNode
 from cloudmytask.model import Explanation, JobQuery, JobSpec, JobState, Limits, QoS, StreamName
 from cloudmytask.wire.commands import INLINE_PART
 from cloudmytask.wire.documents import JobStatus
@@ -63,6 +66,7 @@ class Client:
         self._addresses = candidates(address, os.environ)
         self._client = client or default_client()
         self._connection: NodeClient | None = None
+        self._connecting = DeferredLock()
 
     def __enter__(self) -> Client:
         return self
@@ -73,13 +77,17 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End the connection; jobs go on. The client can be used again."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        """End the connection; jobs go on. The client can be used again. Where the reactor is gone, as when the program
+        ends, the connection is too."""
+        if self._connection is None:
+            return
 
-            async def end(_reactor: Any) -> None:
+        async def end(_reactor: Any) -> None:
+            connection, self._connection = self._connection, None
+            if connection is not None:
                 connection.close()
 
+        with suppress(ReactorGone, ConnectionInterrupted):
             reactor_thread.run(end)
 
     def submit(
@@ -151,16 +159,22 @@ class Client:
         return reactor_thread.run(call)
 
     async def _connected(self, reactor: Any) -> NodeClient:
-        if self._connection is not None and self._connection.connected:
+        # One at a time: the calls of other threads wait for the connection instead of making further ones.
+        await self._connecting.acquire()
+        try:
+            if self._connection is None or not self._connection.connected:
+                self._connection = await self._connect(reactor)
             return self._connection
+        finally:
+            self._connecting.release()
+
+    async def _connect(self, reactor: Any) -> NodeClient:
         problems: list[str] = []
         for address in self._addresses:
             try:
-                self._connection = await connect(address.endpoint(reactor), reactor, self._client)
+                return await connect(address.endpoint(reactor), reactor, self._client)
             except NoNode as problem:
                 problems.append(_unreachable(address, problem))
-            else:
-                return self._connection
         raise NoNode("; ".join(problems) or "no node is known: start one, or name one in $CMT_NODE")
 
 

@@ -1,7 +1,8 @@
 """What a client has asked to be told of on one connection: the states of jobs, and output as it comes.
 
 Invariant: whatever is subscribed to ends by itself, by its owner's loss of interest, or with the connection; the node
-is told of the second, and pieces that were on their way then are let go.
+is told of the second, and pieces that were on their way then are let go. An output has ended when its last piece is
+written.
 """
 
 from __future__ import annotations
@@ -10,11 +11,19 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
+from attrs import define, field
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Clock, OutputEnd
-from cloudmytask.errors import CloudMyTaskError, ConnectionInterrupted, InternalError, RequestTimeout, WaitTimeout
+from cloudmytask.errors import (
+    CloudMyTaskError,
+    ConnectionInterrupted,
+    InternalError,
+    InvalidArgument,
+    RequestTimeout,
+    WaitTimeout,
+)
 from cloudmytask.model import StreamName
 from cloudmytask.wire import commands
 from cloudmytask.wire.documents import JobStatus, end_from_document
@@ -23,6 +32,42 @@ from cloudmytask.wire.guard import GuardedAMP, Vocabulary
 Write = Callable[[StreamName, bytes], Deferred[None] | None]
 """Takes a piece of output. A Deferred says when there is room for more: the node sends a window's worth until then."""
 Changed = Callable[[JobStatus], None]
+
+
+@define(eq=False)
+class _Stream:
+    """An output as it comes; ``ended`` fires once."""
+
+    write: Write
+    ended: Deferred[OutputEnd] = field(factory=Deferred)
+    last_word: OutputEnd | None = None
+    _unwritten: int = 0
+
+    def take(self, stream: str, data: bytes) -> Deferred[dict[str, Any]]:
+        """Write a piece; fires with the answer to the node when that is done. A failure is the caller's to learn."""
+        self._unwritten += 1
+        return maybeDeferred(lambda: self.write(StreamName(stream), data)).addBoth(self._written)
+
+    def end(self, end: OutputEnd) -> None:
+        """The node has sent all of it."""
+        self.last_word = end
+        self._end()
+
+    def fail(self, problem: Failure | Exception) -> None:
+        """It ends otherwise; the first reason stands."""
+        if not self.ended.called:
+            self.ended.errback(problem)
+
+    def _written(self, result: object) -> dict[str, Any]:
+        self._unwritten -= 1
+        if isinstance(result, Failure):
+            self.fail(result)
+        self._end()
+        return {}
+
+    def _end(self) -> None:
+        if self.last_word is not None and not self._unwritten and not self.ended.called:
+            self.ended.callback(self.last_word)
 
 
 class Subscriptions:
@@ -35,7 +80,7 @@ class Subscriptions:
         self._clock = clock
         self._numbers = numbers
         self._watches: dict[int, Changed] = {}
-        self._streams: dict[int, tuple[Write, Deferred[OutputEnd]]] = {}
+        self._streams: dict[int, _Stream] = {}
         self._waiting: dict[int, Deferred[JobStatus]] = {}
         vocabulary = Vocabulary(
             {
@@ -98,8 +143,7 @@ class Subscriptions:
     ) -> OutputEnd:
         """See ``NodeClient.output``."""
         number = next(self._numbers)
-        ended: Deferred[OutputEnd] = Deferred()
-        self._streams[number] = (write, ended)
+        stream = self._streams[number] = _Stream(write)
         places = offsets if offsets is not None else dict.fromkeys(StreamName, 0)
         try:
             await self.protocol.ask(
@@ -107,12 +151,12 @@ class Subscriptions:
                 watch=number,
                 job=job_id,
                 attempt=attempt,
-                offsets={stream.value: offset for stream, offset in places.items()},
+                offsets={name.value: offset for name, offset in places.items()},
                 follow=follow,
             )
-            return await ended
+            return await stream.ended
         finally:
-            # Still there if the caller lost interest; the node must then not go on sending.
+            # Still there if the caller lost interest or could not write; the node must then not go on sending.
             if self._streams.pop(number, None) is not None:
                 self._unsubscribe(number)
 
@@ -132,24 +176,20 @@ class Subscriptions:
     ) -> dict[str, Any] | Deferred[dict[str, Any]]:
         if watch not in self._streams:  # it was on its way when the caller lost interest
             return {}
-        write, ended = self._streams[watch]
-
-        def failed(failure: Failure) -> dict[str, Any]:
-            if self._streams.pop(watch, None) is not None:
-                self._unsubscribe(watch)
-                ended.errback(failure)
-            return {}
-
-        return maybeDeferred(write, StreamName(stream), data).addCallbacks(lambda _: {}, failed)
+        return self._streams[watch].take(stream, data)
 
     def _output_ended(self, watch: int, end: Mapping[str, Any]) -> dict[str, Any]:
-        if watch not in self._streams:
+        stream = self._streams.pop(watch, None)
+        if stream is None:
             return {}
-        _, ended = self._streams.pop(watch)
         if "error" in end:
-            ended.errback(InternalError(f"the output could not be read to its end: {end['error']}"))
-        else:
-            ended.callback(end_from_document(end))
+            stream.fail(InternalError(f"the output could not be read to its end: {end['error']}"))
+            return {}
+        try:
+            stream.end(end_from_document(end))
+        except InvalidArgument as problem:
+            stream.fail(InternalError(f"the node's last word on the output is malformed: {problem}"))
+            raise
         return {}
 
     def _unsubscribe(self, number: int) -> None:
@@ -159,8 +199,8 @@ class Subscriptions:
     def _lost(self) -> None:
         self._watches.clear()
         streams, self._streams = self._streams, {}
-        for _, ended in streams.values():
-            ended.errback(ConnectionInterrupted("the connection ended before the output did"))
+        for stream in streams.values():
+            stream.fail(ConnectionInterrupted("the connection ended before the output did"))
         for done in list(self._waiting.values()):
             if not done.called:
                 done.errback(ConnectionInterrupted("the connection ended before the job did"))

@@ -1,7 +1,8 @@
 """The uploads of one connection, by the numbers that its client gave them.
 
 Invariant: an upload ends by its commit, by its client's word, or with the connection, and then leaves nothing behind
-but the blob that it was for.
+but the blob that it was for. A number names one upload at a time, also while the node still looks whether it has the
+blob.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import FrontDoor, Upload
-from cloudmytask.errors import CloudMyTaskError, InvalidArgument, UploadFailed
+from cloudmytask.errors import InvalidArgument, UploadFailed
 from cloudmytask.model import Blob, ClientId
 
 UPLOADS_MAX = 16
@@ -20,11 +21,18 @@ UPLOADS_MAX = 16
 
 
 @define(eq=False)
+class Incoming:
+    """The holder of one number. ``upload``: None while the node still looks whether it has the blob."""
+
+    upload: Upload | None = None
+
+
+@define(eq=False)
 class IncomingUploads:
-    """``under_way``: by number; None while the node still looks whether it has the blob."""
+    """``under_way``: by number."""
 
     _door: FrontDoor
-    under_way: dict[int, Upload | None] = field(init=False, factory=dict)
+    under_way: dict[int, Incoming] = field(init=False, factory=dict)
 
     def begin(self, client: ClientId, number: int, blob: Blob) -> Deferred[dict[str, Any]]:
         """A blob is announced; whether it is here already.
@@ -35,8 +43,8 @@ class IncomingUploads:
             raise InvalidArgument(f"upload: {number} is under way already")
         if len(self.under_way) >= UPLOADS_MAX:
             raise InvalidArgument(f"upload: {UPLOADS_MAX} are under way already, more are not allowed")
-        self.under_way[number] = None
-        return Deferred.fromCoroutine(self._begin(client, number, blob))
+        incoming = self.under_way[number] = Incoming()
+        return Deferred.fromCoroutine(self._begin(client, number, incoming, blob))
 
     def piece(self, number: int, offset: int, data: bytes) -> None:
         """The next bytes. :raises UploadFailed:"""
@@ -44,37 +52,36 @@ class IncomingUploads:
 
     def commit(self, number: int) -> Deferred[Blob]:
         """All bytes are here. :raises UploadFailed:"""
-        incoming = self._get(number)
+        upload = self._get(number)
         del self.under_way[number]
-        return incoming.commit()
+        return upload.commit()
 
     def abort(self, number: int) -> None:
         """Forget one, if there is one of that number."""
         incoming = self.under_way.pop(number, None)
-        if incoming is not None:
-            incoming.abort()
+        if incoming is not None and incoming.upload is not None:
+            incoming.upload.abort()
 
     def abort_all(self) -> None:
         """The connection is gone."""
         for number in list(self.under_way):
             self.abort(number)
 
-    async def _begin(self, client: ClientId, number: int, blob: Blob) -> dict[str, Any]:
+    async def _begin(self, client: ClientId, number: int, incoming: Incoming, blob: Blob) -> dict[str, Any]:
+        upload: Upload | None = None
         try:
-            incoming = await self._door.upload(client, blob)
-        except CloudMyTaskError:
-            self.under_way.pop(number, None)
-            raise
-        if incoming is None:
-            self.under_way.pop(number, None)
-        elif number in self.under_way:
-            self.under_way[number] = incoming
-        else:  # called off meanwhile
-            incoming.abort()
-        return {"present": incoming is None}
+            upload = await self._door.upload(client, blob)
+        finally:
+            called_off = self.under_way.get(number) is not incoming
+            if upload is None and not called_off:
+                del self.under_way[number]
+        if upload is not None and called_off:
+            upload.abort()
+        incoming.upload = upload
+        return {"present": upload is None}
 
     def _get(self, number: int) -> Upload:
         incoming = self.under_way.get(number)
-        if incoming is None:
+        if incoming is None or incoming.upload is None:
             raise UploadFailed(f"upload: {number} is not under way")
-        return incoming
+        return incoming.upload

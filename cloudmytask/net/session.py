@@ -19,8 +19,8 @@ from cloudmytask.core.spec_document import blob_from_document, qos, spec_from_do
 from cloudmytask.errors import HelloRequired, InvalidArgument, UnsupportedVersion
 from cloudmytask.model import Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobSpec, StreamName
 from cloudmytask.net.incoming import IncomingUploads
+from cloudmytask.net.interests import Interests
 from cloudmytask.net.push import OutputPush
-from cloudmytask.net.subscriptions import Subscriptions
 from cloudmytask.wire import commands
 from cloudmytask.wire.documents import (
     explanation_to_document,
@@ -45,7 +45,7 @@ class Session:
     def __init__(self, front_door: FrontDoor, clock: Clock) -> None:
         self._door = front_door
         self._client: ClientId | None = None
-        self.subscriptions = Subscriptions()
+        self.interests = Interests()
         self.uploads = IncomingUploads(front_door)
         vocabulary = Vocabulary(
             {
@@ -143,20 +143,23 @@ class Session:
         )
 
     async def _watch(self, client: ClientId, watch: int, job_id: JobId, every: bool) -> dict[str, Any]:
-        def changed(changed_job: Job) -> None:
-            if changed_job.state.terminal:
-                self.subscriptions.end(watch)
-            elif not every:
-                return
-            told = self.protocol.ask(commands.JobChanged, None, watch=watch, job=job_to_document(changed_job))
-            told.addErrback(self._push_failed)
+        with self.interests.making(watch) as interest:
 
-        with self.subscriptions.making(watch):
+            def changed(changed_job: Job) -> None:
+                if not interest.lasts:
+                    return
+                if changed_job.state.terminal:
+                    interest.end()
+                elif not every:
+                    return
+                told = self.protocol.ask(commands.JobChanged, None, watch=watch, job=job_to_document(changed_job))
+                told.addErrback(self._push_failed)
+
             job, subscription = await self._door.watch(client, job_id, changed)
-        self.subscriptions.made(watch, subscription.close)
-        if job.state.terminal:
-            self.subscriptions.end(watch)
-        return _job_answer(job)
+            interest.made(subscription.close)
+            if job.state.terminal:
+                interest.end()
+            return _job_answer(job)
 
     def watch(self, watch: int, job: str, every: bool | None) -> Deferred[dict[str, Any]]:
         """Tell the client of the outcome, or of every change from now on."""
@@ -165,11 +168,12 @@ class Session:
     async def _stream(
         self, client: ClientId, watch: int, job_id: JobId, attempt: int, places: dict[StreamName, int], follow: bool
     ) -> dict[str, Any]:
-        with self.subscriptions.making(watch):
+        with self.interests.making(watch) as interest:
             reader = await self._door.output(client, job_id, attempt, places, follow)
-        push = OutputPush(self.protocol, watch, reader, lambda: self.subscriptions.closers.pop(watch, None))
-        self.subscriptions.made(watch, push.close)
-        push.start()
+            push = OutputPush(self.protocol, watch, reader, interest.end)
+            interest.made(push.close)
+            if interest.lasts:
+                push.start()
         return {}
 
     def stream(
@@ -184,7 +188,7 @@ class Session:
     def unsubscribe(self, watch: int) -> dict[str, Any]:
         """End a watch or a stream."""
         self._identified()
-        self.subscriptions.end(watch)
+        self.interests.end(watch)
         return {}
 
     def begin_upload(self, upload: int, blob: dict[str, Any]) -> Deferred[dict[str, Any]]:
@@ -232,7 +236,7 @@ class Session:
 
     def _lost(self) -> None:
         self._known()
-        self.subscriptions.end_all()
+        self.interests.end_all()
         self.uploads.abort_all()
 
 

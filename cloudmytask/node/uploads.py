@@ -10,8 +10,9 @@ from attrs import define
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Spool, World
+from cloudmytask.core.blobs import EMPTY
 from cloudmytask.errors import InvalidArgument, UploadFailed
-from cloudmytask.model import Blob, Content, Digest
+from cloudmytask.model import Blob, Content
 
 UPLOAD_MAX = 16 * 1024**3
 """Bytes in one blob, standard input included."""
@@ -51,7 +52,7 @@ class IncomingBlob:
         sealed = await self._spool.seal()
         found = sealed.blob if isinstance(sealed, Content) else sealed
         if found is None:
-            found = Blob(EMPTY, 0)
+            found = EMPTY.blob
         if found != self._blob:
             raise UploadFailed(
                 f"upload: {found.size} bytes with sha256 {found.digest} came, "
@@ -60,10 +61,6 @@ class IncomingBlob:
         if isinstance(sealed, Content):
             await self._world.store.put(sealed)
         return found
-
-
-EMPTY = Digest("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
-"""sha256 of no bytes."""
 
 
 async def begin(world: World, blob: Blob) -> IncomingBlob | None:

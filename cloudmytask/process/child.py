@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from cloudmytask.process.group import command_name, signal_group
-from cloudmytask.process.program import LAUNCHER_NAMES, SHELL_FAILURES, Program
+from cloudmytask.process.program import SHELL_FAILURES, Program
 from cloudmytask.process.spawn import spawn
 
 _log = Logger()
@@ -119,6 +119,7 @@ class ScriptProcess(process.Process):
         :raises OSError: nothing was started.
         """
         self._reactor = reactor
+        self._launchers = program.launchers
         self.proto = protocol
         self.pipes = {}
         with ExitStack() as theirs, ExitStack() as undo:
@@ -158,8 +159,8 @@ class ScriptProcess(process.Process):
             end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if end is None:
                 return
-            if end.si_code == os.CLD_EXITED and end.si_status in SHELL_FAILURES:
-                self.executed = command_name(pid) not in LAUNCHER_NAMES
+            if self._launchers and end.si_code == os.CLD_EXITED and end.si_status in SHELL_FAILURES:
+                self.executed = command_name(pid) not in self._launchers
             signal_group(pid, signal.SIGKILL)
             _, status, self.resources = os.wait4(pid, 0)
         except ChildProcessError:

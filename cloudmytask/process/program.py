@@ -3,10 +3,10 @@
 Invariant: pure. Every value travels as an argument of its own; the shell text is one constant, so no value is
 ever read as shell code. The environment is built from nothing, never by taking things away from the daemon's.
 
-A launch without limits is the interpreter itself, started in the work directory. Where there are limits, one
-``/bin/sh`` stands in between, which changes directory, sets them and executes the interpreter in its own place (same
-pid). It is the cheapest way there, half a millisecond: ``posix_spawn`` sets no limits, and a prelude in Python would
-pay for a second interpreter start.
+A launch without limits is the interpreter itself, started in the work directory. Where there are limits, or where a
+process cannot be started in another directory than ours, one ``/bin/sh`` stands in between, which changes directory,
+sets them and executes the interpreter in its own place (same pid). It is the cheapest way there, half a millisecond:
+``posix_spawn`` sets no limits, and a prelude in Python would pay for a second interpreter start.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from cloudmytask.model import Limits
 
 SHELL = "/bin/sh"
 ENV = "/usr/bin/env"
-LAUNCHER_NAMES = frozenset({"sh", "env"})
-"""What a process is called (proc(5), ``comm``) before it has become the interpreter."""
+SHELL_NAME = "cmt-launch"
+"""What our shell calls itself (proc(5), ``comm``), so that it is not taken for one that a script has become."""
 STATE_TAG = "CMT_STATE_TAG"
 """The environment variable by which a later life of the node finds what an earlier one left running."""
 
@@ -44,6 +44,7 @@ SHELL_FAILURES: Mapping[int, str] = {
 """What it means when the shell itself, not the script, exits with one of these (126, 127: POSIX, sh, EXIT STATUS)."""
 
 SHELL_TEXT = f"""\
+{{ echo {SHELL_NAME} > /proc/self/comm; }} 2> /dev/null
 cd -- "$1" || exit {DIRECTORY_FAILED}
 ulimit -c 0 || exit {LIMITS_FAILED}
 [ -z "$2" ] || {{ ulimit -S -t "$2" && ulimit -H -t "$3"; }} || exit {LIMITS_FAILED}
@@ -74,6 +75,9 @@ class Program:
     environment: Mapping[bytes, bytes]
     directory: str | None = None
     """Where it is to be started; None if it goes to its directory by itself."""
+    launchers: frozenset[str] = frozenset()
+    """What the process may be called (proc(5), ``comm``) until it has become the interpreter; empty if it is that from
+    the beginning."""
 
 
 @frozen
@@ -91,24 +95,28 @@ class ProgramMaker:
     inherited: Mapping[str, str]
     hard_limit: Callable[[int], int] = lambda which: resource.getrlimit(which)[1]
 
-    def __call__(self, launch: Launch) -> Program:
-        """:raises Unlaunchable: an argument or a variable is nothing that a process can be given."""
+    def __call__(self, launch: Launch, *, elsewhere: bool = True) -> Program:
+        """
+        :param elsewhere: whether it can be started in another directory than ours.
+        :raises Unlaunchable: an argument or a variable is nothing that a process can be given.
+        """
         name = launch.script_name
         script = f"./{name}" if name.startswith("-") else name
         everything = self._environment(launch)
-        if launch.limits == NO_LIMITS:
+        if elsewhere and launch.limits == NO_LIMITS:
             command = [self.interpreter, "-s", "-u", script, *launch.arguments]
             return Program(_encoded(command), _encoded_variables(everything), launch.directory)
         plain, peculiar = _split(everything)
         return Program(
             [
-                *_encoded([SHELL, "-c", SHELL_TEXT, "cmt-launch", launch.directory, *self._limits(launch.limits)]),
+                *_encoded([SHELL, "-c", SHELL_TEXT, SHELL_NAME, launch.directory, *self._limits(launch.limits)]),
                 # env(1) carries what would not pass through a shell unchanged; hardly any job needs it
                 *_encoded([ENV, "--", *(f"{k}={v}" for k, v in peculiar.items())] if peculiar else []),
                 *_encoded([self.interpreter, "-s", "-u", script]),
                 *_encoded(launch.arguments),
             ],
             _encoded_variables(plain),
+            launchers=frozenset({SHELL_NAME, PurePosixPath(ENV).name} if peculiar else {SHELL_NAME}),
         )
 
     def _environment(self, launch: Launch) -> dict[str, str]:

@@ -22,6 +22,7 @@ from cloudmytask.periodic import Periodic, every
 from cloudmytask.process.attempt import ScriptProtocol
 from cloudmytask.process.child import ScriptProcess
 from cloudmytask.process.program import ProgramMaker, Unlaunchable
+from cloudmytask.process.spawn import can_return
 from cloudmytask.process.sweep import sweep
 
 EXIT_GRACE = 0.5
@@ -107,7 +108,7 @@ class ProcessRunner:
 
     def _spawn(self, launch: Launch) -> ScriptProtocol:
         """:raises Unlaunchable, OSError: nothing was started."""
-        program = self._program(launch)
+        program = self._program(launch, elsewhere=can_return())
         with ExitStack() as cleanup, ExitStack() as undo:
             stdin = os.open(os.devnull if launch.stdin is None else launch.stdin, os.O_RDONLY | os.O_CLOEXEC)
             cleanup.callback(os.close, stdin)

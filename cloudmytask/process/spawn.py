@@ -29,7 +29,7 @@ def spawn(program: Program, descriptors: Mapping[int, int]) -> int:
 
     :param descriptors: the program's descriptor (0, 1, 2) → ours that it becomes a copy of.
     :raises OSError: the program cannot be executed (also ``E2BIG``: its arguments are too long), or there can be no
-        further process.
+        further process; or it has a directory to be started in, and :func:`can_return` is False.
     """
     with ExitStack() as copies:
         actions: list[tuple[int, int] | tuple[int, int, int]] = []
@@ -54,12 +54,18 @@ def spawn(program: Program, descriptors: Mapping[int, int]) -> int:
         )
 
 
+def can_return() -> bool:
+    """Whether this process could enter its current directory, had it left it for a moment. A node that was started in
+    a directory of somebody else's, as by ``su``, could not."""
+    return os.access(".", os.X_OK, effective_ids=True)
+
+
 @contextmanager
 def _inside(directory: str) -> Iterator[None]:
     """Be in ``directory`` for a moment. ``posix_spawn`` cannot be told where to start; a program that goes there first
     costs half a millisecond. Nothing else of a node relies on the current directory: its paths are absolute.
 
-    :raises OSError: we cannot go there.
+    :raises OSError: we cannot go there, or not come back; we have not left then.
     """
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

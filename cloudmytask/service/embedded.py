@@ -25,7 +25,7 @@ from cloudmytask.errors import StartFailed
 from cloudmytask.service.claim import LOCK_NAME
 from cloudmytask.service.node_service import NodeService
 from cloudmytask.service.world import make_runner
-from cloudmytask.store.removal import remove_tree
+from cloudmytask.store.removal import TreeRemoval, remove_tree
 from cloudmytask.systemd import Notifier
 
 _log = Logger()
@@ -150,7 +150,9 @@ def _remove(directory: Path) -> None:
     try:
         parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            remove_tree(parent, directory.name, _fresh_name)
+            removal = TreeRemoval(directory.name, remove_tree(parent, directory.name, _fresh_name))
+            while not removal.advance():
+                pass
         finally:
             os.close(parent)
     except OSError as error:

@@ -11,7 +11,7 @@ import gc
 import os
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, Protocol
 
 from attrs import define, field, frozen
@@ -37,6 +37,9 @@ from cloudmytask.systemd import Notifier
 from cloudmytask.version import VERSION
 
 _log = Logger()
+
+Step = tuple[str, Callable[[], object]]
+"""A part of an end: what it does, in words, and how; it may return a Deferred."""
 
 FLUSH_TIME = 15.0
 """Seconds, beyond draining and killing, that a shutdown may take before systemd loses its patience."""
@@ -151,29 +154,46 @@ class NodeService(Service):
             self._life.node.stop_now()
 
     def _begin(self) -> _Life:
+        """:raises StartFailed: what was begun is being undone; :meth:`stopService` tells when that is done."""
+        begun: list[Step] = []
+        try:
+            return self._begin_all(begun)
+        except BaseException:
+            # Where no reactor runs, the end of the process does the rest.
+            self._stopped = Deferred.fromCoroutine(self._undo(reversed(begun))).addCallback(lambda _all_done: None)
+            raise
+
+    def _begin_all(self, begun: list[Step]) -> _Life:
+        """
+        :param begun: gets how each thing is undone.
+        """
         config, reactor = self._config, self._reactor
         held = claim(config)
-        try:
-            store = SqliteStore(config.state, call_from_thread=reactor.callFromThread)
-            store.open()
-            runner = make_runner(config, IReactorFDSet(reactor), reactor)
-            swept = runner.sweep()
-            if swept:
-                _log.warn("killed {processes} processes that an earlier life of this node left", processes=swept)
-            probe = make_probe(config, self._running)
-            node = Node(make_world(reactor, store, runner, probe), config, secrets.token_hex(8))
-            node.start()
-            factory = NodeFactory(node, reactor)
-            ports = tuple(self._adopt(each, factory) for each in (held.unix, *held.tcp))
-            # Twisted opens to everybody what it adopts.
-            config.socket.chmod(SOCKET_MODE)
-        except BaseException:
-            held.release()
-            raise
+        begun.append(("release the claim", held.release))
+        store = SqliteStore(config.state, call_from_thread=reactor.callFromThread)
+        begun.append(("close the store", store.close))
+        store.open()
+        runner = make_runner(config, IReactorFDSet(reactor), reactor)
+        swept = runner.sweep()
+        if swept:
+            _log.warn("killed {processes} processes that an earlier life of this node left", processes=swept)
+        probe = make_probe(config, self._running)
+        node = Node(make_world(reactor, store, runner, probe), config, secrets.token_hex(8))
+        factory = NodeFactory(node, reactor)
+        ports: list[IListeningPort] = []
+        for listening in (held.unix, *held.tcp):
+            ports.append(self._adopt(listening, factory))
+            begun.append(("stop listening", ports[-1].stopListening))
+        # Twisted opens to everybody what it adopts.
+        config.socket.chmod(SOCKET_MODE)
         self._periodic.append(every(reactor, SAMPLE_INTERVAL, probe.sample))
         if self._notifier.watchdog_interval is not None:
             self._periodic.append(every(reactor, self._notifier.watchdog_interval, self._notifier.watchdog))
-        return _Life(node, store, factory, ports, held)
+        begun += [("stop a timer", periodic.stop) for periodic in self._periodic]
+        # Last, because it begins to run what an earlier life left. Nobody is served before we return.
+        begun.append(("stop its work", node.stop_now))
+        node.start()
+        return _Life(node, store, factory, tuple(ports), held)
 
     def _adopt(self, listening: Any, factory: NodeFactory) -> IListeningPort:
         port = self._reactor.adoptStreamPort(listening.fileno(), listening.family, factory)
@@ -209,7 +229,7 @@ class NodeService(Service):
         if life is None:
             return
         self._notifier.stopping("Draining", config.drain_timeout + config.kill_grace + FLUSH_TIME)
-        steps: list[tuple[str, Callable[[], object]]] = [
+        steps: list[Step] = [
             ("drain", life.node.drain),
             *(("stop listening", port.stopListening) for port in life.ports),
             ("close connections", life.factory.close),
@@ -217,13 +237,16 @@ class NodeService(Service):
             *(("stop a timer", periodic.stop) for periodic in self._periodic),
             ("release the claim", life.claim.release),
         ]
-        if all([await self._done(what, step) for what, step in steps]):
+        if await self._undo(steps):
             _log.info("node {name} has stopped", name=config.name)
         else:
             self._failed()
 
+    async def _undo(self, steps: Iterable[Step]) -> bool:
+        """Whether all steps succeeded. One that fails must not keep the others from being done."""
+        return all([await self._done(what, step) for what, step in steps])
+
     async def _done(self, what: str, step: Callable[[], object]) -> bool:
-        """Whether ``step`` succeeded. One that fails must not keep the others from being done."""
         try:
             await maybeDeferred(step)
         except Exception:  # noqa: BLE001 - contained here, logged, and told by the exit code

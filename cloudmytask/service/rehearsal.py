@@ -1,21 +1,29 @@
-"""A start without consequences, for the moment before twistd turns into a daemon and its terminal is gone.
+"""Whether a node could start, found out before twistd turns into a daemon and its terminal is gone.
 
-Invariant: nothing is held afterwards, and no thread was started: the process may fork.
+The state directory is made if there is none, for the log goes there too; the sockets are bound for a moment. The
+database is looked at only: it is made, upgraded and searched for damage, which takes its time, by the start.
+
+Invariant: nothing is held afterwards, and no thread was started: the process may fork. No job is touched.
 """
 
 from __future__ import annotations
 
-import secrets
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 from cloudmytask.config import NodeConfig
+from cloudmytask.errors import StartFailed
 from cloudmytask.service.claim import claim
-from cloudmytask.store.database import prepare
+from cloudmytask.store.database import connect
+from cloudmytask.store.files import reason
 from cloudmytask.store.opened import Paths
-from cloudmytask.store.schema import STEPS
+from cloudmytask.store.schema import APPLICATION_ID, CURRENT_VERSION
 
 
 def rehearse(config: NodeConfig) -> None:
-    """Find out whether a node with this configuration can start: lock, addresses, and the database if there is one.
+    """Find out what can be known in advance: lock, addresses, and whose the database is, if there is one.
 
     :raises StartFailed: with one sentence about what is in the way.
     """
@@ -23,6 +31,25 @@ def rehearse(config: NodeConfig) -> None:
     try:
         database = Paths(config.state).database
         if database.exists():
-            prepare(database, STEPS, lambda: secrets.token_hex(16))
+            _look_at(database)
     finally:
         held.release()
+
+
+def _look_at(database: Path) -> None:
+    """:raises StartFailed: it cannot be written to, is something else's, or a later version's."""
+    if not os.access(database, os.R_OK | os.W_OK, effective_ids=True):
+        raise StartFailed(f"The database {database} cannot be read and written: Permission denied.")
+    try:
+        with closing(connect(database)) as connection:
+            [application] = connection.execute("PRAGMA application_id").fetchone()
+            [version] = connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.Error as error:
+        raise StartFailed(f"The database {database} cannot be opened: {reason(error)}.") from error
+    if application != APPLICATION_ID:
+        raise StartFailed(f"The file {database} is not a database of Cloud My Task.")
+    if version > CURRENT_VERSION:
+        raise StartFailed(
+            f"The database {database} has schema {version}, written by a newer Cloud My Task; this one knows"
+            f" {CURRENT_VERSION}."
+        )

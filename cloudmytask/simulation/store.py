@@ -56,6 +56,9 @@ class MemoryStore:
     def recover(self) -> Recovery:
         disk = self._disk
         jobs = sorted(disk.jobs.values(), key=_sequence)
+        unfinished = {job.id for job in jobs if not job.state.terminal}
+        for name in [name for name in disk.spools if name.partition(".")[0] not in unfinished]:
+            del disk.spools[name]
         return Recovery(
             node_id=disk.node_id,
             jobs=tuple(job for job in jobs if not job.state.terminal),
@@ -64,12 +67,16 @@ class MemoryStore:
             checkpoint_at=disk.checkpoint_at,
         )
 
-    def save(self, job: Job, contents: Sequence[Content] = (), *, lazy: bool = False) -> Deferred[None]:
+    def save(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
         def apply() -> None:
             self._keep(contents)
             self._disk.jobs[job.id] = job
 
-        return self._arrive(self._change(apply, slot=job.id, lazy=lazy), contents)
+        saved = self._change(apply).addCallback(self._referred, job)
+        return self._arrive(saved, contents)
+
+    def _referred(self, _: None, job: Job) -> None:
+        self._fresh.claim(blob.digest for blob in job.blobs())
 
     def put(self, content: Content) -> Deferred[None]:
         digest, now = content.blob.digest, self._clock.seconds()
@@ -133,7 +140,7 @@ class MemoryStore:
         def apply() -> None:
             self._disk.jobs.pop(job_id, None)
 
-        return self._change(apply, slot=job_id)
+        return self._change(apply)
 
     def checkpoint(self, age: float, wall: float) -> Deferred[None]:
         def apply() -> None:
@@ -234,7 +241,7 @@ class MemoryStore:
 
     def close(self) -> Deferred[None]:
         """Fires after the commits of what was submitted before."""
-        return self._commits.flush()
+        return self._commits.submit(lambda: None)
 
     def soon(self, function: Callable[[], T]) -> Deferred[T]:
         """What the real store does in a thread that only reads: the answer comes in a later turn."""
@@ -253,13 +260,13 @@ class MemoryStore:
         else:
             deferred.callback(result)
 
-    def _change(self, apply: Callable[[], T], *, slot: JobId | None = None, lazy: bool = False) -> Deferred[T]:
+    def _change(self, apply: Callable[[], T]) -> Deferred[T]:
         def apply_if_room() -> T:
             if self._disk.full:
                 raise StoreFailed("The disk is full.")
             return apply()
 
-        return self._commits.submit(apply_if_room, slot=slot, lazy=lazy)
+        return self._commits.submit(apply_if_room)
 
 
 def _sequence(job: Job) -> int:

@@ -7,7 +7,7 @@ finds it. For one that is being deleted already, the question whether it is here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, succeed
@@ -42,7 +42,7 @@ class ArrivingContents:
 
 
 class FreshBlobs:
-    """Blobs that were brought or asked for a short while ago, whether or not a job refers to them by now."""
+    """Blobs that were brought or asked for a short while ago, and that no job has come to refer to since."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -52,6 +52,11 @@ class FreshBlobs:
     def note(self, digest: Digest, age: float = 0.0) -> None:
         """It was brought ``age`` seconds ago."""
         self._noted[digest] = self._monotonic() - age
+
+    def claim(self, digests: Iterable[Digest]) -> None:
+        """A job refers to them now: from here on they live as long as it does."""
+        for digest in digests:
+            self._noted.pop(digest, None)
 
     def ask(self, digest: Digest) -> None:
         """Somebody wants to know whether it is here; :meth:`answer` follows. A collection may come in between."""

@@ -5,6 +5,7 @@ Invariant: no path is used twice, and a leftover is given out once.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from attrs import define, frozen
@@ -61,6 +62,14 @@ class SpoolDirectory:
         """
         self._number += 1
         return self._directory / plain_name(f"{name}.{self._number}")
+
+    def of_others(self, job_ids: Collection[str]) -> list[Path]:
+        """The leftovers of other jobs than these, which have their output already; they are nobody's from now on.
+
+        A spool is named after its job: ``<job id>.<attempt>.<stream>``.
+        """
+        names = [name for name in self._leftovers if name.partition(".")[0] not in job_ids]
+        return [self._leftovers.pop(name).path for name in names]
 
     def unclaimed(self) -> list[Path]:
         """The leftovers that nobody asked for; they are nobody's from now on."""

@@ -117,13 +117,16 @@ class SqliteStore:
         try:
             connection = connect(self._paths.database)
             try:
-                return self._unreadable.report(meta.read_recovery(connection))
+                recovery = self._unreadable.report(meta.read_recovery(connection))
             finally:
                 connection.close()
         except (OSError, sqlite3.Error, ValueError, TypeError) as error:
             raise StartFailed(f"The database {self._paths.database} cannot be read: {reason(error)}.") from error
+        for path in self._parts.spools.of_others({job.id for job in recovery.jobs}):
+            self._parts.remove_file(path)
+        return recovery
 
-    def save(self, job: Job, contents: Sequence[Content] = (), *, lazy: bool = False) -> Deferred[None]:
+    def save(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
         """
         :raises BlobCorrupt: one of ``contents`` does not match its digest; nothing was stored.
         """
@@ -137,8 +140,12 @@ class SqliteStore:
             jobs.save_job(connection, job)
 
         self._known.add(job.id)
-        saved = self._parts.writer.submit(Operation(save_all, job.id, save_contents), lazy=lazy)
+        saved = self._parts.writer.submit(Operation(save_all, job.id, save_contents))
+        saved.addCallback(self._referred, job)
         return self._arrive(saved, contents) if contents else saved
+
+    def _referred(self, _: None, job: Job) -> None:
+        self._fresh.claim(blob.digest for blob in job.blobs())
 
     def put(self, content: Content) -> Deferred[None]:
         """

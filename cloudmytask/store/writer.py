@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,9 +23,6 @@ from cloudmytask.errors import StoreFailed
 from cloudmytask.store.threads import Delivery, outcome
 
 T = TypeVar("T")
-
-LAZY_SECONDS = 0.1
-"""The longest that an operation waits which nobody waits for."""
 
 
 @frozen(eq=False)
@@ -57,43 +53,24 @@ class Writer:
         self._delivery = delivery
         self._changed = threading.Condition()
         self._gathered: list[_Entry] = []
-        self._lazy: dict[Hashable, list[_Entry]] = {}
-        """By slot: a later eager operation on the slot takes them along, so that their order stays."""
-        self._lazy_since: float | None = None
-        self._eager = False
         self._stopped: Deferred[None] | None = None
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, operation: Operation[T], *, lazy: bool = False) -> Deferred[T]:
+    def submit(self, operation: Operation[T]) -> Deferred[T]:
         """Fires with what the operation returned, once that is committed. From the reactor thread.
 
-        :param lazy: nobody waits for it: it is committed within :data:`LAZY_SECONDS`, or superseded before.
         :raises StoreFailed: the operation had no effect.
         """
         if self._stopped is not None:
             return fail(StoreFailed("The store is closed."))
-        entry = _Entry(operation, Deferred())
+        deferred: Deferred[T] = Deferred()
         with self._changed:
-            if lazy:
-                self._put_off(entry)
-                return entry.deferred
-            put_off = self._lazy.pop(operation.slot, None) if operation.slot is not None else None
-            self._gathered += [entry] if put_off is None else [*put_off, entry]
-            wake, self._eager = not self._eager, True
-            if wake:
-                self._changed.notify()
-        return entry.deferred
-
-    def _put_off(self, entry: _Entry) -> None:
-        self._lazy.setdefault(entry.operation.slot, []).append(entry)
-        if self._lazy_since is None:
-            self._lazy_since = time.monotonic()
-            if not self._eager:
-                # it only starts the thread's countdown
-                self._changed.notify()
+            self._gathered.append(_Entry(operation, deferred))
+            self._changed.notify()
+        return deferred
 
     def stop(self) -> Deferred[None]:
         """Commit what was submitted, close the connection, end the thread. To be called once."""
@@ -110,26 +87,12 @@ class Writer:
         self._delivery.send([(self._stopped, outcome(self._connection.close, self._path))])
 
     def _take(self) -> list[_Entry]:
-        """All that has gathered, as soon as somebody waits for it; nothing at the end."""
+        """All that has gathered, as soon as there is something; nothing at the end."""
         with self._changed:
-            while not self._eager and self._stopped is None:
-                if not self._lazy:
-                    self._lazy_since = None
-                patience = self._patience()
-                if patience is not None and patience <= 0:
-                    break
-                self._changed.wait(patience)
-            batch, self._gathered, self._eager = self._gathered, [], False
-            patience = self._patience()
-            if patience is not None and (patience <= 0 or self._stopped is not None):
-                for entries in self._lazy.values():
-                    batch += entries
-                self._lazy, self._lazy_since = {}, None
+            while not self._gathered and self._stopped is None:
+                self._changed.wait()
+            batch, self._gathered = self._gathered, []
         return batch
-
-    def _patience(self) -> float | None:
-        """Seconds that the lazy operations may still wait; None if there are none."""
-        return None if self._lazy_since is None else self._lazy_since + LAZY_SECONDS - time.monotonic()
 
     def _commit(self, batch: Sequence[_Entry]) -> list[object]:
         result = outcome(partial(self._transaction, _calls(batch)), self._path)

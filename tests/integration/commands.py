@@ -30,10 +30,14 @@ class Commands:
     """``cmt`` against one node, in one directory.
 
     :param node: ``$CMT_NODE``; None for an environment in which there is no node.
+    :param before: Python that is run in the same process before ``cmt``, to change what it is not to be asked for.
     """
 
-    def __init__(self, directory: Path, node: str | None, extra: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, node: str | None, extra: Mapping[str, str] | None = None, *, before: str = ""
+    ) -> None:
         self.directory = directory
+        self._program = before + CMT
         named = {} if node is None else {"CMT_NODE": node}
         home = {"XDG_STATE_HOME": str(directory / "xdg"), "XDG_CONFIG_HOME": str(directory / "xdg")}
         self.environment = environment({**home, **named, "CMT_CLIENT": "tester", **(extra or {})})
@@ -59,7 +63,7 @@ class Commands:
 
     def line(self, *arguments: str) -> list[str]:
         """The command line."""
-        return [sys.executable, "-c", CMT, *arguments]
+        return [sys.executable, "-c", self._program, *arguments]
 
     def text(self, *arguments: str) -> str:
         """Standard output of a command that succeeds."""

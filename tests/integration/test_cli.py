@@ -310,7 +310,7 @@ def test_a_progress_line_is_shown_on_a_terminal_and_is_gone_before_output(cmt: C
     script = cmt.script("import time\ntime.sleep(1.5)\nprint('done')\n")
     _, shown = cmt.on_terminal("run", script)
     before, cleared, after = shown.rpartition("\r\x1b[2K")
-    assert "cmt: running 1 s: It runs on lab" in before
+    assert "cmt: running 1 s: It is running on lab" in before
     assert cleared
     assert after == "done\r\n"
     _, shown = cmt.on_terminal("run", "-q", script)
@@ -606,7 +606,8 @@ def test_run_survives_the_death_of_its_node(tmp_path: Path) -> None:
 
 
 def test_a_node_that_does_not_come_back(tmp_path: Path) -> None:
-    cmt = Commands(tmp_path, f"unix:{tmp_path}/state/node.sock")
+    impatient = "import cloudmytask.cli.link\ncloudmytask.cli.link.PATIENCE = (0.1, 0.2)\n"
+    cmt = Commands(tmp_path, f"unix:{tmp_path}/state/node.sock", before=impatient)
     with node(["-n", "--pidfile=", "cmt-node", "--state", "state"], tmp_path) as only:
         process = subprocess.Popen(
             cmt.line("run", cmt.script(SLEEP)), env=cmt.environment, stdin=subprocess.DEVNULL,

@@ -82,7 +82,7 @@ def test_a_superseded_save_costs_no_row(bench: DiskBench) -> None:
     written: list[str] = []
     bench.parts.writer._connection.set_trace_callback(written.append)
     states = [JobState.PENDING, JobState.STAGING, JobState.RUNNING, JobState.SUCCEEDED]
-    saves = [bench.store.save(make_job(1, state), lazy=state is not JobState.PENDING) for state in states]
+    saves = [bench.store.save(make_job(1, state)) for state in states]
     go.set()
     bench.result(gatherResults(saves))
     assert sum("INSERT INTO jobs" in statement for statement in written) == 1
@@ -130,7 +130,7 @@ def start():
     for _ in range(5):
         save()
 
-store.spool("s").append(b"in the page cache")
+store.spool(f"{make_job(1).id}.1.stdout").append(b"in the page cache")
 reactor.callWhenRunning(start)
 reactor.run()
 """
@@ -159,7 +159,7 @@ def test_what_was_acknowledged_survives_kill_9(bench: DiskBench) -> None:
     for number in acknowledged:
         content = content_of(b"output of %d" % number)
         assert bench.result(store.read(content.blob, 0, 100)) == content.data
-    assert store.spool("s", resume=True).size == len(b"in the page cache")
+    assert store.spool(f"{make_job(1).id}.1.stdout", resume=True).size == len(b"in the page cache")
 
 
 def test_files_that_a_crash_left_are_deleted(bench: DiskBench) -> None:

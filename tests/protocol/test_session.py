@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, fail
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.sources import Source
+from cloudmytask.core.blobs import UPLOAD_PREFIX, blob_of
 from cloudmytask.errors import (
     BlobMissing,
     IdempotencyConflict,
@@ -28,7 +29,6 @@ from cloudmytask.net import interests
 from cloudmytask.net import session as session_module
 from cloudmytask.net.incoming import UPLOADS_MAX
 from cloudmytask.node.outputs import Reader
-from cloudmytask.simulation.disk import UPLOAD_PREFIX, blob_of
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import INLINE_PART, PIECE, WINDOW
 from cloudmytask.wire.documents import JobStatus

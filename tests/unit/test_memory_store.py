@@ -93,39 +93,20 @@ def test_what_gathers_during_a_commit_is_the_next_one(bench: MemoryBench) -> Non
     assert told == [(1, COMMIT + DELIVERY), (2, 2 * COMMIT + DELIVERY), (3, 2 * COMMIT + DELIVERY)]
 
 
-def test_a_lazy_save_waits_for_its_time(bench: MemoryBench) -> None:
-    told: list[float] = []
-    bench.store.save(make_job(1), lazy=True).addCallback(lambda _: told.append(bench.clock.seconds()))
-    bench.store.save(make_job(2))
-    bench.clock.pump([COMMIT, 0.1 - COMMIT])
-    assert told == []
-    bench.clock.pump([COMMIT, DELIVERY])
-    assert told == [pytest.approx(0.1 + COMMIT + DELIVERY)]
-    assert bench.clock.getDelayedCalls() == []
-
-
-def test_an_eager_save_of_the_same_job_takes_a_lazy_one_along(bench: MemoryBench) -> None:
-    told: list[str] = []
-    bench.store.save(make_job(1), lazy=True).addCallback(lambda _: told.append("lazy"))
-    bench.store.save(make_job(1)).addCallback(lambda _: told.append("eager"))
-    bench.clock.pump([COMMIT, DELIVERY])
-    assert told == ["lazy", "eager"]
-
-
 def test_a_crash_loses_what_was_not_committed_and_nobody_is_told(bench: MemoryBench) -> None:
     told: list[object] = []
     store = bench.store
     bench.result(store.save(make_job(1)))
-    for deferred in (store.save(make_job(2)), store.save(make_job(3), lazy=True), store.get(JobId("job0001"))):
+    for deferred in (store.save(make_job(2)), store.save(make_job(3)), store.get(JobId("job0001"))):
         deferred.addBoth(told.append)
-    store.spool("s").append(b"in the page cache")
+    store.spool("job0001.1.stdout").append(b"in the page cache")
     bench.disk.crash()
     bench.clock.advance(10)
     store.save(make_job(4)).addBoth(told.append)
     bench.clock.advance(10)
     assert told == []
     assert [job.sequence for job in bench.reopen().recover().jobs] == [1]
-    assert bench.store.spool("s", resume=True).size == len(b"in the page cache")
+    assert bench.store.spool("job0001.1.stdout", resume=True).size == len(b"in the page cache")
 
 
 def test_a_crash_may_come_between_the_commit_and_the_news_of_it(bench: MemoryBench) -> None:
