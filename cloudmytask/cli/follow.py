@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.cli.link import Link
 from cloudmytask.client.node_client import NodeClient
-from cloudmytask.errors import CloudMyTaskError
 from cloudmytask.model import JobId, StreamName
 
 Take = Callable[[StreamName, bytes], Deferred[None] | None]
@@ -51,24 +50,25 @@ class Following:
             if began != self._began:
                 self._offsets = dict.fromkeys(self._offsets, 0)
                 self._boot = None
+        in_order = DeferredLock()
+        over = False
 
-        def taken(stream: StreamName, data: bytes) -> Deferred[None] | None:
+        async def hand_on(stream: StreamName, data: bytes) -> None:
             if follow and self._boot is None:
+                # Before anything is shown: where the node dies now, what was shown must be known from what is new.
+                self._began = await _started(client, self._job_id, attempt)
                 self._boot = boot
-                self._remember(client, attempt)
-            self._offsets[stream] += len(data)
-            return self._take(stream, data)
+            if not over:  # or it comes again
+                self._offsets[stream] += len(data)
+                await (self._take(stream, data) or succeed(None))
 
-        return await client.output(self._job_id, taken, attempt=attempt, offsets=dict(self._offsets), follow=follow)
+        def taken(stream: StreamName, data: bytes) -> Deferred[None]:
+            return in_order.run(lambda: Deferred.fromCoroutine(hand_on(stream, data)))
 
-    def _remember(self, client: NodeClient, attempt: int) -> None:
-        """Note which attempt it is whose output has begun to come, while it goes on coming."""
-
-        async def remember() -> None:
-            self._began = await _started(client, self._job_id, attempt)
-
-        # Where that fails the connection is lost, which whoever reads the output learns as well.
-        Deferred.fromCoroutine(remember()).addErrback(lambda failure: failure.trap(CloudMyTaskError))
+        try:
+            return await client.output(self._job_id, taken, attempt=attempt, offsets=dict(self._offsets), follow=follow)
+        finally:
+            over = True
 
 
 async def _started(client: NodeClient, job_id: JobId, attempt: int) -> object:

@@ -152,8 +152,9 @@ class Foreground:
             self._quiet_progress()
             await self._display.end()
             mention_discarded(self._manner, end, StreamName)
-            if self._options.retries and os.isatty(STDERR):
-                self._manner.note(f"attempt {end.attempt} has ended")
+            status = await link.ask(lambda client: client.getScriptJobStatus(job.id))
+            if not status.state.terminal:
+                self._note_in_order(f"attempt {end.attempt} has ended; another follows, with output of its own")
         self._quiet_progress()
         return await link.ask(lambda client: client.wait(job.id))
 
@@ -207,10 +208,13 @@ class Foreground:
         job_id, again = self._job.id, len(self._signals) > 1
         self._quiet_progress()
         if os.isatty(STDERR):
-            done = "killing the script" if again else "asked the script to end; Ctrl-C again kills it"
-            self._manner.note(done)
+            self._note_in_order("killing the script" if again else "asked for the job's end; Ctrl-C again kills it")
         wish = self._link.ask(lambda client: client.cancel(job_id, "killed" if again else "interrupted"))
         Deferred.fromCoroutine(wish).addErrback(self._cancel_failed)
+
+    def _note_in_order(self, text: str) -> None:
+        """Say something after what is on its way to our standard error."""
+        self._outlet.flush().addCallback(lambda _: self._manner.note(text))
 
     def _cancel_failed(self, failure: Any) -> None:
         self._manner.note(f"the job could not be cancelled: {failure.getErrorMessage()}")

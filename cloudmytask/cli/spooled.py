@@ -1,6 +1,7 @@
 """Input that is to travel with a job: a script, a file, or our own standard input read to its end.
 
-Invariant: large input is never whole in memory; reading may be given up at any time; what was spooled is deleted.
+Invariant: large input is never whole in memory; reading may be given up at any time; what was spooled goes
+with the process, even with one that is killed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Inputs:
     """Gathers inputs in threads that end with the process; :meth:`close` deletes what they spooled."""
 
     _call_from_thread: Callable[..., object]
-    _spools: list[Path] = field(init=False, factory=list)
+    _spools: list[int] = field(init=False, factory=list)
 
     def standard_input(self) -> Deferred[Source]:
         """Our own, to its end."""
@@ -49,8 +50,8 @@ class Inputs:
 
     def close(self) -> None:
         """Delete what was spooled. Idempotent."""
-        for path in self._spools:
-            path.unlink(missing_ok=True)
+        while self._spools:
+            os.close(self._spools.pop())
 
     def _in_thread(self, work: Callable[[], Source]) -> Deferred[Source]:
         # Not one of the reactor's threads: it waits for those before it ends, and this one may read from a terminal.
@@ -98,15 +99,17 @@ class Inputs:
 
     def _spool_file(self, descriptor: int, head: bytes) -> Source:
         made, name = tempfile.mkstemp(prefix="cmt-input-")
-        self._spools.append(Path(name))
-        with open(made, "wb") as file:  # noqa: PTH123 - a descriptor has no Path
+        self._spools.append(made)
+        # Without a name it goes with us, however we end; as long as we live it can be opened by its descriptor.
+        Path(name).unlink()
+        with os.fdopen(made, "wb", closefd=False) as file:
             file.write(head)
             sha, size = hashlib.sha256(head), len(head)
             while block := os.read(descriptor, _BLOCK):
                 file.write(block)
                 sha.update(block)
                 size += len(block)
-        return Source(Blob(Digest(sha.hexdigest()), size), path=Path(name))
+        return Source(Blob(Digest(sha.hexdigest()), size), path=Path(f"/proc/self/fd/{made}"))
 
 
 def _fire(gathered: Deferred[Source], result: Source | Failure) -> None:

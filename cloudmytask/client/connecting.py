@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 
@@ -54,8 +55,8 @@ async def _connect(
     node_client = NodeClient(clock, new_key)
     try:
         await endpoint.connect(_ClientFactory(node_client))
-    except CancelledError:
-        raise
+    except (CancelledError, ConnectingCancelledError) as given_up:
+        raise CancelledError from given_up
     except Exception as problem:
         raise NoNode(_why(problem)) from problem
     try:

@@ -6,6 +6,7 @@ Invariant: what cannot be meant is an :class:`~cloudmytask.errors.InvalidArgumen
 from __future__ import annotations
 
 import getpass
+import math
 import os
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def qos_class(name: QoS | str) -> QoS:
 def seconds(field: str, given: Duration | None) -> float | None:
     """A duration in seconds. :raises InvalidArgument:"""
     try:
-        return parse_duration(given) if isinstance(given, str) else given
+        return None if given is None else parse_duration(given) if isinstance(given, str) else _finite(given)
     except ValueError as problem:
         raise InvalidArgument(f"{field}: {problem}") from None
 
@@ -61,3 +62,10 @@ def size(field: str, given: Size | None) -> int | None:
         return parse_size(given) if isinstance(given, str) else given
     except ValueError as problem:
         raise InvalidArgument(f"{field}: {problem}") from None
+
+
+def _finite(number: float) -> float:
+    """:raises ValueError: no document can carry it."""
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not a finite number of seconds")
+    return number

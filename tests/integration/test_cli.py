@@ -173,7 +173,9 @@ def test_ten_thousand_arguments(cmt: Commands) -> None:
 def test_retries_show_the_output_of_each_attempt(cmt: Commands) -> None:
     script = cmt.script("import os, sys\nn = os.environ['CMT_ATTEMPT']\nprint('attempt', n)\nsys.exit(int(n) < 2)\n")
     done = cmt("run", "--retries", "3", script)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"attempt 1\nattempt 2\n", b"")
+    said = b"cmt: attempt 1 has ended; another follows, with output of its own\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"attempt 1\nattempt 2\n", said)
+    assert cmt("run", "-q", "--retries", "3", script).stderr == b""
 
 
 def test_output_beyond_the_limit_is_cut_and_counted(cmt: Commands) -> None:
