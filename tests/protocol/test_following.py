@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -45,22 +44,35 @@ def _follow(place: Place, job: JobStatus, shown: list[bytes], when_shown: Any) -
     return Deferred.fromCoroutine(follow())
 
 
-@pytest.mark.parametrize("on_disk", [True, False])
-def test_a_node_that_dies_the_moment_output_is_shown(on_disk: bool) -> None:
-    """If the attempt was not on disk yet, another one gets its number, and what that writes is new."""
-    place = Place()
-    job = place.submit(place.connect("ann"), *((FIRST, SECOND) if on_disk else (SECOND,)))
-    shown: list[bytes] = []
-    if not on_disk:
-        place.commit = 3600.0
+def _die(place: Place, *, flushed: bool) -> None:
+    place.commit = 0.003
+    place.restart(flushed=flushed)
 
-    def die() -> None:
-        place.commit = 0.003
-        place.restart(flushed=on_disk)
+
+def test_a_node_that_dies_the_moment_output_is_shown() -> None:
+    place = Place()
+    job = place.submit(place.connect("ann"), FIRST, SECOND)
+    shown: list[bytes] = []
 
     def die_once() -> None:
         if len(shown) == 1:
-            place.clock.callLater(0.0, die)
+            place.clock.callLater(0.0, _die, place, flushed=True)
 
-    ended = place.result(_follow(place, job, shown, die_once))
-    assert (ended, shown) == (([1, 2], [b"first ", b"second"]) if on_disk else ([1], [b"second", b"second"]))
+    assert place.result(_follow(place, job, shown, die_once)) == [1, 2]
+    assert shown == [b"first ", b"second"]
+
+
+def test_a_node_that_forgets_an_attempt_gives_its_number_to_another() -> None:
+    place = Place({"slots": 1})
+    ann = place.connect("ann")
+    place.submit(ann, ScriptPlan(duration=1.0), ScriptPlan(duration=0.0))
+    job = place.submit(ann, SECOND)
+    place.commit = 3600.0  # from here on nothing of it reaches the disk
+    shown: list[bytes] = []
+
+    def die_once() -> None:
+        if len(shown) == 1:
+            place.clock.callLater(0.0, _die, place, flushed=False)
+
+    assert place.result(_follow(place, job, shown, die_once)) == [1]
+    assert shown == [b"second", b"second"]
