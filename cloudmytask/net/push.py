@@ -21,9 +21,9 @@ from cloudmytask.wire.guard import GuardedAMP
 
 _log = Logger(namespace="cloudmytask.net")
 
-READ = 4 * PIECE
-"""Bytes fetched at a time, so that one trip to the disk serves several pieces. The next are fetched while these are
-sent."""
+READ = 256 * 1024
+"""Bytes fetched at a time: several pieces' worth, and as much as the store verifies at a time. The next are fetched
+while these are sent."""
 
 
 class OutputPush:

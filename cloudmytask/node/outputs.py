@@ -144,6 +144,8 @@ class Reader:
     _follow: bool
     _closed: bool = False
     _waiting: Deferred[None] | None = field(default=None)
+    _settled: Job | None = None
+    """The job, once its attempt's output can change no more: then there is no need to look again."""
 
     def next(self, size: int) -> Deferred[OutputPiece | OutputEnd]:
         """The next piece; see the boundary."""
@@ -158,7 +160,7 @@ class Reader:
 
     async def _next(self, size: int) -> OutputPiece | OutputEnd:
         while True:
-            job = await self._look()
+            job = self._settled or await self._look()
             attempt = self._pick(job)
             if attempt is not None:
                 self._attempt = attempt.number
@@ -166,6 +168,8 @@ class Reader:
                 piece = (
                     await self._read_live(live, size) if live is not None else await self._read_stored(attempt, size)
                 )
+                if live is None and attempt.outcome is not None:
+                    self._settled = job
                 if piece is not None:
                     return piece
                 if live is not None and self._outputs.live(job.id, attempt.number) is not live:
