@@ -301,16 +301,16 @@ def report(figures: list[Figure]) -> str:
 `make benchmarks` measures these on a quiet machine: a real node, a real client and the floor in turn, in one run. The
 floor is `posix_spawn` of the same interpreter with the same flags, two at a time. Ratios hold from machine to machine,
 absolute figures do not. This run: {os.cpu_count()} cores, Python {platform.python_version()}, Linux
-{platform.release()}.
+{platform.release().partition('-')[0]}.
 
 | what | measured | goal | met | |
 |---|---|---|---|---|
 {rows}
 
 A trivial script is the worst case: it lasts as long as the interpreter takes to start, so that whatever the node and
-the client do for a job, on the same two cores, shows in full. What limits it is the interpreter: about 4 ms of CPU a job in
-the node (AMP and Deferreds, three commits, a work directory, the spawn itself) where a bare script takes 11. Streaming is
-limited by the node's Python code for each piece of 60 KiB, each of which is answered.
+the client do for a job, on the same two cores, shows in full. What limits it is the interpreter: about 4 ms of CPU a
+job in the node (AMP and Deferreds, three commits, a work directory, the spawn itself) where a bare script takes 11.
+Streaming is limited by the node's Python code for each piece of 60 KiB, each of which is answered.
 """
 
 
