@@ -301,7 +301,7 @@ def report(figures: list[Figure]) -> str:
 `make benchmarks` measures these on a quiet machine: a real node, a real client and the floor in turn, in one run. The
 floor is `posix_spawn` of the same interpreter with the same flags, two at a time. Ratios hold from machine to machine,
 absolute figures do not. This run: {os.cpu_count()} cores, Python {platform.python_version()}, Linux
-{platform.release().partition('-')[0]}.
+{platform.release().partition("-")[0]}.
 
 | what | measured | goal | met | |
 |---|---|---|---|---|
