@@ -10,6 +10,9 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from cloudmytask.client.node_client import NodeClient
+from tests.virtual import Place
+
 ExpectFailures = Callable[..., list[Failure]]
 
 
@@ -73,3 +76,15 @@ def logged_failures() -> Iterator[LoggedFailures]:
 def expected_failures(logged_failures: LoggedFailures) -> ExpectFailures:
     """``expected_failures(SomeError)``: failures of that type were logged on purpose; returns them."""
     return logged_failures.expect
+
+
+@pytest.fixture
+def place() -> Place:
+    """A virtual host with a node, and the network to it."""
+    return Place()
+
+
+@pytest.fixture
+def ann(place: Place) -> NodeClient:
+    """A client's connection to that node."""
+    return place.connect("ann")

@@ -34,6 +34,8 @@ class WaitingQueue:
     """Bounded: ``capacity`` jobs may wait to be placed for the first time; what was accepted always fits back in."""
 
     capacity: int
+    expected: int = 0
+    """Jobs that were given a place here and are still on their way, to the disk; whoever gave it counts them."""
     _classes: dict[QoS, dict[ClientId, dict[JobId, Entry]]] = Factory(lambda: {qos: {} for qos in QoS})
     _entries: dict[JobId, Entry] = Factory(dict)
     _running: dict[ClientId, int] = Factory(dict)
@@ -49,7 +51,12 @@ class WaitingQueue:
     @property
     def full(self) -> bool:
         """Whether a new submission must be refused."""
-        return len(self._entries) >= self.capacity
+        return self.promised >= self.capacity
+
+    @property
+    def promised(self) -> int:
+        """Places that are taken, by jobs that wait and by those that are expected."""
+        return len(self._entries) + self.expected
 
     def counts(self) -> dict[QoS, int]:
         """Waiting jobs by class."""

@@ -40,8 +40,6 @@ class Acceptance:
     _queue: WaitingQueue
     _enqueue: Callable[[Job], None]
     _withdraw: Callable[[JobId], Awaitable[None]]
-    _not_queued_yet: int = 0
-    """Jobs on their way to the disk that are queued only afterwards."""
 
     async def submit(self, client: ClientId, submission: Submission) -> Receipt:
         """Accept a job; see ``FrontDoor.submit``."""
@@ -80,9 +78,9 @@ class Acceptance:
     async def _accept(self, identity: JobId, client: ClientId, submission: Submission, body: Digest) -> Job:
         spec, config, now = submission.spec, self._config, self._world.wall()
         self._door.admit_work()
-        waiting = len(self._queue) + self._not_queued_yet
+        waiting = self._queue.promised
         placeable = self._slots.free and not waiting and spec.qos is not QoS.IDLE
-        if waiting >= config.queue_max and not placeable:
+        if self._queue.full and not placeable:
             raise QueueFull(f"node {config.name}: {waiting} jobs wait already, queue_max is {config.queue_max}")
         job = Job(
             id=identity,
@@ -114,14 +112,14 @@ class Acceptance:
 
     async def _accept_first(self, job: Job, submission: Submission) -> None:
         """The script must not have started if the node dies before its acceptance is durable."""
-        self._not_queued_yet += 1
+        self._queue.expected += 1
         try:
             await self._ledger.accept(job, submission.contents)
         except CloudMyTaskError:
             await self._withdraw(job.id)
             raise
         finally:
-            self._not_queued_yet -= 1
+            self._queue.expected -= 1
         if self._ledger.live(job.id) is job:  # and not cancelled meanwhile
             self._enqueue(job)
 

@@ -37,16 +37,6 @@ from tests.virtual import FOREVER, Place
 OUT = StreamName.STDOUT
 
 
-@pytest.fixture
-def place() -> Place:
-    return Place()
-
-
-@pytest.fixture
-def ann(place: Place) -> NodeClient:
-    return place.connect("ann")
-
-
 def _quiet(client: NodeClient) -> bool:
     """Whether it remembers nothing of what has ended."""
     begun = client._subscriptions

@@ -41,16 +41,6 @@ BIG = bytes(range(256)) * 4 * 100
 
 
 @pytest.fixture
-def place() -> Place:
-    return Place()
-
-
-@pytest.fixture
-def ann(place: Place) -> NodeClient:
-    return place.connect("ann")
-
-
-@pytest.fixture
 def stranger(place: Place) -> Stranger:
     stranger = place.stranger()
     stranger.hello()

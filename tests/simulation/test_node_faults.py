@@ -33,16 +33,6 @@ RARE_SWEEPS = {"sweep_interval": HOUR}
 """So that what is logged is what a test is about."""
 
 
-@pytest.fixture
-def place() -> Place:
-    return Place()
-
-
-@pytest.fixture
-def ann(place: Place) -> NodeClient:
-    return place.connect("ann")
-
-
 def _nothing_left(place: Place) -> bool:
     disk, node = place.host.disk, place.host.node
     return not (disk.jobs or disk.spools or disk.directories or place.host.machine.live or node._ledger._entries)
