@@ -100,6 +100,44 @@ class NodeDraining(CloudMyTaskError):
     exit_code = ExitCode.NO_NODE
 
 
+class Banned(CloudMyTaskError):
+    """The client is banned; the sentence says why, by whom and for how long still."""
+
+    exit_code = ExitCode.DENIED
+
+
+class TooManyRequests(CloudMyTaskError):
+    """The client asks more than its rate allows; the sentence says when to try again."""
+
+    exit_code = ExitCode.QUOTA
+
+
+class NotPermitted(CloudMyTaskError):
+    """The command is not for whoever is at the other end of this connection."""
+
+    exit_code = ExitCode.DENIED
+
+
+class ForeignCluster(CloudMyTaskError):
+    """The instance at the other end belongs to another cluster, or does not know this one's key."""
+
+    exit_code = ExitCode.DENIED
+
+
+class NoSuchNode(CloudMyTaskError):
+    """No node of that name is known."""
+
+    exit_code = ExitCode.NO_NODE
+
+
+class NoSuchBan(CloudMyTaskError):
+    """The client is not banned."""
+
+
+class NotSupervised(CloudMyTaskError):
+    """What was asked for is kept by a CSU, and this instance is none."""
+
+
 class StoreFailed(CloudMyTaskError):
     """The node could not make a change durable, so it did not accept it."""
 
@@ -187,6 +225,13 @@ WIRE_ERRORS: tuple[type[CloudMyTaskError], ...] = (
     IdempotencyConflict,
     QueueFull,
     NodeDraining,
+    Banned,
+    TooManyRequests,
+    NotPermitted,
+    ForeignCluster,
+    NoSuchNode,
+    NoSuchBan,
+    NotSupervised,
     StoreFailed,
     BlobMissing,
     BlobCorrupt,

@@ -135,6 +135,12 @@ class JobSpec:
     limits: Limits = Limits()
     environment: tuple[tuple[str, str], ...] = ()
     """Variables added to the script's clean environment."""
+    node: str | None = None
+    """Run it on the node of this name only."""
+    avoid: tuple[str, ...] = ()
+    """Names of nodes that it must not run on."""
+    local: bool = False
+    """Run it on the node that accepts it only."""
 
     @property
     def label(self) -> str:
@@ -197,6 +203,8 @@ class Attempt:
     outcome: Outcome | None = None
     stdout: Output = Output()
     stderr: Output = Output()
+    executor_id: str | None = None
+    """The executor's node id; None if it is the origin."""
 
     def output(self, stream: StreamName) -> Output:
         """The stored output of one stream."""
@@ -316,3 +324,10 @@ class NodeStatus:
     """Seconds since the node started."""
     script_max: int
     """Bytes; the largest script that the node accepts."""
+    cluster: str = ""
+    """Name of the cluster that it belongs to; empty if it stands alone."""
+    address: str = ""
+    """Where its peers reach it, ``HOST:PORT``; empty if they do not."""
+    role: str = "node"
+    insecure: bool = False
+    """It listens to the network without certificates."""

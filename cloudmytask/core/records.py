@@ -136,6 +136,8 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         value["stdout"] = _output(attempt.stdout)
     if attempt.stderr != _NO_OUTPUT:
         value["stderr"] = _output(attempt.stderr)
+    if attempt.executor_id is not None:
+        value["executor_id"] = attempt.executor_id
     return value
 
 
@@ -151,6 +153,7 @@ def _to_attempt(value: dict[str, Any]) -> Attempt:
         outcome=_to_outcome(outcome) if outcome is not None else None,
         stdout=_to_output(stdout) if stdout is not None else _NO_OUTPUT,
         stderr=_to_output(stderr) if stderr is not None else _NO_OUTPUT,
+        executor_id=get("executor_id"),
     )
 
 

@@ -50,6 +50,12 @@ def spec_to_document(spec: JobSpec) -> dict[str, Any]:
         document["limits"] = limits
     if spec.environment:
         document["environment"] = dict(spec.environment)
+    if spec.node is not None:
+        document["node"] = spec.node
+    if spec.avoid:
+        document["avoid"] = list(spec.avoid)
+    if spec.local:
+        document["local"] = True
     return document
 
 
@@ -61,16 +67,13 @@ def spec_from_document(document: object) -> JobSpec:
     fields = mapping("spec", document)
     if "script" not in fields:
         raise InvalidArgument("script: it is missing")
-    arguments = fields.get("arguments", [])
-    if not isinstance(arguments, list) or not all(isinstance(a, str) for a in arguments):
-        raise InvalidArgument("arguments: not a list of strings")
     environment = mapping("environment", fields.get("environment", {}))
     limits = mapping("limits", fields.get("limits", {}))
     stdin = fields.get("stdin")
     return JobSpec(
         script=blob_from_document("script", fields["script"]),
         script_name=typed(fields, "script_name", text, "script.py"),
-        arguments=tuple(arguments),
+        arguments=texts("arguments", fields.get("arguments", [])),
         stdin=None if stdin is None else blob_from_document("stdin", stdin),
         qos=typed(fields, "qos", qos, QoS.BATCH),
         name=typed(fields, "name", text, None),
@@ -82,6 +85,9 @@ def spec_from_document(document: object) -> JobSpec:
         environment=tuple(
             (variable, text(f"environment.{variable}", value)) for variable, value in environment.items()
         ),
+        node=typed(fields, "node", text, None),
+        avoid=texts("avoid", fields.get("avoid", [])),
+        local=typed(fields, "local", boolean, False),
     )
 
 
@@ -117,6 +123,13 @@ def text(field: str, value: object) -> str:
     if not isinstance(value, str):
         raise _wrong(field, value, "a string")
     return value
+
+
+def texts(field: str, value: object) -> tuple[str, ...]:
+    """:raises InvalidArgument: not a list of strings."""
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise InvalidArgument(f"{field}: not a list of strings")
+    return tuple(value)
 
 
 def number(field: str, value: object) -> float:

@@ -36,5 +36,6 @@ def read_recovery(connection: sqlite3.Connection) -> Found[Recovery]:
         next_sequence=next_sequence(connection),
         age=float(values.get("age", 0.0)),
         checkpoint_at=float(checkpoint_at) if checkpoint_at is not None else None,
+        boots=int(values.get("boots", 1)),
     )
     return Found(recovery, jobs.unreadable)

@@ -1,7 +1,6 @@
-"""The borders of the system: what the node asks of the world, and what the world may ask of the node.
+"""What a node asks of the world: time, randomness, load, disk, scripts.
 
-Invariant: protocols only, no logic. Each is implemented twice: by a shell for the real world, and in
-``cloudmytask.simulation`` for virtual time.
+Invariant: protocols only, no logic.
 """
 
 from __future__ import annotations
@@ -13,19 +12,17 @@ from typing import Any, Protocol
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
 
+from cloudmytask.boundaries.peers import Bus, Links
 from cloudmytask.model import (
     Blob,
     ClientId,
     Content,
     Digest,
-    Explanation,
     Job,
     JobId,
     JobPage,
     JobQuery,
-    JobSpec,
     Limits,
-    NodeStatus,
     Outcome,
     StreamName,
 )
@@ -63,6 +60,9 @@ class LoadProbe(Protocol):
     def load(self) -> float | None:
         """Share of the CPU, 0..1; None where it is not measured."""
 
+    def cpu(self) -> float | None:
+        """Share of the CPU that is in use at all, our jobs included; None where it is not measured."""
+
 
 class Spool(Protocol):
     """Bytes that are still arriving: a script's output, or an upload. Writing never waits for the disk."""
@@ -96,6 +96,10 @@ class Recovery:
     """Retention clock at the last checkpoint, seconds (see ``core.retention``)."""
     checkpoint_at: float | None
     """Wall clock at that checkpoint."""
+    boots: int
+    """How often this state was opened, this time included; already on disk."""
+    memory: Mapping[str, str] = field(factory=dict)
+    """What :meth:`JobStore.remember` kept."""
 
 
 class JobStore(Protocol):
@@ -121,6 +125,9 @@ class JobStore(Protocol):
 
     def forget(self, job_id: JobId) -> Deferred[None]:
         """Delete a record altogether."""
+
+    def remember(self, key: str, text: str) -> Deferred[None]:
+        """Keep a text of the node's own, such as its list of bans; the last one under a key counts."""
 
     def checkpoint(self, age: float, wall: float) -> Deferred[None]:
         """Remember the retention clock."""
@@ -213,103 +220,5 @@ class World:
     store: JobStore
     runner: Runner
     probe: LoadProbe
-
-
-@frozen
-class Submission:
-    """A request to run a script, decoded and not yet checked against the node's limits."""
-
-    key: str
-    """The client's idempotency key."""
-    spec: JobSpec
-    contents: tuple[Content, ...] = ()
-    """Script or stdin, where they came along with the request."""
-
-
-@frozen
-class Receipt:
-    """The answer to an accepted submission."""
-
-    job: Job
-    known: bool
-    """Whether this key had been submitted before."""
-
-
-@frozen
-class OutputPiece:
-    """A stretch of one attempt's output."""
-
-    stream: StreamName
-    offset: int
-    data: bytes
-
-
-@frozen
-class OutputEnd:
-    """No more will come of this attempt."""
-
-    attempt: int
-    sizes: Mapping[StreamName, int]
-    """Bytes kept."""
-    discarded: Mapping[StreamName, int]
-    """Bytes thrown away beyond ``output_max``."""
-
-
-class OutputReader(Protocol):
-    """A client's position in the output of one attempt."""
-
-    def next(self, size: int) -> Deferred[OutputPiece | OutputEnd]:
-        """The next piece of at most ``size`` bytes, as soon as there is one; after the end, the end again."""
-
-    def close(self) -> None:
-        """Stop reading; an outstanding :meth:`next` never fires. Idempotent."""
-
-
-class Watch(Protocol):
-    """A client's interest in one job."""
-
-    def close(self) -> None: ...
-
-
-class Upload(Protocol):
-    """A blob on its way in."""
-
-    def append(self, offset: int, data: bytes) -> None:
-        """:raises UploadFailed: the offset is not where the last piece ended, or more came than announced."""
-
-    def commit(self) -> Deferred[Blob]:
-        """:raises UploadFailed: the bytes do not match the announced digest and size."""
-
-    def abort(self) -> None: ...
-
-
-class FrontDoor(Protocol):
-    """What a node offers to clients, whatever carries their requests. Each call may raise, or fail with, a
-    :class:`~cloudmytask.errors.CloudMyTaskError`. Objects of another client answer like absent ones."""
-
-    def identify(self, claim: str) -> ClientId:
-        """Who the connection belongs to (design section 7): until certificates exist, whoever it claims to be."""
-
-    def describe(self) -> NodeStatus: ...
-    def submit(self, client: ClientId, submission: Submission) -> Deferred[Receipt]: ...
-    def status(self, client: ClientId, job_id: JobId) -> Deferred[Job]: ...
-    def cancel(self, client: ClientId, job_id: JobId, note: str) -> Deferred[Job]: ...
-    def retry(self, client: ClientId, job_id: JobId, key: str) -> Deferred[Receipt]: ...
-    def remove(self, client: ClientId, job_id: JobId) -> Deferred[Job]: ...
-    def jobs(self, client: ClientId, query: JobQuery) -> Deferred[JobPage]: ...
-    def explain(self, client: ClientId, job_id: JobId) -> Deferred[Explanation]: ...
-
-    def watch(self, client: ClientId, job_id: JobId, changed: Callable[[Job], None]) -> Deferred[tuple[Job, Watch]]:
-        """The job as it stands, and ``changed`` with every later state, the terminal one last."""
-
-    def output(
-        self, client: ClientId, job_id: JobId, attempt: int, offsets: Mapping[StreamName, int], follow: bool
-    ) -> Deferred[OutputReader]:
-        """Read the output of one attempt, from an offset on for each stream asked for.
-
-        :param attempt: its number; 0 is the latest, or the first to come.
-        :param follow: wait for what the script has not written yet.
-        """
-
-    def upload(self, client: ClientId, blob: Blob) -> Deferred[Upload | None]:
-        """Begin to send a blob; None if it is here already."""
+    bus: Bus
+    links: Links

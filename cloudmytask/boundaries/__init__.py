@@ -1,0 +1,61 @@
+"""The borders of the system: what an instance asks of the world, what it offers to clients and to its peers.
+
+Invariant: protocols only, no logic. Each is implemented twice: by a shell for the real world, and in
+``cloudmytask.simulation`` for virtual time.
+"""
+
+from cloudmytask.boundaries.front_door import (
+    ClusterDoor,
+    FrontDoor,
+    OutputEnd,
+    OutputPiece,
+    OutputReader,
+    Receipt,
+    Submission,
+    Upload,
+    Watch,
+)
+from cloudmytask.boundaries.peers import AttemptSink, Bus, Link, Links, PeerDoor
+from cloudmytask.boundaries.world import (
+    Clock,
+    DelayedCall,
+    Entropy,
+    JobStore,
+    Launch,
+    LoadProbe,
+    Recovery,
+    Runner,
+    Running,
+    Spool,
+    WallClock,
+    World,
+)
+
+__all__ = [
+    "AttemptSink",
+    "Bus",
+    "Clock",
+    "ClusterDoor",
+    "DelayedCall",
+    "Entropy",
+    "FrontDoor",
+    "JobStore",
+    "Launch",
+    "Link",
+    "Links",
+    "LoadProbe",
+    "OutputEnd",
+    "OutputPiece",
+    "OutputReader",
+    "PeerDoor",
+    "Receipt",
+    "Recovery",
+    "Runner",
+    "Running",
+    "Spool",
+    "Submission",
+    "Upload",
+    "WallClock",
+    "Watch",
+    "World",
+]

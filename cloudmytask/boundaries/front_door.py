@@ -1,0 +1,149 @@
+"""What clients may ask of a node.
+
+Invariant: protocols and the values that cross them only, no logic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from cloudmytask.cluster import Ban, ClusterView, LoadSample
+from cloudmytask.model import (
+    Blob,
+    ClientId,
+    Content,
+    Explanation,
+    Job,
+    JobId,
+    JobPage,
+    JobQuery,
+    JobSpec,
+    NodeStatus,
+    StreamName,
+)
+
+
+@frozen
+class Submission:
+    """A request to run a script, decoded and not yet checked against the node's limits."""
+
+    key: str
+    """The client's idempotency key."""
+    spec: JobSpec
+    contents: tuple[Content, ...] = ()
+    """Script or stdin, where they came along with the request."""
+
+
+@frozen
+class Receipt:
+    """The answer to an accepted submission."""
+
+    job: Job
+    known: bool
+    """Whether this key had been submitted before."""
+
+
+@frozen
+class OutputPiece:
+    """A stretch of one attempt's output."""
+
+    stream: StreamName
+    offset: int
+    data: bytes
+
+
+@frozen
+class OutputEnd:
+    """No more will come of this attempt."""
+
+    attempt: int
+    sizes: Mapping[StreamName, int]
+    """Bytes kept."""
+    discarded: Mapping[StreamName, int]
+    """Bytes thrown away beyond ``output_max``."""
+
+
+class OutputReader(Protocol):
+    """A client's position in the output of one attempt."""
+
+    def next(self, size: int) -> Deferred[OutputPiece | OutputEnd]:
+        """The next piece of at most ``size`` bytes, as soon as there is one; after the end, the end again."""
+
+    def close(self) -> None:
+        """Stop reading; an outstanding :meth:`next` never fires. Idempotent."""
+
+
+class Watch(Protocol):
+    """A client's interest in one job."""
+
+    def close(self) -> None: ...
+
+
+class Upload(Protocol):
+    """A blob on its way in."""
+
+    def append(self, offset: int, data: bytes) -> None:
+        """:raises UploadFailed: the offset is not where the last piece ended, or more came than announced."""
+
+    def commit(self) -> Deferred[Blob]:
+        """:raises UploadFailed: the bytes do not match the announced digest and size."""
+
+    def abort(self) -> None: ...
+
+
+class ClusterDoor(Protocol):
+    """What every instance, node or CSU, tells clients of the cluster. Each call may raise, or fail with, a
+    :class:`~cloudmytask.errors.CloudMyTaskError`."""
+
+    def identify(self, claim: str) -> ClientId:
+        """Who the connection belongs to (design section 7): until certificates exist, whoever it claims to be."""
+
+    def describe(self) -> NodeStatus: ...
+    def cluster(self) -> ClusterView: ...
+
+    def bans(self) -> tuple[Ban, ...]:
+        """Every ban in force."""
+
+    def ban(self, by: ClientId, client: ClientId, reason: str, term: float) -> Deferred[Ban]:
+        """Ban ``client`` everywhere for ``term`` seconds; an administrator's wish. Durable here when it fires."""
+
+    def lift_ban(self, by: ClientId, client: ClientId) -> Deferred[Ban]:
+        """:raises NoSuchBan: there is none in force."""
+
+    def history(self, seconds: float) -> Deferred[tuple[LoadSample, ...]]:
+        """The load of all nodes over the last ``seconds``, oldest first.
+
+        :raises NotSupervised: this instance keeps none; a CSU does.
+        """
+
+
+class FrontDoor(ClusterDoor, Protocol):
+    """What a node offers to clients, whatever carries their requests. Objects of another client answer like absent
+    ones."""
+
+    def submit(self, client: ClientId, submission: Submission) -> Deferred[Receipt]: ...
+    def status(self, client: ClientId, job_id: JobId) -> Deferred[Job]: ...
+    def cancel(self, client: ClientId, job_id: JobId, note: str) -> Deferred[Job]: ...
+    def retry(self, client: ClientId, job_id: JobId, key: str) -> Deferred[Receipt]: ...
+    def remove(self, client: ClientId, job_id: JobId) -> Deferred[Job]: ...
+    def jobs(self, client: ClientId, query: JobQuery) -> Deferred[JobPage]: ...
+    def explain(self, client: ClientId, job_id: JobId) -> Deferred[Explanation]: ...
+
+    def watch(self, client: ClientId, job_id: JobId, changed: Callable[[Job], None]) -> Deferred[tuple[Job, Watch]]:
+        """The job as it stands, and ``changed`` with every later state, the terminal one last."""
+
+    def output(
+        self, client: ClientId, job_id: JobId, attempt: int, offsets: Mapping[StreamName, int], follow: bool
+    ) -> Deferred[OutputReader]:
+        """Read the output of one attempt, from an offset on for each stream asked for.
+
+        :param attempt: its number; 0 is the latest, or the first to come.
+        :param follow: wait for what the script has not written yet.
+        """
+
+    def upload(self, client: ClientId, blob: Blob) -> Deferred[Upload | None]:
+        """Begin to send a blob; None if it is here already."""

@@ -1,0 +1,156 @@
+"""The borders between instances: the multicast bus, the links, and what an instance offers over them.
+
+Invariant: protocols only, no logic. Messages and calls are hints and requests between equals; who calls is known by the
+link's :class:`~cloudmytask.cluster.PeerIdentity`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from cloudmytask.boundaries.front_door import Upload
+from cloudmytask.cluster import (
+    AttachAnswer,
+    Ban,
+    BanReport,
+    BusMessage,
+    BusStatistics,
+    Capacity,
+    NodeId,
+    Offer,
+    OfferAnswer,
+    PeerIdentity,
+    RemoteEnd,
+)
+from cloudmytask.model import Blob, Content, JobId, Reason, StreamName
+
+
+class Bus(Protocol):
+    """The multicast group. Neither sending nor a missing network ever raises: it is lossy by nature."""
+
+    def open(self, heard: Callable[[BusMessage], None]) -> None:
+        """Join, now or as soon as there is a network; ``heard`` gets each message of our cluster, our own left out."""
+
+    def send(self, message: BusMessage) -> None: ...
+    def close(self) -> None: ...
+    def statistics(self) -> BusStatistics: ...
+
+
+class AttemptSink(Protocol):
+    """Whoever follows an attempt that runs on another node. Calls come in order, :meth:`ended` last, unless the link is
+    lost before."""
+
+    def started(self) -> Deferred[None]:
+        """The executor is ready. It awaits the answer before it starts the script of an ``at_most_once`` job."""
+
+    def output(self, stream: StreamName, offset: int, data: bytes) -> None:
+        """A piece of output; one that is here already is not taken twice."""
+
+    def ended(self, end: RemoteEnd) -> None: ...
+
+
+class Link(Protocol):
+    """A connection between two instances that know each other; both may call. Every Deferred fires, with an answer,
+    the other end's declared failure, ``ConnectionInterrupted`` or ``RequestTimeout``."""
+
+    @property
+    def peer(self) -> PeerIdentity: ...
+
+    @property
+    def alive(self) -> bool: ...
+
+    def on_lost(self, told: Callable[[], None]) -> None:
+        """Call ``told`` once, when the link is gone; at once if it is gone already."""
+
+    def ping(self, timeout: float) -> Deferred[Capacity]:
+        """:param timeout: seconds."""
+
+    def offer(self, offer: Offer, contents: Sequence[Content], sink: AttemptSink) -> Deferred[OfferAnswer]:
+        """Hand a job over; if accepted, ``sink`` is told of the attempt from then on.
+
+        :param contents: script and input, where they are small and the target may not have them.
+        """
+
+    def send_blob(self, blob: Blob, read: Callable[[int, int], Deferred[bytes]]) -> Deferred[None]:
+        """Make sure that the other end has a blob. ``read(offset, size)`` gives its bytes."""
+
+    def follow(
+        self, job_id: JobId, attempt: int, offsets: Mapping[StreamName, int], sink: AttemptSink
+    ) -> Deferred[None]:
+        """Take up again an attempt that was accepted before. :raises NoSuchJob: it is not there."""
+
+    def stop_attempt(self, job_id: JobId, attempt: int, reason: Reason, hurry: bool) -> Deferred[None]:
+        """End an attempt; its :meth:`AttemptSink.ended` follows. One that is not there is ended already."""
+
+    def ask_for_work(self, capacity: Capacity) -> Deferred[int]:
+        """This instance has a free slot and knows that jobs wait there; how many it is going to be offered."""
+
+    def attach(self, root: NodeId, depth: int) -> Deferred[AttachAnswer]:
+        """Ask to become a child in the overlay.
+
+        :param root: of the asker's own subtree, which is itself; ``depth``: how deep that subtree is.
+        """
+
+    def detach(self) -> Deferred[None]:
+        """We are no longer its neighbor."""
+
+    def tell_path(self, term: int, path: Sequence[NodeId]) -> Deferred[None]:
+        """Tell a child its ancestors: us first, the root last, and the root's term."""
+
+    def relay(self, messages: Sequence[BusMessage]) -> Deferred[None]:
+        """Announcements along the tree, where multicast does not reach."""
+
+    def exchange_bans(self, bans: Sequence[Ban]) -> Deferred[Sequence[Ban]]:
+        """Give our bans, get the other end's that we lack. ``until`` of each is seconds that remain."""
+
+    def report(self, report: BanReport) -> Deferred[bool]:
+        """The paper's ``addToBlackListRequest``; whether it became a ban of the cluster. For a CSU."""
+
+    def check_banned(self, client: str) -> Deferred[Ban | None]:
+        """``CheckBanned``: what a CSU has on a client. For a CSU."""
+
+    def close(self) -> None: ...
+
+
+class PeerDoor(Protocol):
+    """What an instance offers to its peers: the other end of each call of :class:`Link`. Each may raise, or fail with,
+    a :class:`~cloudmytask.errors.CloudMyTaskError`."""
+
+    def identity(self) -> PeerIdentity:
+        """Who we are."""
+
+    def welcome(self, link: Link) -> None:
+        """A peer connected. :raises CloudMyTaskError: it is not wanted here."""
+
+    def pinged(self, link: Link) -> Capacity: ...
+    def offered(
+        self, link: Link, offer: Offer, contents: Sequence[Content], sink: AttemptSink
+    ) -> Deferred[OfferAnswer]: ...
+    def followed(
+        self, link: Link, job_id: JobId, attempt: int, offsets: Mapping[StreamName, int], sink: AttemptSink
+    ) -> Deferred[None]: ...
+    def attempt_stopped(self, link: Link, job_id: JobId, attempt: int, reason: Reason, hurry: bool) -> None: ...
+    def asked_for_work(self, link: Link, capacity: Capacity) -> int: ...
+    def attached(self, link: Link, root: NodeId, depth: int) -> AttachAnswer: ...
+    def detached(self, link: Link) -> None: ...
+    def path_told(self, link: Link, term: int, path: Sequence[NodeId]) -> None: ...
+    def relayed(self, link: Link, messages: Sequence[BusMessage]) -> None: ...
+    def bans_exchanged(self, link: Link, bans: Sequence[Ban]) -> Sequence[Ban]: ...
+    def reported(self, link: Link, report: BanReport) -> bool: ...
+    def banned_checked(self, link: Link, client: str) -> Ban | None: ...
+    def receive_blob(self, link: Link, blob: Blob) -> Deferred[Upload | None]:
+        """Begin to receive a blob; None if it is here already."""
+
+
+class Links(Protocol):
+    """Makes links."""
+
+    def connect(self, address: str) -> Deferred[Link]:
+        """Ready when both ends have introduced themselves.
+
+        :param address: ``HOST:PORT``.
+        :raises NoNode: nothing answers there. :raises CloudMyTaskError: what answers does not want us.
+        """
