@@ -1,4 +1,5 @@
 # make run       run a script on a node made for it, as a first look
+# make cluster   three nodes and a CSU on this machine, until Ctrl-C
 # make test      everything that must hold: style, types, import contracts, tests
 # make lint      the same without the tests
 # make lock      renew constraints.txt from the newest releases
@@ -14,10 +15,13 @@ STAMP := .venv/installed
 PIP := -m pip --quiet --quiet --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint lock benchmarks clean
+.PHONY: run cluster test lint lock benchmarks clean
 
 run: $(STAMP)
 	@$(BIN)/cmt run examples/primes.py
+
+cluster: $(STAMP)
+	@exec $(BIN)/python -m cloudmytask.service.local_cluster .cluster
 
 test: lint
 	@$(BIN)/pytest -q
@@ -48,6 +52,6 @@ lock:
 	@rm -rf .venv.lock
 
 clean:
-	@rm -rf .venv .venv.lock build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv.lock .cluster build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@rm -f twisted/plugins/dropin.cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

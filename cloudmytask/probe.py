@@ -1,7 +1,7 @@
 """How busy this machine is with other things than our scripts.
 
-Invariant: :meth:`load` is a share in 0..1 or None, costs nothing, and changes only by :meth:`sample`, which the shell
-calls at a steady interval.
+Invariant: :meth:`load` and :meth:`cpu` are shares in 0..1 or None, cost nothing, and change only by :meth:`sample`,
+which the shell calls at a steady interval.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class CpuProbe:
     _own_jobs: Callable[[], float] = field(default=lambda: 0.0)
     _interval: float = SAMPLE_INTERVAL
     _last: tuple[float, float] | None = field(init=False, default=None)
-    _average: float | None = field(init=False, default=None)
+    _foreign: float | None = field(init=False, default=None)
+    _busy: float | None = field(init=False, default=None)
 
     def sample(self) -> None:
         """Take the time since the last sample into the average; the first sample only begins to count."""
@@ -57,15 +58,21 @@ class CpuProbe:
         if self._last is not None and total > self._last[0]:
             busy = _share(1.0 - (idle - self._last[1]) / (total - self._last[0]))
             # an estimate above what was used must not make up for load at another time
-            foreign = max(0.0, busy - self._own_jobs())
-            weight = 1.0 - math.exp(-self._interval / LOAD_WINDOW)
-            before = foreign if self._average is None else self._average
-            self._average = before + weight * (foreign - before)
+            self._foreign = self._averaged(self._foreign, max(0.0, busy - self._own_jobs()))
+            self._busy = self._averaged(self._busy, busy)
         self._last = (total, idle)
 
     def load(self) -> float | None:
         """The average over the last seconds; None until there are two samples."""
-        return None if self._average is None else _share(self._average)
+        return None if self._foreign is None else _share(self._foreign)
+
+    def cpu(self) -> float | None:
+        """Like :meth:`load`, our own scripts included."""
+        return None if self._busy is None else _share(self._busy)
+
+    def _averaged(self, before: float | None, now: float) -> float:
+        weight = 1.0 - math.exp(-self._interval / LOAD_WINDOW)
+        return now if before is None else before + weight * (now - before)
 
 
 class NoProbe:
@@ -75,6 +82,10 @@ class NoProbe:
         """There is nothing to measure."""
 
     def load(self) -> float | None:
+        """Unknown."""
+        return None
+
+    def cpu(self) -> float | None:
         """Unknown."""
         return None
 

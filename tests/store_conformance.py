@@ -198,6 +198,19 @@ class StoreConformance:
         assert (recovery.node_id, recovery.age, recovery.checkpoint_at) == (node_id, 2.5, 100.0)
         assert len(node_id) == 32
 
+    def test_what_the_node_remembers_survives_and_the_last_word_counts(self, bench: Bench) -> None:
+        assert bench.store.recover().memory == {}
+        bench.store.remember("bans", "[]")
+        bench.store.remember("age", "not the retention clock")
+        bench.result(bench.store.remember("bans", '["x", "é", "\U0001f600"]'))
+        recovery = bench.restart().recover()
+        assert recovery.memory == {"bans": '["x", "é", "\U0001f600"]', "age": "not the retention clock"}
+        assert recovery.age == 0.0
+
+    def test_every_opening_is_counted(self, bench: Bench) -> None:
+        assert [bench.store.recover().boots for _ in range(2)] == [1, 1]
+        assert [bench.restart().recover().boots for _ in range(2)] == [2, 3]
+
     # listings
 
     def test_newest_lists_the_jobs_of_one_client(self, bench: Bench) -> None:

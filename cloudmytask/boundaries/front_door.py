@@ -125,6 +125,15 @@ class FrontDoor(ClusterDoor, Protocol):
     """What a node offers to clients, whatever carries their requests. Objects of another client answer like absent
     ones."""
 
+    def admit(self, client: ClientId, size: int) -> float:
+        """A request of ``size`` bytes came; for how many seconds nothing more is to be read from its sender.
+
+        :raises Banned, TooManyRequests: it is not to be answered.
+        """
+
+    def malformed(self, client: ClientId) -> None:
+        """Something came that no program of ours sends. :raises Banned: it was once too often."""
+
     def submit(self, client: ClientId, submission: Submission) -> Deferred[Receipt]: ...
     def status(self, client: ClientId, job_id: JobId) -> Deferred[Job]: ...
     def cancel(self, client: ClientId, job_id: JobId, note: str) -> Deferred[Job]: ...

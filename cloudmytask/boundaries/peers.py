@@ -46,10 +46,11 @@ class AttemptSink(Protocol):
     def started(self) -> Deferred[None]:
         """The executor is ready. It awaits the answer before it starts the script of an ``at_most_once`` job."""
 
-    def output(self, stream: StreamName, offset: int, data: bytes) -> None:
-        """A piece of output; one that is here already is not taken twice."""
+    def output(self, stream: StreamName, offset: int, data: bytes) -> Deferred[None]:
+        """A piece of output; fires when it is taken. One that is here already is not taken twice."""
 
-    def ended(self, end: RemoteEnd) -> None: ...
+    def ended(self, end: RemoteEnd) -> Deferred[None]:
+        """Fires when the executor may forget the attempt."""
 
 
 class Link(Protocol):
@@ -101,10 +102,12 @@ class Link(Protocol):
         """Tell a child its ancestors: us first, the root last, and the root's term."""
 
     def relay(self, messages: Sequence[BusMessage]) -> Deferred[None]:
-        """Announcements along the tree, where multicast does not reach."""
+        """Announcements along the tree, where multicast does not reach. An empty sequence asks the other end for all
+        that it has heard."""
 
     def exchange_bans(self, bans: Sequence[Ban]) -> Deferred[Sequence[Ban]]:
-        """Give our bans, get the other end's that we lack. ``until`` of each is seconds that remain."""
+        """Give some bans, get what the other end knows better about their clients; give none, get all that it has.
+        ``until`` of each is seconds that remain."""
 
     def report(self, report: BanReport) -> Deferred[bool]:
         """The paper's ``addToBlackListRequest``; whether it became a ban of the cluster. For a CSU."""
@@ -123,7 +126,7 @@ class PeerDoor(Protocol):
         """Who we are."""
 
     def welcome(self, link: Link) -> None:
-        """A peer connected. :raises CloudMyTaskError: it is not wanted here."""
+        """A peer connected to us. :raises CloudMyTaskError: it is not wanted here."""
 
     def pinged(self, link: Link) -> Capacity: ...
     def offered(
@@ -147,6 +150,9 @@ class PeerDoor(Protocol):
 
 class Links(Protocol):
     """Makes links."""
+
+    def open(self, door: PeerDoor) -> None:
+        """From now on calls of peers are answered by ``door``. Before anything else."""
 
     def connect(self, address: str) -> Deferred[Link]:
         """Ready when both ends have introduced themselves.

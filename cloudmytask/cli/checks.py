@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from attrs import asdict, frozen
 from twisted.internet.threads import deferToThreadPool
 
 import cloudmytask
-from cloudmytask.cli.link import START_A_NODE, reach
+from cloudmytask.cli.check import Check
+from cloudmytask.cli.link import START_A_NODE, Link, reach
+from cloudmytask.cli.network_checks import check_network
 from cloudmytask.config import default_state
 from cloudmytask.errors import CloudMyTaskError, NoNode
 from cloudmytask.version import VERSION
@@ -42,19 +43,6 @@ TOOLS = (
 """Optional programs: name, Debian package, what for."""
 
 
-@frozen
-class Check:
-    """One finding."""
-
-    name: str
-    level: Literal["ok", "note", "problem"]
-    text: str
-
-    def document(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
-
-
 async def check_all(reactor: Any, via: str | None, environment: Mapping[str, str]) -> list[Check]:
     """Everything, in the order in which a person would look."""
 
@@ -68,7 +56,7 @@ async def check_all(reactor: Any, via: str | None, environment: Mapping[str, str
         check_clock(time.time(), Path(cloudmytask.__file__).stat().st_mtime),
         check_state(state),
         await in_thread(check_disk, state),
-        await check_node(reactor, via, environment),
+        *await check_node(reactor, via, environment),
         *(check_tool(*tool) for tool in TOOLS),
     ]
 
@@ -144,17 +132,27 @@ def check_disk(state: Path) -> Check:
     return Check("disk", "ok", text)
 
 
-async def check_node(reactor: Any, via: str | None, environment: Mapping[str, str]) -> Check:
-    """Whether a node can be reached, and how it is. That there is none is a problem only where one was named."""
+async def check_node(reactor: Any, via: str | None, environment: Mapping[str, str]) -> list[Check]:
+    """Whether a node can be reached, how it is, and how its network is. That there is none is a problem only where one
+    was named."""
     try:
         link = await reach(reactor, via)
     except NoNode as problem:
         named = via is not None or environment.get("CMT_NODE")
-        return Check("node", "problem" if named else "note", f"{problem}; {START_A_NODE}")
+        return [Check("node", "problem" if named else "note", f"{problem}; {START_A_NODE}")]
     except CloudMyTaskError as problem:
-        return Check("node", "problem", f"{problem.name}: {problem}")
+        return [Check("node", "problem", f"{problem.name}: {problem}")]
+    try:
+        return [described(link), *check_network(await link.ask(lambda client: client.cluster()))]
+    except CloudMyTaskError as problem:
+        return [described(link), Check("cluster", "problem", f"{problem.name}: {problem}")]
+    finally:
+        link.close()
+
+
+def described(link: Link) -> Check:
+    """The node that answered."""
     node = link.client.node
-    link.close()
     waiting = sum((node.get("waiting") or {}).values())
     text = (
         f"{node.get('name')} {node.get('version')} at {link.address.text}: {node.get('state')}, "

@@ -20,7 +20,8 @@ def doctor(manner: Manner) -> int:
     \b
     Example:  cmt doctor
     """
-    from cloudmytask.cli.checks import Check, check_all
+    from cloudmytask.cli.check import Check
+    from cloudmytask.cli.checks import check_all
     from cloudmytask.cli.rendering import aligned
     from cloudmytask.cli.session import Session, conduct
 

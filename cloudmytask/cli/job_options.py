@@ -43,12 +43,19 @@ class JobOptions:
     max_memory: int | None
     max_file_size: int | None
     max_open_files: int | None
+    node: str | None
+    avoid: tuple[str, ...]
+    local: bool
     key: str | None
     stdin: str | None
 
     def __attrs_post_init__(self) -> None:
         if self.script == DASH and self.stdin == DASH:
             raise UsageError("the script and its input cannot both be read from standard input")
+        if self.local and self.node is not None:
+            raise UsageError("--local and --node exclude each other: --local means the node that accepts the job")
+        if self.node is not None and self.node in self.avoid:
+            raise UsageError(f"--node and --avoid both name {self.node}")
 
     @property
     def script_name(self) -> str:
@@ -74,6 +81,9 @@ class JobOptions:
                 open_files=self.max_open_files,
             ),
             environment=tuple(dict(self.env).items()),
+            node=self.node,
+            avoid=tuple(dict.fromkeys(self.avoid)),
+            local=self.local,
         )
 
 
@@ -105,6 +115,9 @@ _OPTIONS = (
     click.option("--max-memory", type=size, metavar="SIZE", help="Address space of one process, such as 2G."),
     click.option("--max-file-size", type=size, metavar="SIZE", help="Size of each file that the script writes."),
     click.option("--max-open-files", type=click.IntRange(min=1), help="Open files of one process."),
+    click.option("--node", metavar="NAME", help="Run it on the node of this name only."),
+    click.option("--avoid", metavar="NAME", multiple=True, help="Not on the node of this name; may be repeated."),
+    click.option("--local", is_flag=True, help="Run it on the node that accepts it only."),
     click.option("--key", help="Idempotency key: the same job again under the same key is not run again."),
     click.argument("script"),
     click.argument("arguments", nargs=-1, type=click.UNPROCESSED),

@@ -11,14 +11,19 @@ import sys
 import click
 
 from cloudmytask.cli import exit_codes
+from cloudmytask.cli.ban import ban
 from cloudmytask.cli.change import cancel, retry, rm, wait
 from cloudmytask.cli.completion import completion
 from cloudmytask.cli.doctor import doctor
 from cloudmytask.cli.failures import UsageError
 from cloudmytask.cli.look import ps, status, why
+from cloudmytask.cli.nodes import nodes
 from cloudmytask.cli.outputs import logs, result
 from cloudmytask.cli.run import run
+from cloudmytask.cli.simulate import simulate
 from cloudmytask.cli.submit import submit
+from cloudmytask.cli.top import top
+from cloudmytask.cli.topology import topology
 from cloudmytask.cli.verb import JSON_KEY, outcome
 from cloudmytask.cli.words import STDERR, Manner
 from cloudmytask.version import VERSION
@@ -55,7 +60,9 @@ def verbs(context: click.Context, via: str | None) -> None:  # noqa: ARG001 - th
         click.echo(context.get_help())
 
 
-for _each in (run, submit, ps, status, result, logs, wait, cancel, retry, why, rm, doctor, completion):
+_JOBS = (run, submit, ps, status, result, logs, wait, cancel, retry, why, rm)
+_CLUSTER = (nodes, top, topology, ban)
+for _each in (*_JOBS, *_CLUSTER, simulate, doctor, completion):
     verbs.add_command(_each)
 
 

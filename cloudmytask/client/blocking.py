@@ -14,16 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TypeVar
 
-from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredLock
 
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.client import reactor_thread
 from cloudmytask.client.addresses import Address, candidates
+from cloudmytask.client.cluster_calls import ClusterCalls
 from cloudmytask.client.connecting import connect, new_key
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.options import Duration, Size, default_client, qos_class, seconds, size, stdin_source
 from cloudmytask.client.reactor_thread import ReactorGone
+from cloudmytask.client.result import Result
 from cloudmytask.client.sources import Source
 from cloudmytask.errors import ConnectionInterrupted, JobFailed, NoNode
 from cloudmytask.model import Explanation, JobQuery, JobSpec, JobState, Limits, QoS, StreamName
@@ -35,26 +36,7 @@ STDERR_TAIL = 20
 """Lines of standard error that a :class:`~cloudmytask.errors.JobFailed` carries."""
 
 
-@frozen
-class Result:
-    """What a successful job left."""
-
-    status: JobStatus
-    stdout_bytes: bytes
-    stderr_bytes: bytes
-
-    @property
-    def stdout(self) -> str:
-        """Standard output as text; bytes that are not UTF-8 are replaced."""
-        return self.stdout_bytes.decode("utf-8", "replace")
-
-    @property
-    def stderr(self) -> str:
-        """Standard error as text."""
-        return self.stderr_bytes.decode("utf-8", "replace")
-
-
-class Client:
+class Client(ClusterCalls):
     """A connection to a node, made with the first call.
 
     :param address: ``unix:PATH`` or ``HOST:PORT``; if absent ``$CMT_NODE``, the local node, the configuration file.
@@ -104,12 +86,17 @@ class Client:
         environment: dict[str, str] | None = None,
         max_cpu_time: Duration | None = None,
         max_memory: Size | None = None,
+        node: str | None = None,
+        avoid: Sequence[str] = (),
+        local: bool = False,
         key: str | None = None,
     ) -> Job:
         """Submit a script; returns when the node has it on disk.
 
         :param script: the script's path, or its source as bytes.
         :param stdin: bytes, or the path of a file, that the script reads as its standard input.
+        :param node: the name of the only node that may run it; ``avoid``: names of nodes that may not; ``local``: only
+            the node that accepts it may.
         :param key: idempotency key: the same again under the same key is the same job.
         :raises CloudMyTaskError: the node declined, or there is none.
         """
@@ -132,6 +119,9 @@ class Client:
                 address_space=size("max_memory", max_memory),
             ),
             environment=tuple((environment or {}).items()),
+            node=node,
+            avoid=tuple(avoid),
+            local=local,
         )
         once = key or new_key()
         fed = None if stdin is None else stdin_source(stdin)

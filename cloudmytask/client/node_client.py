@@ -18,15 +18,18 @@ from cloudmytask.boundaries import Clock, OutputEnd
 from cloudmytask.client.sources import Source
 from cloudmytask.client.subscriptions import Changed, Subscriptions, Write
 from cloudmytask.client.uploading import upload
-from cloudmytask.core.spec_document import spec_to_document
+from cloudmytask.cluster import Ban, ClusterView, LoadSample
+from cloudmytask.core.spec_document import spec_to_document, text, typed
 from cloudmytask.model import Explanation, JobId, JobQuery, JobSpec, QoS, StreamName
 from cloudmytask.version import VERSION
 from cloudmytask.wire import commands
+from cloudmytask.wire.cluster_documents import listed, sample_from_document, view_from_document
 from cloudmytask.wire.documents import (
     JobStatus,
     explanation_from_document,
     query_to_document,
 )
+from cloudmytask.wire.peer_documents import ban_from_document
 
 HELLO_TIMEOUT = 10.0
 """Seconds that a node may take to answer a new connection."""
@@ -92,6 +95,31 @@ class NodeClient:
     def describe(self) -> Deferred[Mapping[str, Any]]:
         """The node's picture of itself."""
         return self.protocol.ask(commands.DescribeNode).addCallback(lambda box: box["node"])
+
+    def cluster(self) -> Deferred[ClusterView]:
+        """All instances as the node sees them."""
+        return Deferred.fromCoroutine(self._cluster())
+
+    def bans(self) -> Deferred[tuple[Ban, ...]]:
+        """Every ban in force; ``until`` of each is the seconds that remain."""
+        return Deferred.fromCoroutine(self._bans())
+
+    def ban(self, client: str, reason: str, term: float) -> Deferred[Ban]:
+        """Ban a client everywhere for ``term`` seconds. :raises NotPermitted: the node is on another machine."""
+        answer = self.protocol.ask(commands.AddBan, client=client, reason=reason, term=term)
+        return answer.addCallback(lambda box: ban_from_document("ban", box["ban"]))
+
+    def lift_ban(self, client: str) -> Deferred[Ban]:
+        """End a ban now. :raises NoSuchBan, NotPermitted:"""
+        answer = self.protocol.ask(commands.LiftBan, client=client)
+        return answer.addCallback(lambda box: ban_from_document("ban", box["ban"]))
+
+    def history(self, seconds: float) -> Deferred[tuple[LoadSample, ...]]:
+        """The load of all nodes over the last ``seconds``, oldest first. :raises NotSupervised: this is no CSU."""
+        answer = self.protocol.ask(commands.LoadHistory, seconds=seconds)
+        return answer.addCallback(
+            lambda box: tuple(sample_from_document(each) for each in listed(box["history"], "samples"))
+        )
 
     def page(self, query: JobQuery) -> Deferred[tuple[list[JobStatus], int | None]]:
         """One page of this client's jobs, newest first, and the cursor of the next."""
@@ -173,6 +201,25 @@ class NodeClient:
             stdin=riding.get("stdin"),
         )
         return _job(answer)
+
+    async def _cluster(self) -> ClusterView:
+        pages: list[ClusterView] = []
+        after: str | None = None
+        while not pages or after is not None:
+            page = (await self.protocol.ask(commands.DescribeCluster, after=after))["cluster"]
+            pages.append(view_from_document(page))
+            after = typed(page, "next", text, None)
+        return evolve(pages[0], members=tuple(member for page in pages for member in page.members))
+
+    async def _bans(self) -> tuple[Ban, ...]:
+        found: list[Ban] = []
+        after: str | None = None
+        while True:
+            page = (await self.protocol.ask(commands.ListBans, after=after))["page"]
+            found.extend(ban_from_document("bans", each) for each in listed(page, "bans"))
+            after = typed(page, "next", text, None)
+            if after is None:
+                return tuple(found)
 
     async def _jobs(self, query: JobQuery, limit: int | None) -> list[JobStatus]:
         found: list[JobStatus] = []

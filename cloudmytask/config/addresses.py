@@ -1,7 +1,7 @@
-"""TCP addresses as people write them: ``HOST:PORT``.
+"""Network addresses as people write them: ``HOST:PORT``.
 
-Invariant: only addresses of the loopback interface come out, because a node without a cluster key trusts whoever
-reaches it.
+Invariant: what comes out has a host and a port within the limits, or it was a ValueError that names the address and
+what is wrong with it. No name is resolved here.
 """
 
 from __future__ import annotations
@@ -9,36 +9,92 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 
+IpAddress = IPv4Address | IPv6Address
+
 _LOOPBACK_V4 = IPv4Network("127.0.0.0/8")
 _LOOPBACK_V6 = IPv6Address("::1")
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9._:%-]{1,253}", re.ASCII)
 
 
-def split_loopback(address: str) -> tuple[IPv4Address | IPv6Address, int]:
-    """Host and port of ``HOST:PORT``, where HOST is in 127.0.0.0/8, ``::1``, ``[::1]`` or ``localhost``.
+def split_address(address: str) -> tuple[str, int]:
+    """Host, without the brackets of an IPv6 address, and port of ``HOST:PORT``. Port 0 is any free port.
 
-    ``localhost`` is 127.0.0.1, whatever a resolver says. Port 0 is any free port.
-
-    :raises ValueError: with a sentence that names the address and what is wrong with it.
+    :raises ValueError:
     """
     host, colon, port = address.rpartition(":")
     if not colon or not host:
         raise ValueError(f"{address!r} is not of the form HOST:PORT, such as 127.0.0.1:7001")
     if not _PORT.fullmatch(port) or int(port) > 65_535:
         raise ValueError(f"{port!r} in {address!r} is not a port: give a number from 0 to 65535")
-    return _loopback(host.removeprefix("[").removesuffix("]"), address), int(port)
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not _HOST.fullmatch(host):
+        raise ValueError(f"{host!r} in {address!r} is neither a host's name nor an IP address")
+    return host, int(port)
 
 
-def _loopback(host: str, address: str) -> IPv4Address | IPv6Address:
+def split_peer(address: str) -> tuple[str, int]:
+    """Like :func:`split_address`, of somebody to connect to: a port 0 is wrong.
+
+    :raises ValueError:
+    """
+    host, port = split_address(address)
+    if not port:
+        raise ValueError(f"'0' in {address!r} is not a port to connect to: give a number from 1 to 65535")
+    return host, port
+
+
+def split_listen(address: str) -> tuple[IpAddress, int]:
+    """IP address and port of ``HOST:PORT`` to listen on. ``localhost`` is 127.0.0.1, whatever a resolver says.
+
+    :raises ValueError: also if the host is a name.
+    """
+    host, port = split_address(address)
     if host.lower() == "localhost":
-        return IPv4Address("127.0.0.1")
+        return IPv4Address("127.0.0.1"), port
     try:
-        found = ip_address(host)
+        return ip_address(host), port
+    except ValueError:
+        raise ValueError(
+            f"{host!r} in {address!r} is not an IP address: give one of this host's, or localhost"
+        ) from None
+
+
+def split_group(group: str) -> tuple[str, int]:
+    """Address and port of an IPv4 multicast group.
+
+    :raises ValueError:
+    """
+    host, port = split_peer(group)
+    try:
+        found = IPv4Address(host)
     except ValueError:
         found = None
-    if found is not None and (found in _LOOPBACK_V4 if isinstance(found, IPv4Address) else found == _LOOPBACK_V6):
-        return found
-    raise ValueError(
-        f"{address!r} is not a loopback address: until a cluster key exists, a node listens only on"
-        " 127.0.0.0/8, ::1 or localhost, as anybody who reaches it may run scripts"
-    )
+    if found is None or not found.is_multicast:
+        raise ValueError(f"{host!r} in {group!r} is not an IPv4 multicast address: give one from 224.0.0.0/4")
+    return str(found), port
+
+
+def is_loopback(address: IpAddress) -> bool:
+    """Whether nobody on another host reaches it."""
+    return address in _LOOPBACK_V4 if isinstance(address, IPv4Address) else address == _LOOPBACK_V6
+
+
+def check_loopback(address: str) -> None:
+    """:raises ValueError: somebody on another host could reach ``HOST:PORT``, and might then run scripts."""
+    try:
+        safe = is_loopback(split_listen(address)[0])
+    except ValueError:
+        safe = False
+    if not safe:
+        raise ValueError(
+            f"{address!r} is not a loopback address: until instances have certificates, they listen only on"
+            " 127.0.0.0/8, ::1 or localhost, as anybody who reaches one may run scripts; insecure_lan = true"
+            " (--insecure-lan true) lifts this where everybody on the network is trusted"
+        )
+
+
+def join_address(host: IpAddress | str, port: int) -> str:
+    """``HOST:PORT``, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"

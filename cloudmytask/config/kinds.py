@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
-from cloudmytask.config.addresses import split_loopback
+from cloudmytask.config.addresses import split_address, split_group, split_peer
+from cloudmytask.config.bit_rate import format_bit_rate, parse_bit_rate
 from cloudmytask.core.units import (
     DURATION_FORMS,
     SIZE_FORMS,
@@ -76,13 +78,45 @@ def _name(value: object, _base: Path) -> str:
     return value
 
 
-def _addresses(value: object, _base: Path) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{value!r} is not a list of HOST:PORT addresses")
-    found = tuple(_text(each, "a HOST:PORT address") for each in value)
-    for each in found:
-        split_loopback(each)
-    return found
+def _addresses(split: Callable[[str], object]) -> Callable[[object, Path], tuple[str, ...]]:
+    def parse(value: object, _base: Path) -> tuple[str, ...]:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{value!r} is not a list of HOST:PORT addresses")
+        found = tuple(_text(each, "a HOST:PORT address") for each in value)
+        for each in found:
+            split(each)
+        return found
+
+    return parse
+
+
+def _group(value: object, _base: Path) -> str:
+    if value == "":
+        return ""
+    group = _text(value, "a multicast group")
+    split_group(group)
+    return group
+
+
+def _ipv4(value: object, _base: Path) -> str:
+    text = _text(value, "an IPv4 address")
+    try:
+        address = IPv4Address(text)
+    except ValueError:
+        address = None
+    if address is None or address.is_multicast or address.is_unspecified:
+        raise ValueError(f"{text!r} is not the IPv4 address of an interface")
+    return text
+
+
+def _boolean(value: object, _base: Path) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
+
+
+def _true_or_false(text: str) -> object:
+    return {"true": True, "false": False}.get(text, text)
 
 
 def _split(text: str) -> list[str]:
@@ -123,9 +157,14 @@ def _size(value: object, _base: Path) -> int:
     return parse_size(value)
 
 
+def _bit_rate(value: object, _base: Path) -> int:
+    return parse_bit_rate(value)
+
+
 def choice(*accepted: str) -> Kind:
     """One of a few words."""
-    spoken = " or ".join(f'"{each}"' for each in accepted)
+    *others, last = (f'"{each}"' for each in accepted)
+    spoken = f"{', '.join(others)} or {last}"
 
     def parse(value: object, _base: Path) -> str:
         if value not in accepted:
@@ -142,10 +181,17 @@ def _list(values: Sequence[str]) -> str:
 PATH = Kind("path", "PATH", _path, _quote)
 LOG = Kind('path, or "-" for standard error', "PATH", _log, _quote)
 NAME = Kind("1 to 64 letters, digits, dots, underscores and dashes", "NAME", _name, _quote)
-ADDRESSES = Kind("list of HOST:PORT", "HOST:PORT", _addresses, _list, _split)
+BOOLEAN = Kind("true or false", "true|false", _boolean, lambda value: str(value).lower(), _true_or_false)
+ADDRESSES = Kind("list of HOST:PORT", "HOST:PORT", _addresses(split_address), _list, _split)
+PEERS = Kind("list of HOST:PORT", "HOST:PORT", _addresses(split_peer), _list, _split)
+GROUP = Kind('ADDRESS:PORT of an IPv4 multicast group, or "" for none', "ADDRESS:PORT", _group, _quote)
+IPV4 = Kind("IPv4 address", "ADDRESS", _ipv4, _quote)
 COUNT = Kind("whole number", "N", _count, str, _number(int))
 FRACTION = Kind("share of 1", "SHARE", _fraction, str, _number(float))
 DURATION = Kind(
     "seconds, or text such as 90s 10m 2h 1d", "DURATION", _duration, lambda seconds: _quote(format_duration(seconds))
 )
 SIZE = Kind("bytes, or text such as 64KiB 500M 2G", "SIZE", _size, lambda size: _quote(format_size(size)))
+BIT_RATE = Kind(
+    "bits per second, or text such as 150K 4M 1G", "RATE", _bit_rate, lambda rate: _quote(format_bit_rate(rate))
+)

@@ -7,80 +7,37 @@ documentation are all made from that.
 from __future__ import annotations
 
 import os
-import re
-import socket
-from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-import attrs
 from attrs import field, frozen
 
-from cloudmytask.config.kinds import ADDRESSES, COUNT, DURATION, FRACTION, LOG, NAME, PATH, SIZE, choice
-from cloudmytask.config.option import Option, about, option_of, valid
+from cloudmytask.cluster import Role
+from cloudmytask.config.instance import InstanceConfig, in_order, log_option, state_option
+from cloudmytask.config.kinds import COUNT, DURATION, FRACTION, SIZE, choice
+from cloudmytask.config.option import about, valid
 from cloudmytask.errors import ConfigurationError
-
-SOCKET_PATH_MAX = 107
-"""Bytes that ``sun_path`` holds before its terminating NUL; see unix(7)."""
 
 _DAY = 86_400.0
 _DECADE = 3650 * _DAY
-
-
-def default_state(environ: Mapping[str, str] | None = None, *, root: bool | None = None) -> Path:
-    """Where a node keeps its state unless told otherwise (XDG base directory specification)."""
-    if os.geteuid() == 0 if root is None else root:
-        return Path("/var/lib/cloudmytask")
-    named = Path((os.environ if environ is None else environ).get("XDG_STATE_HOME", ""))
-    # The specification has relative paths ignored.
-    return (named if named.is_absolute() else Path.home() / ".local" / "state") / "cloudmytask"
-
-
-def socket_path(state: Path) -> Path:
-    """The unix socket of the node whose state directory is ``state``."""
-    return state / "node.sock"
-
-
-def _host_name() -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "node"
 
 
 def _cores() -> int:
     return min(len(os.sched_getaffinity(0)), 4096)
 
 
-@frozen(kw_only=True)
-class NodeConfig:
+@frozen(kw_only=True, field_transformer=in_order)
+class NodeConfig(InstanceConfig):
     """All options of a node. Durations are seconds, sizes bytes.
 
     :raises ConfigurationError: a value is out of its range; the sentence names key, value and limit.
     """
 
-    state: Path = field(
-        factory=default_state,
-        validator=valid,
-        metadata=about(
-            PATH,
-            "Directory of all that the node keeps: socket, jobs, outputs, lock. It is made if need be, with mode 0700.",
-            said="$XDG_STATE_HOME/cloudmytask, as a rule ~/.local/state/cloudmytask; for root /var/lib/cloudmytask",
-            example='"/var/lib/cloudmytask"',
-        ),
-    )
-    name: str = field(
-        factory=_host_name,
-        validator=valid,
-        metadata=about(NAME, "The node's name, as people see it.", said="the host's name", example='"lab-7"'),
-    )
-    listen: tuple[str, ...] = field(
-        default=(),
-        validator=valid,
-        metadata=about(
-            ADDRESSES,
-            "TCP addresses to listen on besides the unix socket; only loopback ones until a cluster key exists.",
-            said="none",
-            example='["127.0.0.1:7001"]',
-        ),
+    ROLE: ClassVar[Role] = Role.NODE
+
+    state: Path = state_option(
+        "cloudmytask",
+        "Directory of all that the node keeps: socket, jobs, outputs, lock. It is made if need be, with mode 0700.",
     )
     slots: int = field(
         factory=_cores,
@@ -102,6 +59,17 @@ class NodeConfig:
             'Where the load is measured; "none" where several nodes share a host.',
         ),
     )
+    threshold: float = field(
+        default=0.75,
+        validator=valid,
+        metadata=about(
+            FRACTION,
+            "Scripts start only while the load caused by others is below this: with 0 none ever does here, with 1 only"
+            " the slots count.",
+            minimum=0,
+            maximum=1,
+        ),
+    )
     idle_threshold: float = field(
         default=0.5,
         validator=valid,
@@ -111,6 +79,37 @@ class NodeConfig:
             minimum=0,
             maximum=1,
         ),
+    )
+    placement: Literal["reserve-pull", "paper", "local"] = field(
+        default="reserve-pull",
+        validator=valid,
+        metadata=about(
+            choice("reserve-pull", "paper", "local"),
+            'Where jobs go that cannot start here at once: "reserve-pull" sends them to a node that is free and waits'
+            ' while none is, "paper" hands them on at random as the original did, "local" keeps them here.',
+        ),
+    )
+    max_hops: int = field(
+        default=8,
+        validator=valid,
+        metadata=about(COUNT, "How often a job may be handed on from node to node.", minimum=1, maximum=64),
+    )
+    request_rate: int = field(
+        default=1000,
+        validator=valid,
+        metadata=about(COUNT, "Requests per second that one client may make on average.", minimum=1, maximum=1_000_000),
+    )
+    request_burst: int = field(
+        default=5000,
+        validator=valid,
+        metadata=about(
+            COUNT, "Requests that a client which was quiet may make at once.", minimum=1, maximum=10_000_000
+        ),
+    )
+    byte_rate: int = field(
+        default=256 * 1024**2,
+        validator=valid,
+        metadata=about(SIZE, "Bytes per second that one client may send on average.", minimum=1024),
     )
     queue_max: int = field(
         default=10_000,
@@ -178,6 +177,16 @@ class NodeConfig:
             maximum=_DAY,
         ),
     )
+    orphan_grace: float = field(
+        default=60.0,
+        validator=valid,
+        metadata=about(
+            DURATION,
+            "How long a script that runs for another node goes on after the link to that node is lost.",
+            minimum=0,
+            maximum=_DAY,
+        ),
+    )
     exit_grace: float = field(
         default=0.5,
         validator=valid,
@@ -188,38 +197,13 @@ class NodeConfig:
             maximum=3600,
         ),
     )
-    log: Path | Literal["-"] | None = field(
-        default=None,
-        validator=valid,
-        metadata=about(
-            LOG,
-            "The log file, one JSON object per line.",
-            said="node.log in the state directory for a daemon, standard error otherwise",
-            example='"/var/log/cloudmytask.log"',
-        ),
-    )
+    log: Path | Literal["-"] | None = log_option(Role.NODE)
 
     def __attrs_post_init__(self) -> None:
         """Check what concerns more than one value."""
+        super().__attrs_post_init__()
         if self.retention > self.retention_max:
             shown = DURATION.show
             raise ConfigurationError(
                 f"retention ({shown(self.retention)}) is longer than retention_max ({shown(self.retention_max)})."
             )
-        size = len(os.fsencode(self.socket))
-        if size > SOCKET_PATH_MAX:
-            raise ConfigurationError(
-                f"state: the socket's path {str(self.socket)!r} has {size} bytes, and a unix socket may have"
-                f" {SOCKET_PATH_MAX} at most; choose a shorter state directory."
-            )
-
-    @property
-    def socket(self) -> Path:
-        """Path of the unix socket."""
-        return socket_path(self.state)
-
-
-@cache
-def options() -> tuple[Option, ...]:
-    """Every option, in the order of the documentation."""
-    return tuple(option_of(attribute) for attribute in attrs.fields(NodeConfig))

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import textwrap
 
-from cloudmytask.config.node import options
+from cloudmytask.config.instance import InstanceConfig
+from cloudmytask.config.node import NodeConfig
 from cloudmytask.config.option import Option
+from cloudmytask.config.options import options
 
 
-def reference() -> str:
+def reference(of: type[InstanceConfig] = NodeConfig) -> str:
     """A TOML file with every option commented out: what it is for, what is accepted, and its default."""
-    return "\n".join(map(_paragraph, options()))
+    return "\n".join(map(_paragraph, options(of)))
 
 
 def _paragraph(option: Option) -> str:

@@ -10,38 +10,71 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
-from cloudmytask.config.node import NodeConfig, options
+from cloudmytask.config.instance import InstanceConfig
+from cloudmytask.config.node import NodeConfig
 from cloudmytask.config.option import Option
+from cloudmytask.config.options import options
 from cloudmytask.errors import ConfigurationError
 
+Config = TypeVar("Config", bound=InstanceConfig)
+Values = dict[str, tuple[str, Any]]
+"""Option key → where the value was written, and the value."""
 
-def default_file(environ: Mapping[str, str] | None = None, *, root: bool | None = None) -> Path:
+
+def default_file(
+    environ: Mapping[str, str] | None = None, *, root: bool | None = None, of: type[InstanceConfig] = NodeConfig
+) -> Path:
     """The file that is read unless another one is named; it need not exist."""
+    name = f"{of.ROLE}.toml"
     if os.geteuid() == 0 if root is None else root:
-        return Path("/etc/cloudmytask/node.toml")
+        return Path("/etc/cloudmytask") / name
     named = Path((os.environ if environ is None else environ).get("XDG_CONFIG_HOME", ""))
-    return (named if named.is_absolute() else Path.home() / ".config") / "cloudmytask" / "node.toml"
+    return (named if named.is_absolute() else Path.home() / ".config") / "cloudmytask" / name
 
 
+@overload
 def load(
     file: Path | None = None, arguments: Mapping[str, str] | None = None, *, default: Path | None = None
-) -> NodeConfig:
-    """The configuration of a node.
+) -> NodeConfig: ...
+@overload
+def load(
+    file: Path | None = None,
+    arguments: Mapping[str, str] | None = None,
+    *,
+    default: Path | None = None,
+    of: type[Config],
+) -> Config: ...
+def load(
+    file: Path | None = None,
+    arguments: Mapping[str, str] | None = None,
+    *,
+    default: Path | None = None,
+    of: type[InstanceConfig] = NodeConfig,
+) -> InstanceConfig:
+    """The configuration of a node, or of the class given.
 
     :param file: a TOML file, which must exist; None reads ``default`` if that exists.
     :param arguments: option key (with underscores) → text from the command line.
     :param default: :func:`default_file` if None.
     :raises ConfigurationError: with one sentence that names the file or option, the value and the limit.
     """
-    source = file if file is not None else default if default is not None else default_file()
-    values = _from_file(source, required=file is not None)
-    values.update(_from_arguments(arguments or {}))
-    return NodeConfig(**values)
+    source = file if file is not None else default if default is not None else default_file(of=of)
+    known = {option.key: option for option in options(of)}
+    values = _from_file(source, known, required=file is not None)
+    values.update(_from_arguments(arguments or {}, known))
+    try:
+        return of(**{key: value for key, (_place, value) in values.items()})
+    except ConfigurationError as error:
+        # what concerns more than one value names the key, but cannot know where it was written
+        key, colon, rest = str(error).partition(": ")
+        if colon and key in values:
+            raise ConfigurationError(f"{values[key][0]}: {rest}") from None
+        raise
 
 
-def _from_file(file: Path, *, required: bool) -> dict[str, Any]:
+def _from_file(file: Path, known: Mapping[str, Option], *, required: bool) -> Values:
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -55,19 +88,20 @@ def _from_file(file: Path, *, required: bool) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{file}: is not TOML: {error}.") from None
     base = file.absolute().parent
-    return {key: _parse(f"{file}: {key}", _named(key, f"{file}: "), value, base) for key, value in document.items()}
+    return {
+        key: _parse(f"{file}: {key}", _named(key, known, f"{file}: "), value, base) for key, value in document.items()
+    }
 
 
-def _from_arguments(arguments: Mapping[str, str]) -> dict[str, Any]:
+def _from_arguments(arguments: Mapping[str, str], known: Mapping[str, Option]) -> Values:
     values = {}
     for key, text in arguments.items():
-        option = _named(key, "")
+        option = _named(key, known, "")
         values[key] = _parse(f"--{option.flag}", option, option.kind.read(text), Path.cwd())
     return values
 
 
-def _named(key: str, place: str) -> Option:
-    known = {option.key: option for option in options()}
+def _named(key: str, known: Mapping[str, Option], place: str) -> Option:
     if key in known:
         return known[key]
     close = get_close_matches(key.lower().replace("-", "_"), known, n=1)
@@ -75,8 +109,8 @@ def _named(key: str, place: str) -> Option:
     raise ConfigurationError(f"{place}unknown option {key!r}{hint}")
 
 
-def _parse(place: str, option: Option, value: object, base: Path) -> Any:
+def _parse(place: str, option: Option, value: object, base: Path) -> tuple[str, Any]:
     try:
-        return option.parse(value, base)
+        return place, option.parse(value, base)
     except ValueError as error:
         raise ConfigurationError(f"{place}: {error}.") from None

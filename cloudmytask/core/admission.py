@@ -26,8 +26,11 @@ FILE_NAME_MAX = 255
 """Bytes; NAME_MAX of Linux file systems."""
 CLIENT_MAX = 64
 LIMIT_MAX = 2**60
+AVOID_MAX = 100
+"""Nodes that a job may avoid."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_NODE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _KEY = re.compile(rf"[!-~]{{1,{KEY_MAX}}}\Z")
 _CLIENT = re.compile(rf"[A-Za-z0-9._@+-]{{1,{CLIENT_MAX}}}\Z")
 
@@ -73,6 +76,7 @@ def check_spec(spec: JobSpec, script_max: int) -> None:
     if not 0 <= spec.retries <= RETRIES_MAX:
         raise InvalidArgument(f"retries: {spec.retries} is not within 0 and {RETRIES_MAX}")
     _check_limits(spec.limits)
+    _check_whereabouts(spec)
 
 
 def check_script_size(size: int, script_max: int) -> None:
@@ -130,6 +134,17 @@ def _encoded_size(field: str, text: str) -> int:
 def _check_duration(field: str, seconds: float | None) -> None:
     if seconds is not None and not (math.isfinite(seconds) and 0 < seconds <= DURATION_MAX):
         raise InvalidArgument(f"{field}: {seconds:g} is not within 0 (excluded) and {DURATION_MAX:.0f} seconds")
+
+
+def _check_whereabouts(spec: JobSpec) -> None:
+    for field, names in (("node", () if spec.node is None else (spec.node,)), ("avoid", spec.avoid)):
+        if len(names) > AVOID_MAX:
+            raise InvalidArgument(f"{field}: {len(names)} names are more than the limit, {AVOID_MAX}")
+        for name in names:
+            if not _NODE.match(name):
+                raise InvalidArgument(f"{field}: {_shown(name)} is not a node's name")
+    if spec.node is not None and spec.node in spec.avoid:
+        raise InvalidArgument(f"avoid: {spec.node} is also the node that it is to run on")
 
 
 def _check_limits(limits: Limits) -> None:

@@ -29,6 +29,9 @@ class Surroundings:
     draining: bool
     retry_in: float | None
     """Seconds until the next attempt may start; None if it is not pausing."""
+    elsewhere: str = ""
+    """Why no other node runs it, as the end of a sentence."""
+    threshold: float = 1.0
 
 
 def explain(job: Job, around: Surroundings) -> Explanation:
@@ -111,9 +114,21 @@ def _why_waiting(job: Job, around: Surroundings) -> str:
     ahead = ""
     if around.ahead:
         ahead = f", and {around.ahead} {'job waits' if around.ahead == 1 else 'jobs wait'} before it"
+    elsewhere = f", {around.elsewhere}" if around.elsewhere else ""
+    if job.spec.node not in (None, around.node):
+        return f"It is to run on {job.spec.node}{elsewhere}{ahead}."
+    if around.node in job.spec.avoid:
+        return f"It is not to run on {around.node}{elsewhere}{ahead}."
     if around.running >= around.slots:
         slots = "The only slot" if around.slots == 1 else f"All {around.slots} slots"
-        return f"{slots} of {around.node} {'is' if around.slots == 1 else 'are'} taken{ahead}."
+        return f"{slots} of {around.node} {'is' if around.slots == 1 else 'are'} taken{elsewhere}{ahead}."
+    if around.threshold <= 0:
+        return f"{around.node} runs nothing (threshold 0){elsewhere}{ahead}."
+    if around.load is not None and around.load >= around.threshold and around.elsewhere:
+        return (
+            f"The load of {around.node} is {around.load:.2f}, and it starts jobs below {around.threshold:.2f}"
+            f"{elsewhere}{ahead}."
+        )
     if job.spec.qos is QoS.IDLE and around.load is not None and around.load >= around.idle_threshold:
         return (
             f"It is of class idle, and such jobs start while the machine's load is below {around.idle_threshold:.2f}; "
@@ -126,7 +141,16 @@ def _why_running(job: Job) -> str:
     started = job.attempt.started_at if job.attempt is not None else None
     since = f"; it started at {format_time(started)}" if started is not None else ""
     nth = f" (attempt {len(job.attempts)})" if len(job.attempts) > 1 else ""
-    return f"It is running on {_executor(job)}, which had a free slot{since}{nth}."
+    return f"It is running on {_executor(job)}, which had a free slot{since}{nth}{_why_there(job)}."
+
+
+def _why_there(job: Job) -> str:
+    """Of a job that runs on another node than the one it was handed to."""
+    if job.attempt is None or job.attempt.executor_id is None:
+        return ""
+    forwarded = [stamp for stamp in job.trail if stamp.stage == "forwarded"]
+    reason = forwarded[-1].note.partition(" to ")[2] if forwarded else ""
+    return f"; {job.origin} forwarded it to {reason}" if reason else f"; {job.origin} forwarded it"
 
 
 def _why_failed(job: Job) -> str:

@@ -27,6 +27,8 @@ _NOTHING = Output()
 
 ATTEMPTS_MAX = 1000
 """Attempts of one job, interrupted ones included; beyond it the job is ``lost``."""
+REMARKS_MAX = 100
+"""Entries of a trail beyond which no remarks are added."""
 
 
 class ImpossibleTransition(Exception):
@@ -44,10 +46,24 @@ class Wait:
 
 @frozen
 class Stage:
-    """A slot was taken for a new attempt on ``node``."""
+    """A slot was taken for a new attempt: on ``node`` itself, or on the ``executor`` that accepted it."""
 
     at: float
     node: str
+    executor: str | None = None
+    executor_id: str | None = None
+    note: str = ""
+    """Why there."""
+
+
+@frozen
+class Remark:
+    """Something on its way that people may want to know, such as a target's refusal."""
+
+    at: float
+    node: str
+    stage: str
+    note: str
 
 
 @frozen
@@ -70,6 +86,8 @@ class End:
     stdout: Output = _NOTHING
     stderr: Output = _NOTHING
     retry: bool = False
+    trail: tuple[Stamp, ...] = ()
+    """What other nodes noted of it."""
 
 
 @frozen
@@ -91,6 +109,7 @@ class Interrupt:
     note: str
     stdout: Output = _NOTHING
     stderr: Output = _NOTHING
+    trail: tuple[Stamp, ...] = ()
 
 
 @frozen
@@ -102,7 +121,7 @@ class Expire:
     removed: bool = False
 
 
-Event = Wait | Stage | Start | End | Cancel | Interrupt | Expire
+Event = Wait | Stage | Remark | Start | End | Cancel | Interrupt | Expire
 
 
 def retriable(job: Job, outcome: Outcome) -> bool:
@@ -142,21 +161,35 @@ def _wait(job: Job, event: Wait) -> Job:
 
 
 def _stage(job: Job, event: Stage) -> Job:
-    attempt = Attempt(number=len(job.attempts) + 1, executor=event.node, staged_at=event.at)
+    attempt = Attempt(
+        number=len(job.attempts) + 1,
+        executor=event.executor or event.node,
+        staged_at=event.at,
+        executor_id=event.executor_id,
+    )
+    note = f"attempt {attempt.number}" + (f" {event.note}" if event.note else "")
     return evolve(
         job,
         state=JobState.STAGING,
         attempts=(*job.attempts, attempt),
-        trail=_stamped(job, event, "placed", f"attempt {attempt.number}"),
+        trail=_stamped(job, event, "placed" if event.executor is None else "forwarded", note),
     )
+
+
+def _remark(job: Job, event: Remark) -> Job:
+    if len(job.trail) >= REMARKS_MAX:
+        return job
+    return evolve(job, trail=_stamped(job, event, event.stage, event.note))
 
 
 def _start(job: Job, event: Start) -> Job:
     attempts = _latest_evolved(job, started_at=event.at)
-    return evolve(job, state=JobState.RUNNING, attempts=attempts, trail=_stamped(job, event, "started"))
+    stamp = Stamp(at=event.at, stage="started", node=_latest(job).executor)
+    return evolve(job, state=JobState.RUNNING, attempts=attempts, trail=(*job.trail, stamp))
 
 
 def _end(job: Job, event: End) -> Job:
+    job = _told_elsewhere(job, event.trail)
     attempts = _latest_evolved(job, ended_at=event.at, outcome=event.outcome, stdout=event.stdout, stderr=event.stderr)
     if event.retry and len(attempts) < ATTEMPTS_MAX:
         trail = _stamped(job, event, "failed", "another attempt follows")
@@ -180,6 +213,7 @@ def _cancel_started(job: Job, event: Cancel) -> Job:
 
 
 def _interrupt_attempt(job: Job, event: Interrupt) -> Job:
+    job = _told_elsewhere(job, event.trail)
     attempt = _latest(job)
     wall = None if attempt.started_at is None else max(0.0, event.at - attempt.started_at)
     outcome = Outcome(reason=Reason.LOST, detail=event.note, usage=Usage(wall_seconds=wall))
@@ -208,6 +242,10 @@ def _unchanged(job: Job, _event: Event) -> Job:
 _late = _unchanged
 
 
+def _told_elsewhere(job: Job, trail: tuple[Stamp, ...]) -> Job:
+    return evolve(job, trail=(*job.trail, *trail)) if trail else job
+
+
 def _latest(job: Job) -> Attempt:
     assert job.attempt is not None
     return job.attempt
@@ -230,22 +268,26 @@ TABLE: dict[tuple[JobState, type], Callable[..., Job]] = {
     (_P, Stage): _stage,
     (_P, Cancel): _cancel_unstarted,
     (_P, Interrupt): _unchanged,
+    (_P, Remark): _remark,
     (_W, Wait): _unchanged,
     (_W, Stage): _stage,
     (_W, Start): _late,  # of an attempt that was given up meanwhile
     (_W, End): _late,
     (_W, Cancel): _cancel_unstarted,
     (_W, Interrupt): _unchanged,
+    (_W, Remark): _remark,
     (_S, Start): _start,
     (_S, End): _end,  # the environment could not be built, or it was cancelled in time
     (_S, Cancel): _cancel_started,  # the executor aborts and reports End
     (_S, Interrupt): _interrupt_attempt,
+    (_S, Remark): _remark,
     (_R, End): _end,
     (_R, Cancel): _cancel_started,  # the executor terminates the script and reports End
     (_R, Interrupt): _interrupt_attempt,
-    **{(state, event): _late for state in _ENDED for event in (Start, End, Cancel, Interrupt)},
+    (_R, Remark): _remark,
+    **{(state, event): _late for state in _ENDED for event in (Start, End, Cancel, Interrupt, Remark)},
     **{(state, Expire): _expire for state in _ENDED},
-    **{(_X, event): _late for event in (Start, End, Cancel, Interrupt, Expire)},
+    **{(_X, event): _late for event in (Start, End, Cancel, Interrupt, Remark, Expire)},
 }
 
 

@@ -1,20 +1,21 @@
-"""The uploads of one connection, by the numbers that its client gave them.
+"""The uploads of one connection, by the numbers that its other end gave them.
 
-Invariant: an upload ends by its commit, by its client's word, or with the connection, and then leaves nothing behind
+Invariant: an upload ends by its commit, by its sender's word, or with the connection, and then leaves nothing behind
 but the blob that it was for. A number names one upload at a time, also while the node still looks whether it has the
 blob.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
-from cloudmytask.boundaries import FrontDoor, Upload
+from cloudmytask.boundaries import Upload
 from cloudmytask.errors import InvalidArgument, UploadFailed
-from cloudmytask.model import Blob, ClientId
+from cloudmytask.model import Blob
 
 UPLOADS_MAX = 16
 """Uploads under way on one connection."""
@@ -29,12 +30,15 @@ class Incoming:
 
 @define(eq=False)
 class IncomingUploads:
-    """``under_way``: by number."""
+    """``under_way``: by number.
 
-    _door: FrontDoor
+    :ivar receive: begins to receive a blob; None if it is here already.
+    """
+
+    _receive: Callable[[Blob], Deferred[Upload | None]]
     under_way: dict[int, Incoming] = field(init=False, factory=dict)
 
-    def begin(self, client: ClientId, number: int, blob: Blob) -> Deferred[dict[str, Any]]:
+    def begin(self, number: int, blob: Blob) -> Deferred[dict[str, Any]]:
         """A blob is announced; whether it is here already.
 
         :raises InvalidArgument: the number is in use, or there are too many.
@@ -44,7 +48,7 @@ class IncomingUploads:
         if len(self.under_way) >= UPLOADS_MAX:
             raise InvalidArgument(f"upload: {UPLOADS_MAX} are under way already, more are not allowed")
         incoming = self.under_way[number] = Incoming()
-        return Deferred.fromCoroutine(self._begin(client, number, incoming, blob))
+        return Deferred.fromCoroutine(self._begin(number, incoming, blob))
 
     def piece(self, number: int, offset: int, data: bytes) -> None:
         """The next bytes. :raises UploadFailed:"""
@@ -67,10 +71,10 @@ class IncomingUploads:
         for number in list(self.under_way):
             self.abort(number)
 
-    async def _begin(self, client: ClientId, number: int, incoming: Incoming, blob: Blob) -> dict[str, Any]:
+    async def _begin(self, number: int, incoming: Incoming, blob: Blob) -> dict[str, Any]:
         upload: Upload | None = None
         try:
-            upload = await self._door.upload(client, blob)
+            upload = await self._receive(blob)
         finally:
             called_off = self.under_way.get(number) is not incoming
             if upload is None and not called_off:

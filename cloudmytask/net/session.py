@@ -16,12 +16,14 @@ from twisted.logger import Logger
 from cloudmytask.boundaries import Clock, DelayedCall, FrontDoor, Submission
 from cloudmytask.core.job_id import normalize
 from cloudmytask.core.spec_document import blob_from_document, qos, spec_from_document
-from cloudmytask.errors import HelloRequired, InvalidArgument, UnsupportedVersion
+from cloudmytask.errors import HelloRequired, InvalidArgument, NotPermitted, UnsupportedVersion
 from cloudmytask.model import Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobSpec, StreamName
+from cloudmytask.net.cluster_session import ClusterResponders
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.net.interests import Interests
+from cloudmytask.net.peer_links import Introduction, PeerLinks
 from cloudmytask.net.push import OutputPush
-from cloudmytask.wire import commands
+from cloudmytask.wire import commands, peer_commands
 from cloudmytask.wire.documents import (
     explanation_to_document,
     job_to_document,
@@ -42,13 +44,17 @@ PAGE_MAX = 512 * 1024
 class Session:
     """What one connection has begun, and the responders to its commands."""
 
-    def __init__(self, front_door: FrontDoor, clock: Clock) -> None:
+    def __init__(self, front_door: FrontDoor, clock: Clock, links: PeerLinks | None = None) -> None:
         self._door = front_door
+        self._links = links
+        self._introduction: Introduction | None = None
         self._client: ClientId | None = None
         self.interests = Interests()
-        self.uploads = IncomingUploads(front_door)
+        self.uploads = IncomingUploads(lambda blob: front_door.upload(self._identified(), blob))
+        cluster = ClusterResponders(front_door, self._identified, self._peer)
         vocabulary = Vocabulary(
             {
+                **cluster.responders(),
                 commands.Hello: self.hello,
                 commands.DescribeNode: self.describe,
                 commands.SubmitJob: self.submit,
@@ -65,7 +71,11 @@ class Session:
                 commands.UploadPiece: self.upload_piece,
                 commands.CommitUpload: self.commit_upload,
                 commands.AbortUpload: self.abort_upload,
-            }
+                peer_commands.PeerHello: self.peer_hello,
+                peer_commands.ProvePeer: self.prove_peer,
+            },
+            self._admit,
+            self._malformed,
         )
         self.protocol = GuardedAMP(vocabulary, clock, self._lost)
         self._anonymous: DelayedCall | None = clock.callLater(HELLO_TIMEOUT, self._too_late)
@@ -85,6 +95,23 @@ class Session:
         self._known()
         _log.debug("client {client} with {software}", client=client, software=software)
         return {"version": commands.PROTOCOL_VERSION, "node": node_to_document(self._door.describe())}
+
+    def peer_hello(self, version: int, identity: dict[str, Any], nonce: bytes) -> dict[str, Any]:
+        """Another instance is there: the connection is to become a link."""
+        if self._client is not None:
+            raise NotPermitted(f"this connection is client {self._client}'s and cannot become a link")
+        self._introduction = None
+        if self._links is not None:
+            self._introduction = self._links.introduction(self.protocol, lambda _link: self._known())
+        if self._introduction is None:
+            raise NotPermitted("this node has no peers")
+        return self._introduction.hello(version, identity, nonce)
+
+    def prove_peer(self, proof: bytes) -> dict[str, Any]:
+        """It proves that it is of our cluster."""
+        if self._introduction is None:
+            raise HelloRequired("PeerHello must come before ProvePeer")
+        return self._introduction.prove(proof)
 
     def describe(self) -> dict[str, Any]:
         """A picture of the node."""
@@ -193,7 +220,8 @@ class Session:
 
     def begin_upload(self, upload: int, blob: dict[str, Any]) -> Deferred[dict[str, Any]]:
         """A blob is coming."""
-        return self.uploads.begin(self._identified(), upload, blob_from_document("blob", blob))
+        self._identified()
+        return self.uploads.begin(upload, blob_from_document("blob", blob))
 
     def upload_piece(self, upload: int, offset: int, data: bytes) -> dict[str, Any]:
         """The next bytes."""
@@ -212,10 +240,25 @@ class Session:
         self.uploads.abort(upload)
         return {}
 
+    def _admit(self, size: int) -> None:
+        """A request came; too fast a client is slowed down by not being read from."""
+        if self._client is not None:
+            delay = self._door.admit(self._client, size)
+            if delay > 0:
+                self.protocol.hold(delay)
+
+    def _malformed(self) -> None:
+        if self._client is not None:
+            self._door.malformed(self._client)
+
     def _identified(self) -> ClientId:
         if self._client is None:
             raise HelloRequired("Hello must come before any other command")
         return self._client
+
+    def _peer(self) -> object:
+        transport: Any = self.protocol.transport
+        return transport.getPeer()
 
     def _known(self) -> None:
         if self._anonymous is not None:

@@ -6,7 +6,7 @@ never a second job; what was refused leaves nothing behind.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from attrs import define
 from twisted.internet.defer import Deferred
@@ -18,16 +18,26 @@ from cloudmytask.core.job_id import job_id
 from cloudmytask.core.queue import WaitingQueue
 from cloudmytask.core.records import body_digest
 from cloudmytask.core.retention import granted
-from cloudmytask.errors import BlobMissing, CloudMyTaskError, IdempotencyConflict, JobExpired, JobNotFinished, QueueFull
-from cloudmytask.model import ClientId, Digest, Job, JobId, JobState, QoS, Stamp
+from cloudmytask.errors import (
+    BlobMissing,
+    CloudMyTaskError,
+    IdempotencyConflict,
+    InvalidArgument,
+    JobExpired,
+    JobNotFinished,
+    NoSuchNode,
+    QueueFull,
+)
+from cloudmytask.model import ClientId, Digest, Job, JobId, JobSpec, JobState, QoS, Stamp
 from cloudmytask.node.ledger import Ledger
-from cloudmytask.node.roles import Door, Slots
+from cloudmytask.node.roles import Door, Placement
 
 
 @define(eq=False)
 class Acceptance:
     """The part of the origin that says yes or no.
 
+    :ivar others: names of the other nodes that are known.
     :ivar enqueue: takes over an accepted job.
     :ivar withdraw: gives up a job whose acceptance did not become durable.
     """
@@ -36,8 +46,9 @@ class Acceptance:
     _config: NodeConfig
     _door: Door
     _ledger: Ledger
-    _slots: Slots
+    _placement: Placement
     _queue: WaitingQueue
+    _others: Callable[[], Iterable[str]]
     _enqueue: Callable[[Job], None]
     _withdraw: Callable[[JobId], Awaitable[None]]
 
@@ -45,6 +56,7 @@ class Acceptance:
         """Accept a job; see ``FrontDoor.submit``."""
         check_key(submission.key)
         check_spec(submission.spec, self._config.script_max)
+        self._check_whereabouts(submission.spec)
         identity, body = job_id(client, submission.key), body_digest(submission.spec)
         known = await self._known(identity)
         if known is None and not self._complete(submission):
@@ -66,6 +78,15 @@ class Acceptance:
             raise JobNotFinished(f"job {old.id} is {old.state.value}; only a job that has ended can be retried")
         return await self.submit(client, Submission(key=key, spec=old.spec))
 
+    def _check_whereabouts(self, spec: JobSpec) -> None:
+        """:raises NoSuchNode, InvalidArgument: there is no such node, or it must not run on any."""
+        here = self._config.name
+        if spec.local and (spec.node not in (None, here) or here in spec.avoid):
+            raise InvalidArgument(f"local: it is to run on {here} only, which node or avoid forbids")
+        if spec.node not in (None, here, *self._others()):
+            known = ", ".join(sorted({here, *self._others()})[:20])
+            raise NoSuchNode(f"node: no node named {spec.node!r} is known here; known are {known}")
+
     async def _known(self, identity: JobId) -> Job | None:
         live = await self._ledger.accepted(identity)
         if live is not None:
@@ -79,7 +100,7 @@ class Acceptance:
         spec, config, now = submission.spec, self._config, self._world.wall()
         self._door.admit_work()
         waiting = self._queue.promised
-        placeable = self._slots.free and not waiting and spec.qos is not QoS.IDLE
+        placeable = self._placement.here().free > 0 and not waiting and spec.qos is not QoS.IDLE
         if self._queue.full and not placeable:
             raise QueueFull(f"node {config.name}: {waiting} jobs wait already, queue_max is {config.queue_max}")
         job = Job(

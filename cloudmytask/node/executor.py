@@ -6,7 +6,7 @@ What an attempt was stopped for (timeout, cancel, shutdown) is known here and ov
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from attrs import Factory, define, evolve, field
 from twisted.logger import Logger
@@ -14,9 +14,9 @@ from twisted.logger import Logger
 from cloudmytask.boundaries import DelayedCall, Launch, Running, World
 from cloudmytask.config import NodeConfig
 from cloudmytask.errors import BlobCorrupt, BlobMissing, StoreFailed
-from cloudmytask.model import Attempt, Blob, Content, Job, JobId, JobSpec, Outcome, Output, Reason
+from cloudmytask.model import Attempt, Blob, Content, Job, JobId, JobSpec, Outcome, Reason
 from cloudmytask.node.outputs import LiveOutput, Outputs
-from cloudmytask.node.roles import Ended
+from cloudmytask.node.roles import Finished
 from cloudmytask.node.waiting import Signal
 
 _log = Logger(namespace="cloudmytask.executor")
@@ -56,36 +56,37 @@ class Executor:
         """Slots that are taken."""
         return len(self._active)
 
-    @property
-    def free(self) -> bool:
-        """Whether a slot is free."""
-        return len(self._active) < self._config.slots
-
-    async def run(self, job: Job, before_start: Callable[[], Awaitable[None]], freed: Callable[[], None]) -> Ended:
+    async def run(
+        self,
+        job: Job,
+        before_start: Callable[[], Awaitable[None]],
+        freed: Callable[[], None],
+        contents: Sequence[Content] = (),
+    ) -> Finished:
         """Run the job's latest attempt.
 
         :param before_start: awaited when everything is ready; the script starts only after it.
-        :param freed: called when the slot is free again, which is before the output is sealed.
+        :param freed: called when the slot is free again.
+        :param contents: inputs that are not durable yet.
         """
         attempt = job.attempt
         assert attempt is not None and job.id not in self._active
         live = self._outputs.open(job.id, attempt.number)
         active = self._active[job.id] = _Active(job, attempt, live)
         try:
-            outcome = await self._execute(active, before_start)
+            outcome = await self._execute(active, before_start, contents)
         except Exception as bug:  # noqa: BLE001 - a bug of ours must end this job, not leave it without an outcome
             _log.failure("job {job_id}: its attempt broke", job_id=job.id)
             outcome = Outcome(reason=Reason.LAUNCH, detail=f"the node failed: {bug!r}")
-        finally:
-            for timer in active.timers:
-                if timer.active():
-                    timer.cancel()
-            del self._active[job.id]
-            live.finish()
-            freed()
-            if not self._active:
-                self.idle.fire()
-        return await self._sealed(live, outcome, active.interrupted)
+        for timer in active.timers:
+            if timer.active():
+                timer.cancel()
+        del self._active[job.id]
+        live.finish()
+        freed()
+        if not self._active:
+            self.idle.fire()
+        return Finished(outcome, active.interrupted, live, self._config.name)
 
     def stop(self, job_id: JobId, reason: Reason) -> None:
         """End the job's attempt for ``reason``: SIGTERM now, SIGKILL after ``kill_grace``. The first reason stands."""
@@ -116,25 +117,27 @@ class Executor:
         if active is not None and active.stopped_for is not None and active.running is not None:
             active.running.kill()
 
-    async def recover(self, job: Job) -> Ended:
+    def recover(self, job: Job) -> Finished:
         """What is left of an attempt that an earlier life of the node did not see the end of."""
         assert job.attempt is not None
         live = self._outputs.open(job.id, job.attempt.number, resume=True)
         live.finish()
-        return await self._sealed(live, Outcome(reason=Reason.LOST), interrupted=True)
+        return Finished(Outcome(reason=Reason.LOST), True, live, self._config.name)
 
     async def clean(self, job_id: JobId, attempt: int) -> None:
         """Give up the files of an attempt whose record is durable."""
         self._outputs.retire(job_id, attempt)
         await self._world.store.unstage(f"{job_id}.{attempt}")
 
-    async def _execute(self, active: _Active, before_start: Callable[[], Awaitable[None]]) -> Outcome:
+    async def _execute(
+        self, active: _Active, before_start: Callable[[], Awaitable[None]], contents: Sequence[Content]
+    ) -> Outcome:
         job, spec = active.job, active.job.spec
         files: dict[str, Blob] = {spec.script_name: spec.script}
         if spec.stdin is not None:
             files[_stdin_name(spec)] = spec.stdin
         try:
-            directory = await self._world.store.stage(f"{job.id}.{active.attempt.number}", files)
+            directory = await self._world.store.stage(f"{job.id}.{active.attempt.number}", files, contents)
             if active.reason() is None:
                 await before_start()
         except (BlobMissing, BlobCorrupt, StoreFailed) as problem:
@@ -173,17 +176,6 @@ class Executor:
     def _terminate(self, active: _Active, running: Running) -> None:
         running.terminate()
         active.timers.append(self._world.clock.callLater(self._config.kill_grace, running.kill))
-
-    async def _sealed(self, live: LiveOutput, outcome: Outcome, interrupted: bool) -> Ended:
-        outputs: list[Output] = []
-        contents: list[Content] = []
-        for kept in live.streams.values():
-            output, content = await kept.seal()
-            outputs.append(output)
-            if content is not None:
-                contents.append(content)
-        stdout, stderr = outputs
-        return Ended(outcome, interrupted, stdout, stderr, tuple(contents))
 
 
 def _stdin_name(spec: JobSpec) -> str:

@@ -1,7 +1,9 @@
-"""Who may do what on a node, decided in one place.
+"""Who may do what on a node, and how fast, decided in one place.
 
-Until certificates exist an identity is what the connection claims (design section 7): clients are trusted colleagues
-on one machine, told apart so that their jobs do not get mixed up.
+Until certificates exist an identity is what the connection claims (design section 7): clients are trusted colleagues,
+told apart so that their jobs do not get mixed up.
+
+Invariant: no decision waits for anybody; the bans that count are those that the node holds.
 """
 
 from __future__ import annotations
@@ -12,13 +14,15 @@ from cloudmytask.core.admission import check_client
 from cloudmytask.errors import NodeDraining
 from cloudmytask.model import ClientId
 from cloudmytask.node.waiting import Signal
+from cloudmytask.peering.sensing import Sensing
 
 
 @define
 class Gate:
-    """The state of a node's door."""
+    """The state of a node's door. ``sensing``: None where nobody is banned, and all may ask as fast as they like."""
 
     node: str
+    sensing: Sensing | None = None
     draining: bool = False
     closing: Signal = Factory(Signal)
     """Fired when draining begins, and again when it is cut short."""
@@ -31,6 +35,36 @@ class Gate:
     def identify(self, claim: str) -> ClientId:
         """The identity behind a connection. :raises InvalidArgument: the claim is no ClientID."""
         return check_client(claim)
+
+    def admit(self, client: ClientId, size: int) -> float:
+        """A request of ``size`` bytes came in; the seconds to hold it back before it is looked at.
+
+        :raises Banned, TooManyRequests: it is not to be looked at.
+        """
+        return 0.0 if self.sensing is None else self.sensing.admit(client, size)
+
+    def malformed(self, client: ClientId) -> None:
+        """Something came from ``client`` that no program of ours sends: undecodable, or beyond what the wire allows.
+
+        :raises Banned: it was once too often.
+        """
+        if self.sensing is not None:
+            self.sensing.malformed(client)
+
+    def check_banned(self, client: ClientId) -> None:
+        """Whether work of ``client`` may be accepted or started here.
+
+        :raises Banned: the sentence says why, by whom, and for how long still.
+        """
+        if self.sensing is not None:
+            self.sensing.check(client)
+
+    def check_forwarded(self, client: ClientId) -> None:
+        """The same for a job that another node brought: ``client`` is the one that submitted it, whoever carries it.
+
+        :raises Banned: as :meth:`check_banned` does. There is no rate for jobs of others: their origin saw to that.
+        """
+        self.check_banned(client)
 
     def admit_work(self) -> None:
         """:raises NodeDraining: no new work is accepted any more."""

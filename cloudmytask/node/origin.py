@@ -1,28 +1,30 @@
-"""Owns accepted jobs until they have an outcome, and places them on free slots.
+"""Owns accepted jobs until they have an outcome: has them placed, here or elsewhere, and records how they end.
 
-Invariant: whatever was accepted is always in exactly one place: the queue, a slot, the pause before another attempt,
-or waiting for its outcome to become durable.
+Invariant: whatever was accepted is always in exactly one place: the queue, an offer to another node, an attempt, the
+pause before another one, or waiting for its outcome to become durable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
-from attrs import Factory, define
+from attrs import Factory, define, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import DelayedCall, World
+from cloudmytask.cluster import Ban, NodeId, OfferAnswer, PeerIdentity
 from cloudmytask.config import NodeConfig
-from cloudmytask.core.admission import check_note
+from cloudmytask.core.admission import NOTE_MAX, check_note
 from cloudmytask.core.backoff import RETRY, Backoff
 from cloudmytask.core.explain import Surroundings
-from cloudmytask.core.job import Cancel, End, Interrupt, Stage, Start, Wait, failures, retriable
+from cloudmytask.core.job import Cancel, End, Interrupt, Remark, Stage, Start, Wait, failures, retriable
+from cloudmytask.core.placement import ANYWHERE, Choice, Course, Wish
 from cloudmytask.core.queue import Entry, WaitingQueue
 from cloudmytask.errors import StoreFailed
 from cloudmytask.model import Job, JobId, JobState, Reason
 from cloudmytask.node.ledger import Ledger
-from cloudmytask.node.roles import Door, Ended, Slots
+from cloudmytask.node.roles import Attempts, Door, Finished, Placement, RemoteAttempt, Slots
 from cloudmytask.node.waiting import Signal
 
 _log = Logger(namespace="cloudmytask.origin")
@@ -40,29 +42,44 @@ class Origin:
     _door: Door
     _ledger: Ledger
     _slots: Slots
+    _placement: Placement
+    _attempts: Attempts
+    _identity: Callable[[], PeerIdentity]
     _queue: WaitingQueue
+    _remotes: dict[JobId, RemoteAttempt] = Factory(dict)
+    """Attempts under way on other nodes."""
     _pauses: dict[JobId, tuple[float, DelayedCall]] = Factory(dict)
     """Jobs between two attempts: when the next one is due, on the clock."""
     _under_way: list[JobId] = Factory(list)
     """Jobs of which an attempt is not recorded yet."""
     _concluded: Signal = Factory(Signal)
+    _slot_freed: Callable[[], None] = lambda: None
+    """Called when a script of this node has ended."""
 
     async def cancel(self, job: Job, note: str) -> Job:
         """End a job. One that has an outcome already stays as it is; one that is being cancelled is killed at once."""
         check_note(note)
+        return await self._cancel(job, job.client, note)
+
+    async def _cancel(self, job: Job, by: str, note: str) -> Job:
         live = self._ledger.live(job.id)
         if live is None or live.state.terminal:
             return job
+        remote = self._remotes.get(job.id)
         if live.cancellation is not None:
             self._slots.hurry(job.id)
+            if remote is not None:
+                remote.stop(Reason.CANCELLED, hurry=True)
             return live
         pause = self._pauses.pop(job.id, None)
         if pause is not None:
             pause[1].cancel()
-        self._queue.remove(job.id)
-        event = Cancel(at=self._world.wall(), node=self._config.name, by=job.client, note=note)
+        self._placement.withdraw(job.id)
+        event = Cancel(at=self._world.wall(), node=self._config.name, by=by, note=note)
         recorded = Deferred.fromCoroutine(self._ledger.record(job.id, event))
         self._slots.stop(job.id, Reason.CANCELLED)
+        if remote is not None:
+            remote.stop(Reason.CANCELLED)
         try:
             return await recorded
         except StoreFailed as problem:
@@ -70,32 +87,30 @@ class Origin:
             self._follow(job.id, self._insist(job.id, problem))
             raise
 
-    def place(self) -> None:
-        """Give free slots to waiting jobs. Called whenever either may have changed."""
-        while not self._door.draining and self._slots.free:
-            load = self._world.probe.load()
-            entry = self._queue.pop(idle_allowed=load is None or load < self._config.idle_threshold)
-            if entry is None:
-                return
-            job = self._ledger.note(entry.job_id, Stage(at=self._world.wall(), node=self._config.name))
-            self._follow(job.id, self._attempt(job))
-
     def resume(self, jobs: Sequence[Job]) -> None:
         """Take over the jobs without outcome that an earlier life of this node left."""
+        waiting = []
         for job in jobs:
             self._ledger.adopt(job)
             if job.state in (JobState.STAGING, JobState.RUNNING):
                 self._follow(job.id, self._reclaim(job))
             else:
-                self._queue.add(self._entry(job))
-        self.place()
-        for job in jobs:
-            self._note_waiting(job.id)
+                waiting.append(self._work(job))
+        self._placement.resume(waiting)
 
     async def settled(self) -> None:
-        """Wait until every attempt that was under way is recorded."""
-        while self._under_way:
+        """Wait until every attempt that was under way here is recorded. Those on other nodes go on; the next life of
+        this node takes them up again."""
+        while any(identity not in self._remotes for identity in self._under_way):
             await self._concluded.wait()
+
+    def banned(self, ban: Ban) -> None:
+        """A client's jobs that wait are ended; those that run may end by themselves."""
+        for job, accepted in list(self._ledger.open_jobs()):
+            if job.client == ban.client and accepted and job.state in (JobState.PENDING, JobState.WAITING):
+                note = f"{job.client} is banned: {ban.reason}"[:NOTE_MAX]
+                ended = Deferred.fromCoroutine(self._cancel(job, ban.by, note))
+                ended.addErrback(lambda failure: _log.failure("a banned client's job was not ended", failure))
 
     def surroundings(self, job: Job) -> Surroundings:
         """What ``cmt why`` needs beyond the job's record."""
@@ -109,31 +124,37 @@ class Origin:
             idle_threshold=self._config.idle_threshold,
             draining=self._door.draining,
             retry_in=None if pause is None else max(0.0, pause[0] - self._world.clock.seconds()),
+            elsewhere=self._placement.situation(self._work(job)) if job.state is JobState.WAITING else "",
         )
 
     async def withdraw(self, identity: JobId) -> None:
         """Undo what was begun for a job whose acceptance is not durable. Until that is done nobody can submit it
         again, or two attempts of one job would be under way."""
-        self._queue.remove(identity)
+        self._placement.withdraw(identity)
         self._slots.stop(identity, Reason.LOST)
         self._slots.hurry(identity)
-        while identity in self._under_way:
+        if identity in self._remotes:
+            self._remotes[identity].stop(Reason.LOST, hurry=True)
+        while identity in self._under_way or self._placement.holds(identity):
             await self._concluded.wait()
         self._ledger.drop(identity)
 
+    def waits(self, identity: JobId) -> bool:
+        """Whether a job is still to be placed."""
+        live = self._ledger.live(identity)
+        return live is not None and live.state in (JobState.PENDING, JobState.WAITING)
+
     def enqueue(self, job: Job) -> None:
         """Take over an accepted job: place it, or let it wait."""
-        self._queue.add(self._entry(job))
-        self.place()
-        self._note_waiting(job.id)
+        self._placement.enqueue(self._work(job))
 
     def whereabouts(self) -> dict[JobId, list[str]]:
         """In which places each open job is: the invariant of this module, for those who check it."""
         places: dict[JobId, list[str]] = {}
         for job, accepted in self._ledger.open_jobs():
             found = places.setdefault(job.id, [])
-            if job.id in self._queue:
-                found.append("queue")
+            if (held := self._placement.holds(job.id)) is not None:
+                found.append(held)
             if job.id in self._pauses:
                 found.append("pause")
             if job.id in self._under_way:
@@ -144,12 +165,44 @@ class Origin:
                 found.append("commit")
         return places
 
-    def _entry(self, job: Job) -> Entry:
-        return Entry(job.id, job.client, job.spec.qos, self._world.clock.seconds())
+    def _work(self, job: Job) -> OwnWork:
+        course = Course(Wish.of(job.spec))
+        wish = None if course == ANYWHERE else course
+        return OwnWork(self, Entry(job.id, job.client, job.spec.qos, self._world.clock.seconds(), wish), course)
 
-    def _note_waiting(self, identity: JobId) -> None:
+    def start_here(self, identity: JobId) -> None:
+        """A free slot of this node is to be taken."""
+        job = self._ledger.note(identity, Stage(at=self._world.wall(), node=self._config.name))
+        self._follow(job.id, self._attempt(job))
+
+    async def hand_over(self, identity: JobId, choice: Choice, course: Course) -> OfferAnswer | None:
+        """Offer a job to another node, and follow the attempt there if it is accepted."""
+        job = self._ledger.live(identity)
+        if job is None or job.state.terminal:
+            return None
+        number = len(job.attempts) + 1
+        remote = self._attempts.remote(identity, number, lambda: self._starts(identity, number))
+        answer = await remote.offer(choice, job, course, self._identity())
+        now, live = self._world.wall(), self._ledger.live(identity)
+        if answer is None or not answer.accepted:
+            if live is not None:
+                why = "it could not be reached" if answer is None else answer.why
+                note = f"by {choice.peer.name}: {why}"
+                self._ledger.note(identity, Remark(now, self._config.name, "refused", note))
+            return answer
+        self._remotes[identity] = remote
+        if live is None or live.state.terminal:  # cancelled, or not accepted after all, while it was on its way
+            remote.stop(Reason.CANCELLED, hurry=True)
+            self._follow(identity, self._discard(identity, number, remote))
+            return answer
+        stage = Stage(now, self._config.name, choice.peer.name, choice.peer.node_id, choice.note)
+        self._follow(identity, self._elsewhere(self._ledger.note(identity, stage), remote))
+        return answer
+
+    def note_waiting(self, identity: JobId) -> None:
+        """A job could not be placed for now."""
         waiting = self._ledger.live(identity)
-        if identity in self._queue and waiting is not None and waiting.state is JobState.PENDING:
+        if waiting is not None and waiting.state is JobState.PENDING:
             running, slots = self._slots.running, self._config.slots
             note = f"{running} of {slots} slots taken, {len(self._queue) - 1} jobs before it"
             self._ledger.note(identity, Wait(at=self._world.wall(), node=self._config.name, note=note))
@@ -166,59 +219,96 @@ class Origin:
         followed.addErrback(lambda failure: _log.failure("job {job_id}: broken attempt", failure, job_id=identity))
         followed.addBoth(concluded)
 
+    async def _starts(self, identity: JobId, attempt: int) -> None:
+        """The script of an attempt is about to start."""
+        live = self._ledger.live(identity)
+        if live is None:
+            return
+        started = Start(at=self._world.wall(), node=self._config.name, attempt=attempt)
+        if live.spec.at_most_once:
+            await self._ledger.record(identity, started)
+        else:
+            self._ledger.note_soon(identity, started)
+
     async def _attempt(self, job: Job) -> None:
         attempt = job.attempt
         assert attempt is not None
 
-        async def before_start() -> None:
-            started = Start(at=self._world.wall(), node=self._config.name, attempt=attempt.number)
-            if job.spec.at_most_once:
-                await self._ledger.record(job.id, started)
-            elif self._ledger.live(job.id) is not None:
-                self._ledger.note_soon(job.id, started)
-
         def freed() -> None:
-            self._queue.ended(job.client)
-            self.place()
+            self._placement.returned(job.client)
+            self._slot_freed()
 
-        ended = await self._slots.run(job, before_start, freed)
-        await self._conclude(job.id, attempt.number, ended)
+        finished = await self._slots.run(job, lambda: self._starts(job.id, attempt.number), freed)
+        await self._conclude(job.id, attempt.number, finished)
+
+    async def _elsewhere(self, job: Job, remote: RemoteAttempt) -> None:
+        """Follow an attempt on another node to its end."""
+        attempt = job.attempt
+        assert attempt is not None
+        try:
+            finished = await remote.finished()
+        finally:
+            del self._remotes[job.id]
+            self._placement.returned(job.client)
+        await self._conclude(job.id, attempt.number, finished, finished.outcome.detail or "the node shut down")
+        finished.settled()
+
+    async def _discard(self, identity: JobId, attempt: int, remote: RemoteAttempt) -> None:
+        """An attempt that nobody wants any more was accepted all the same."""
+        finished = await remote.finished()
+        del self._remotes[identity]
+        finished.settled()
+        await self._clean(identity, attempt)
 
     async def _reclaim(self, job: Job) -> None:
-        assert job.attempt is not None
-        await self._conclude(job.id, job.attempt.number, await self._slots.recover(job), "the node died")
+        attempt = job.attempt
+        assert attempt is not None
+        if attempt.executor_id is None:
+            await self._conclude(job.id, attempt.number, self._slots.recover(job), "the node died")
+            return
+        number = attempt.number
+        remote = self._attempts.remote(job.id, number, lambda: self._starts(job.id, number))
+        self._remotes[job.id] = remote
+        self._queue.begun(job.client)
+        remote.resume(NodeId(attempt.executor_id), attempt.executor)
+        if job.cancellation is not None:
+            remote.stop(Reason.CANCELLED)
+        await self._elsewhere(job, remote)
 
-    async def _conclude(self, identity: JobId, attempt: int, ended: Ended, note: str = "the node shut down") -> None:
+    async def _conclude(
+        self, identity: JobId, attempt: int, finished: Finished, note: str = "the node shut down"
+    ) -> None:
         """Record how an attempt ended, and go on from there."""
+        stdout, stderr, contents = await finished.live.seal()
         live = self._ledger.live(identity)
         if live is None:  # its acceptance failed while it ran, and its client was told so
             await self._clean(identity, attempt)  # a new job of that id would use the same names
             return
         now, node = self._world.wall(), self._config.name
         event: End | Interrupt
-        if ended.interrupted:
-            event = Interrupt(at=now, node=node, note=note, stdout=ended.stdout, stderr=ended.stderr)
+        if finished.interrupted:
+            event = Interrupt(at=now, node=node, note=note, stdout=stdout, stderr=stderr, trail=finished.trail)
         else:
             event = End(
                 at=now,
                 node=node,
                 attempt=attempt,
-                outcome=ended.outcome,
-                stdout=ended.stdout,
-                stderr=ended.stderr,
-                retry=retriable(live, ended.outcome),
+                outcome=finished.outcome,
+                stdout=stdout,
+                stderr=stderr,
+                retry=retriable(live, finished.outcome),
+                trail=finished.trail,
             )
         try:
-            await self._ledger.record(identity, event, ended.contents)
+            await self._ledger.record(identity, event, contents)
         except StoreFailed as problem:
             await self._insist(identity, problem)
         Deferred.fromCoroutine(self._clean(identity, attempt))  # nothing of the job waits for it
         job = self._ledger.live(identity)
         if job is None or job.state is not JobState.WAITING:  # it has ended, perhaps by a cancel meanwhile
             return
-        if ended.interrupted:
-            self._queue.put_back(self._entry(job))
-            self.place()
+        if finished.interrupted:
+            self._placement.put_back(self._work(job))
         else:
             self._pause(job)
 
@@ -271,3 +361,24 @@ class Origin:
     def _unpause(self, job: Job) -> None:
         del self._pauses[job.id]
         self.enqueue(job)
+
+
+@frozen(eq=False)
+class OwnWork:
+    """A job of this node that is to be placed (``roles.Work``)."""
+
+    _origin: Origin
+    entry: Entry
+    course: Course
+
+    def start_here(self) -> None:
+        self._origin.start_here(self.entry.job_id)
+
+    def offer(self, choice: Choice) -> Deferred[OfferAnswer | None]:
+        return Deferred.fromCoroutine(self._origin.hand_over(self.entry.job_id, choice, self.course))
+
+    def left_waiting(self) -> None:
+        self._origin.note_waiting(self.entry.job_id)
+
+    def wanted(self) -> bool:
+        return self._origin.waits(self.entry.job_id)

@@ -90,6 +90,12 @@ class LiveOutput:
         self.grown.fire()
         self._give_up()
 
+    async def seal(self) -> tuple[Output, Output, tuple[Content, ...]]:
+        """Both streams as they go into the job's record, and the bytes that have to be saved along with it."""
+        stdout, first = await self.streams[StreamName.STDOUT].seal()
+        stderr, second = await self.streams[StreamName.STDERR].seal()
+        return stdout, stderr, tuple(content for content in (first, second) if content is not None)
+
     def _give_up(self) -> None:
         if self._retired and not self._reads:
             for stream in self.streams.values():

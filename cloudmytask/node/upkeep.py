@@ -5,11 +5,13 @@ Invariant: a sweep that fails is logged and tried again; none is under way once 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from attrs import Factory, define, field
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import World
-from cloudmytask.model import JobState
+from cloudmytask.model import Digest, JobState
 from cloudmytask.node.ledger import Ledger
 from cloudmytask.node.waiting import Signal
 from cloudmytask.periodic import Periodic, every
@@ -22,11 +24,15 @@ SWEEP_BATCH = 200
 
 @define(eq=False)
 class Upkeep:
-    """See the module; ``interval`` in seconds."""
+    """See the module; ``interval`` in seconds.
+
+    :ivar needed: blobs that others than this node's own jobs need.
+    """
 
     _world: World
     _ledger: Ledger
     _interval: float
+    _needed: Callable[[], Iterable[Digest]] = tuple
     _series: Periodic | None = field(init=False, default=None)
     _sweeping: bool = field(init=False, default=False)
     _swept: Signal = field(init=False, default=Factory(Signal))
@@ -62,5 +68,5 @@ class Upkeep:
                     await store.forget(job.id)
                 else:
                     await self._ledger.expire(job, removed=False)
-        await store.collect(tuple(self._ledger.digests()))
+        await store.collect((*self._ledger.digests(), *self._needed()))
         await store.checkpoint(self._ledger.age(), self._world.wall())

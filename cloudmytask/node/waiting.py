@@ -8,6 +8,8 @@ from __future__ import annotations
 from attrs import Factory, define
 from twisted.internet.defer import Deferred
 
+from cloudmytask.boundaries import Clock
+
 
 @define(eq=False)
 class Signal:
@@ -33,3 +35,10 @@ class Signal:
         waiters, self._waiters = self._waiters, {}
         for waiter in waiters.values():
             waiter.callback(None)
+
+
+def pause(clock: Clock, seconds: float) -> Deferred[None]:
+    """Fires after so many seconds. Cancelling it ends the wait."""
+    over: Deferred[None] = Deferred(lambda _: timer.cancel())
+    timer = clock.callLater(seconds, over.callback, None)
+    return over

@@ -16,7 +16,7 @@ from pathlib import Path
 from attrs import field, frozen
 
 from cloudmytask.config import NodeConfig
-from cloudmytask.config.addresses import split_loopback
+from cloudmytask.config.addresses import split_listen
 from cloudmytask.errors import StartFailed
 
 LOCK_NAME = "lock"
@@ -136,7 +136,7 @@ def _listen_unix(path: Path, held: ExitStack) -> socket.socket:
 
 
 def _listen_tcp(address: str, held: ExitStack) -> socket.socket:
-    host, port = split_loopback(address)
+    host, port = split_listen(address)
     made = held.enter_context(socket.socket(socket.AF_INET6 if host.version == 6 else socket.AF_INET))
     try:
         # A port whose last connections still linger in TIME_WAIT is free; see socket(7).

@@ -35,6 +35,9 @@ class MemoryDisk:
     """Work directories: name → file name → bytes."""
     age: float = 0.0
     checkpoint_at: float | None = None
+    boots: int = 0
+    """Stores that were given this disk so far."""
+    memory: dict[str, str] = field(factory=dict)
     full: bool = False
     """While true, every change fails."""
     corrupt: dict[Digest, None] = field(factory=dict)
@@ -49,6 +52,7 @@ class MemoryDisk:
         """
         self.crash()
         self._cut_off = cut_off
+        self.boots += 1
         self.directories.clear()
         for name in [name for name in self.spools if name.startswith(UPLOAD_PREFIX)]:
             del self.spools[name]

@@ -1,7 +1,7 @@
 """A machine with a node on it that can be started, killed and started again.
 
 Invariant: what a killed node scheduled, awaited or was about to be told never happens; its disk keeps what was
-committed, its scripts run on as orphans until the next start sweeps them.
+committed, its scripts run on as orphans until the next start sweeps them, unless the machine died with it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
 
 from cloudmytask.boundaries import Launch, World
 from cloudmytask.client.connecting import connect
@@ -19,9 +20,11 @@ from cloudmytask.config import NodeConfig
 from cloudmytask.net.server import NodeFactory
 from cloudmytask.node.node import Node
 from cloudmytask.probe import NoProbe
+from cloudmytask.simulation.bus import SimulatedBus, SimulatedGroup
 from cloudmytask.simulation.clock import Lifetime, VirtualClock
 from cloudmytask.simulation.disk import MemoryDisk
 from cloudmytask.simulation.network import Network
+from cloudmytask.simulation.observing import ObservedLinks, Offered
 from cloudmytask.simulation.runner import ScriptedRunner, ScriptPlan, SimulatedMachine
 from cloudmytask.simulation.store import MemoryStore
 
@@ -43,11 +46,17 @@ class _Life:
     store: MemoryStore
     runner: ScriptedRunner
     clock: Lifetime
+    bus: SimulatedBus
 
 
 @define(eq=False)
 class Host:
-    """One machine. ``plan`` says what each launched script does."""
+    """One machine. It is reached at the first address that its configuration says to listen on.
+
+    :ivar plan: says what each launched script does.
+    :ivar group: the multicast group that it is in; None: one of its own.
+    :ivar observer: told of each offer that a node here has answered.
+    """
 
     name: str
     clock: VirtualClock
@@ -56,12 +65,17 @@ class Host:
     plan: Callable[[Launch], ScriptPlan]
     entropy: SeededEntropy
     commit_delay: Callable[[], float] = field(default=lambda: 0.003)
+    group: SimulatedGroup | None = None
+    observer: Offered | None = None
     disk: MemoryDisk = field(init=False)
     machine: SimulatedMachine = field(init=False, factory=SimulatedMachine)
     _life: _Life | None = field(init=False, default=None)
+    _dark: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         self.disk = MemoryDisk(node_id=self.entropy.token(16).hex())
+        for address in self.config.listen:
+            self.network.name(address, self.name)
 
     @property
     def up(self) -> bool:
@@ -77,15 +91,21 @@ class Host:
     def start(self) -> None:
         """Start the node, or start it again."""
         assert self._life is None
+        if self._dark:
+            self._dark = False
+            self.network.paths.restore(self.name)
         clock = Lifetime(self.clock)
         store = MemoryStore(self.disk, clock, self.commit_delay)
         runner = ScriptedRunner(clock, self.plan, self.machine, self.name)
         runner.sweep()
-        world = World(clock, self.clock.wall, self.entropy, store, runner, NoProbe())
-        node = Node(world, self.config, boot_id=self.entropy.token(8).hex())
-        self._life = _Life(node, store, runner, clock)
+        bus = (self.group or SimulatedGroup(self.network, self.entropy.random)).bus(self.name)
+        links = ObservedLinks(self._endpoint, clock, self.entropy)
+        links.observer = self.observer
+        world = World(clock, self.clock.wall, self.entropy, store, runner, NoProbe(), bus, links)
+        node = Node(world, self.config, self.config.listen[0] if self.config.listen else "")
+        self._life = _Life(node, store, runner, clock, bus)
         node.start()
-        self.network.listen(self.name, NodeFactory(node, clock))
+        self.network.listen(self.name, NodeFactory(node.front_door, clock, links))
 
     def kill(self, *, flushed: bool = False) -> None:
         """``kill -9``. ``flushed``: the commit under way had just reached the disk."""
@@ -93,8 +113,17 @@ class Host:
         assert life is not None
         life.clock.end()
         life.runner.crash()
+        life.bus.close()
         self.disk.crash(flushed=flushed)
         self.network.cut_off(self.name)
+
+    def lose_power(self) -> None:
+        """The machine dies, its scripts with it, and nobody is told. :meth:`start` gives it power again."""
+        self._dark = True
+        self.network.paths.silence(self.name)
+        self.kill()
+        for script in self.machine.tagged(self.name):
+            script.vanish()
 
     def stop(self) -> Deferred[None]:
         """SIGTERM: drain, then end."""
@@ -111,3 +140,6 @@ class Host:
     def connect(self, here: str, client: str) -> Deferred[NodeClient]:
         """A client's connection from the machine ``here``."""
         return connect(self.network.endpoint(here, self.name), self.clock, client, lambda: self.entropy.token(16).hex())
+
+    def _endpoint(self, address: str) -> IStreamClientEndpoint:
+        return self.network.endpoint(self.name, self.network.host_at(address))

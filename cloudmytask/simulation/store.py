@@ -65,6 +65,8 @@ class MemoryStore:
             next_sequence=jobs[-1].sequence + 1 if jobs else 1,
             age=disk.age,
             checkpoint_at=disk.checkpoint_at,
+            boots=disk.boots,
+            memory=dict(disk.memory),
         )
 
     def save(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
@@ -139,6 +141,12 @@ class MemoryStore:
     def forget(self, job_id: JobId) -> Deferred[None]:
         def apply() -> None:
             self._disk.jobs.pop(job_id, None)
+
+        return self._change(apply)
+
+    def remember(self, key: str, text: str) -> Deferred[None]:
+        def apply() -> None:
+            self._disk.memory[key] = text
 
         return self._change(apply)
 

@@ -38,19 +38,22 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def prepare(path: Path, steps: Sequence[Step], new_node_id: Callable[[], str]) -> None:
+def prepare(
+    path: Path, steps: Sequence[Step], new_node_id: Callable[[], str], application: int = APPLICATION_ID
+) -> None:
     """Make sure that ``path`` is a sound and writable database of the version that ``steps`` lead to.
 
+    :param application: marks what kind of database it is (``PRAGMA application_id``).
     :raises StartFailed:
     """
     try:
         if not path.exists():
-            _create(path, steps, new_node_id())
+            _create(path, steps, new_node_id(), application)
         # SQLite would fall back to reading only, and say so at the first commit
         _need_access(path, os.R_OK | os.W_OK)
         connection = connect(path)
         try:
-            _check(connection, path, len(steps))
+            _check(connection, path, len(steps), application)
             _upgrade(connection, path, steps)
         finally:
             connection.close()
@@ -58,7 +61,7 @@ def prepare(path: Path, steps: Sequence[Step], new_node_id: Callable[[], str]) -
         raise StartFailed(f"The database {path} cannot be opened: {reason(error)}.") from error
 
 
-def _create(path: Path, steps: Sequence[Step], node_id: str) -> None:
+def _create(path: Path, steps: Sequence[Step], node_id: str, application: int) -> None:
     fresh = path.with_name(path.name + ".new")
     for leftover in (fresh, *(fresh.with_name(fresh.name + suffix) for suffix in ("-wal", "-shm", "-journal"))):
         leftover.unlink(missing_ok=True)
@@ -67,7 +70,7 @@ def _create(path: Path, steps: Sequence[Step], node_id: str) -> None:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA application_id = {application}")
         _run(connection, steps, 0)
         connection.execute("INSERT INTO meta (key, value) VALUES ('node_id', ?)", (node_id,))
         connection.execute("COMMIT")
@@ -78,9 +81,9 @@ def _create(path: Path, steps: Sequence[Step], node_id: str) -> None:
     sync_directory(path.parent)
 
 
-def _check(connection: sqlite3.Connection, path: Path, known: int) -> None:
+def _check(connection: sqlite3.Connection, path: Path, known: int, application: int) -> None:
     [application_id] = connection.execute("PRAGMA application_id").fetchone()
-    if application_id != APPLICATION_ID:
+    if application_id != application:
         raise StartFailed(f"The file {path} is not a database of Cloud My Task.")
     version = _version(connection)
     if version > known:

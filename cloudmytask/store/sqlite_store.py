@@ -10,6 +10,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -88,15 +89,21 @@ class SqliteStore:
             own_directory(path)
         prepare(paths.database, self._steps, self._new_node_id)
         try:
+            self._count_boot()
             self._opened = open_parts(paths, self._cache, Delivery(self._call_from_thread))
             for job_id in jobs.every_id(self._opened.reader):
                 self._known.add(job_id)
             now = self._wall()
             for digest, brought in blobs.brought_since(self._opened.reader, now - GRACE):
                 self._fresh.note(digest, max(0.0, now - brought))
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, ValueError, TypeError) as error:
             raise StartFailed(f"The store {paths.directory} cannot be opened: {reason(error)}.") from error
         self._opened_at = self._monotonic()
+
+    def _count_boot(self) -> None:
+        # ahead of everything else: a boot that anybody heard of must never be counted a second time
+        with closing(connect(self._paths.database)) as connection:
+            meta.count_boot(connection)
 
     @property
     def commits(self) -> int:
@@ -184,6 +191,9 @@ class SqliteStore:
 
     def forget(self, job_id: JobId) -> Deferred[None]:
         return self._parts.writer.submit(Operation(lambda connection: jobs.forget_job(connection, job_id), job_id))
+
+    def remember(self, key: str, text: str) -> Deferred[None]:
+        return self._change(lambda connection: meta.put_memory(connection, key, text))
 
     def checkpoint(self, age: float, wall: float) -> Deferred[None]:
         return self._change(lambda connection: meta.put_checkpoint(connection, age, wall))

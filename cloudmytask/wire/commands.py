@@ -13,6 +13,9 @@ No call stays open for as long as a job lives. ``WatchJob`` answers at once, and
 ``OutputData`` with piece after piece, a window of them unanswered at a time, and ``OutputEnded`` after the last. The
 client numbers its watches, streams and uploads; ``Unsubscribe`` ends a watch or a stream.
 
+Of the cluster every instance tells what it sees: ``DescribeCluster``, ``ListBans``. ``AddBan`` and ``LiftBan`` are for
+whoever works on the instance's own machine; ``LoadHistory`` is kept by a CSU only.
+
 Versions: new arguments are optional, new behavior is a new command, and what one does not know one ignores.
 """
 
@@ -183,3 +186,40 @@ class AbortUpload(NodeCommand):
     """Forget an upload."""
 
     arguments = [(b"upload", amp.Integer())]
+
+
+class DescribeCluster(NodeCommand):
+    """All instances as this one sees them, by id, a page at a time: those after the id ``after``, if there is one. The
+    page's ``next`` is the ``after`` of the next page, null at the end."""
+
+    arguments = [(b"after", amp.Unicode(optional=True))]
+    response = [(b"cluster", Document())]
+
+
+class ListBans(NodeCommand):
+    """The bans in force, by client, a page at a time like ``DescribeCluster``."""
+
+    arguments = [(b"after", amp.Unicode(optional=True))]
+    response = [(b"page", Document())]
+
+
+class AddBan(NodeCommand):
+    """Ban a client everywhere for ``term`` seconds; answered when that is on disk."""
+
+    arguments = [(b"client", amp.Unicode()), (b"reason", amp.Unicode()), (b"term", amp.Float())]
+    response = [(b"ban", Document())]
+
+
+class LiftBan(NodeCommand):
+    """End a ban before its term does; answered when that is on disk."""
+
+    arguments = [(b"client", amp.Unicode())]
+    response = [(b"ban", Document())]
+
+
+class LoadHistory(NodeCommand):
+    """How busy each node was in the last ``seconds``, oldest first; thinned out where that is more than one answer
+    holds."""
+
+    arguments = [(b"seconds", amp.Float())]
+    response = [(b"history", Document())]

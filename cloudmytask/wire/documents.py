@@ -148,6 +148,10 @@ def node_to_document(status: NodeStatus) -> dict[str, Any]:
         "load": status.load,
         "uptime": round(status.uptime, 3),
         "script_max": status.script_max,
+        "role": status.role,
+        "cluster": status.cluster or None,
+        "address": status.address or None,
+        "insecure": status.insecure,
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ConnectionAborted, ConnectionClosed
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
@@ -40,6 +40,7 @@ NAME_MAX = 255
 
 _KINDS: Mapping[type[amp.Argument], str] = {
     amp.Integer: "a whole number",
+    amp.Float: "a number",
     amp.Unicode: "text in UTF-8",
     amp.ListOf: "a list",
     Flag: "True or False",
@@ -51,10 +52,21 @@ Answer = TypeVar("Answer")
 
 @implementer(amp.IResponderLocator)
 class Vocabulary:
-    """The commands that one end answers; testable without a connection."""
+    """The commands that one end answers; testable without a connection.
 
-    def __init__(self, responders: Mapping[type[NodeCommand], Responder]) -> None:
+    :param admit: called with the size of each request, in bytes, before it is answered; may raise a declared failure.
+    :param malformed: called for each request that cannot be decoded; may raise a declared failure.
+    """
+
+    def __init__(
+        self,
+        responders: Mapping[type[NodeCommand], Responder],
+        admit: Callable[[int], None] = lambda _size: None,
+        malformed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._responders = {command.commandName: (command, function) for command, function in responders.items()}
+        self._admit = admit
+        self._malformed = malformed
 
     def locateResponder(self, name: bytes) -> Callable[[amp.AmpBox], Deferred[amp.AmpBox]] | None:
         """Twisted's interface: None answers "unhandled command", and the connection survives."""
@@ -66,8 +78,9 @@ class Vocabulary:
 
     def _respond(self, command: type[NodeCommand], function: Responder, box: amp.AmpBox) -> Deferred[amp.AmpBox]:
         try:
-            arguments = _parsed(command, box)
-        except InvalidArgument as problem:
+            self._admit(sum(map(len, box.values())))
+            arguments = self._parsed(command, box)
+        except CloudMyTaskError as problem:
             return _failed(command, Failure(problem))
         answer: Deferred[Any] = maybeDeferred(function, **arguments)
 
@@ -75,6 +88,13 @@ class Vocabulary:
             return cast(amp.AmpBox, command.makeResponse(objects or {}, None))
 
         return answer.addCallback(encode).addErrback(lambda failure: _failed(command, failure))
+
+    def _parsed(self, command: type[NodeCommand], box: amp.AmpBox) -> dict[str, Any]:
+        try:
+            return _parsed(command, box)
+        except InvalidArgument:
+            self._malformed()
+            raise
 
 
 def _parsed(command: type[NodeCommand], box: amp.AmpBox) -> dict[str, Any]:
@@ -133,6 +153,21 @@ class GuardedAMP(amp.AMP):
         self._box_done()
         super().connectionLost(reason)
         self.on_lost()
+
+    def hold(self, seconds: float) -> None:
+        """Read nothing more from the other end for a while: it waits, and what it sends stays on its side."""
+        transport: Any = self.transport
+        if self.alive and IPushProducer.providedBy(transport):
+            transport.pauseProducing()
+            self._clock.callLater(seconds, self._read_on, transport)
+
+    def _read_on(self, transport: IPushProducer) -> None:
+        if self.alive:
+            transport.resumeProducing()
+
+    def answer_with(self, vocabulary: Vocabulary) -> None:
+        """Answer other commands from now on."""
+        self.locator = vocabulary
 
     def ask(
         self, command: type[NodeCommand], timeout: float | None = CALL_TIMEOUT, **arguments: object

@@ -210,7 +210,7 @@ def test_a_database_of_something_else_is_one_line(tmp_path: Path, runner: str, o
     ("arguments", "words"),
     [
         (["--slots", "0"], ["--slots: 0 is out of range: give 1 to 4096."]),
-        (["--listen", "0.0.0.0:7001"], ["until a cluster key exists"]),
+        (["--listen", "0.0.0.0:7001"], ["until instances have certificates"]),
         (["--listen", "127.0.0.1:0", "--listen", "example.org:1"], ["'example.org:1' is not a loopback address"]),
         (["--nonsense"], ["--nonsense"]),
         (["surplus"], ["Wrong number of arguments"]),

@@ -28,6 +28,7 @@ from cloudmytask.errors import (
     WaitTimeout,
 )
 from cloudmytask.model import JobQuery, JobSpec, JobState, QoS, Reason, StreamName
+from cloudmytask.node.ledger import Ledger
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import INLINE_PART, WINDOW, Hello, OutputData, OutputEnded, StreamOutput, Unsubscribe
 from cloudmytask.wire.documents import JobStatus
@@ -349,9 +350,8 @@ def test_close_ends_the_connection(place: Place, ann: NodeClient) -> None:
     assert place.result(place.connect("ann").getScriptJobStatus(job.id)).state is JobState.RUNNING
 
 
-def test_a_node_that_does_not_answer(place: Place, ann: NodeClient) -> None:
-    node: Any = place.host.node
-    node.status = lambda client, job_id: Deferred()
+def test_a_node_that_does_not_answer(place: Place, ann: NodeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ledger, "find", lambda self, client, job_id: Deferred())
     began = place.clock.seconds()
     place.refused(ann.getScriptJobStatus("0" * 16), RequestTimeout)
     assert place.clock.seconds() - began == pytest.approx(CALL_TIMEOUT, abs=0.1)

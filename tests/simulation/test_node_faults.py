@@ -43,7 +43,7 @@ def _at_rest(place: Place) -> bool:
     place.clock.advance(1.0)  # for what is done after an outcome was told
     node, disk = place.host.node, place.host.disk
     queue = node._queue
-    leftovers = (node._outputs._live, node._origin._pauses, queue._entries, queue._running, queue._served)
+    leftovers = (node._outputs._live, node._origin._pauses, queue._entries, queue._running, *queue._classes.values())
     return not (place.host.machine.live or node._executor.running or any(leftovers) or disk.spools or disk.directories)
 
 

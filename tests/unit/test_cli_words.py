@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -34,18 +35,35 @@ VERBS = [
     "retry",
     "why",
     "rm",
+    "nodes",
+    "top",
+    "topology",
+    "ban",
+    "simulate",
     "doctor",
     "completion",
 ]
+GROUPS = {"ban": ["add", "ls", "rm", "why"]}
+CALLS = [[verb] for verb in VERBS if verb not in GROUPS] + [[noun, each] for noun in GROUPS for each in GROUPS[noun]]
 
 
 def test_all_verbs_are_there_in_the_order_of_a_jobs_life() -> None:
     assert list(verbs.commands) == VERBS
 
 
-@pytest.mark.parametrize("name", VERBS)
-def test_every_verb_has_json_and_quiet_and_an_example(name: str) -> None:
-    shown = CliRunner().invoke(verbs, [name, "--help"])
+def test_a_noun_has_its_verbs_and_without_one_shows_help() -> None:
+    for noun, expected in GROUPS.items():
+        group = verbs.commands[noun]
+        assert isinstance(group, click.Group)
+        assert list(group.commands) == expected
+        shown = CliRunner().invoke(verbs, [noun])
+        assert shown.exit_code == 0
+        assert "Usage:" in shown.output
+
+
+@pytest.mark.parametrize("call", CALLS, ids=" ".join)
+def test_every_verb_has_json_and_quiet_and_an_example(call: list[str]) -> None:
+    shown = CliRunner().invoke(verbs, [*call, "--help"])
     assert shown.exit_code == 0
     assert "--json" in shown.output
     assert "-q, --quiet" in shown.output

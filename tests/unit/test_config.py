@@ -155,7 +155,7 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, words: list
     "address", ["0.0.0.0:7001", "192.168.1.7:7001", "example.org:7001", "[::]:1", "[::ffff:127.0.0.1]:1", "::1%lo:1"]
 )
 def test_only_loopback_may_be_listened_on_and_the_reason_is_given(tmp_path: Path, address: str) -> None:
-    with pytest.raises(ConfigurationError, match="until a cluster key exists, a node listens only on") as caught:
+    with pytest.raises(ConfigurationError, match="until instances have certificates, they listen only on") as caught:
         load(default=tmp_path / "absent", arguments={"listen": address})
     assert str(caught.value).startswith(f"--listen: {address!r} is not a loopback address")
 

@@ -53,7 +53,7 @@ def probe(machine: Machine) -> CpuProbe:
 
 
 def test_nothing_is_known_before_the_second_sample(probe: CpuProbe) -> None:
-    assert probe.load() is None
+    assert probe.load() is None and probe.cpu() is None
 
 
 def test_the_first_interval_counts_in_full(probe: CpuProbe, machine: Machine) -> None:
@@ -73,6 +73,14 @@ def test_our_own_scripts_do_not_count(probe: CpuProbe, machine: Machine) -> None
     machine.own = 0.5
     machine.run(probe, 10, busy=0.8)
     assert probe.load() == pytest.approx(0.3)
+
+
+def test_they_count_for_what_is_in_use_at_all(probe: CpuProbe, machine: Machine) -> None:
+    machine.own = 0.5
+    machine.run(probe, 1, busy=0.5)
+    assert probe.cpu() == pytest.approx(0.5)
+    machine.run(probe, 5, busy=1.0)
+    assert probe.cpu() == pytest.approx(1.0 - 0.5 * math.exp(-1.0))
 
 
 def test_an_estimate_that_is_too_high_hides_no_later_load(probe: CpuProbe, machine: Machine) -> None:
@@ -128,4 +136,4 @@ def test_the_real_counters_fit() -> None:
 def test_no_probe() -> None:
     probe = NoProbe()
     probe.sample()
-    assert probe.load() is None
+    assert probe.load() is None and probe.cpu() is None

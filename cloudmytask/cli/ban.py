@@ -1,0 +1,161 @@
+"""``cmt ban``: who may not use the cluster, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudmytask.cli.escape import one_line
+from cloudmytask.cli.kinds import duration
+from cloudmytask.cli.verb import verb
+from cloudmytask.cli.words import Manner
+from cloudmytask.core.units import format_duration, show_duration
+from cloudmytask.errors import NoSuchBan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from twisted.internet.defer import Deferred
+
+    from cloudmytask.cli.link import Link
+    from cloudmytask.cli.session import Session
+    from cloudmytask.cluster import Ban
+
+COLUMNS = ("CLIENT", "ENDS IN", "BY", "REASON")
+
+
+@click.group(invoke_without_command=True, short_help="Ban clients, and see who is banned.")
+@click.pass_context
+def ban(context: click.Context) -> None:
+    """Ban clients from the cluster, and see who is banned and why.
+
+    Bans are made and lifted on the machine of a node or a CSU; any of them will do.
+
+    \b
+    Example:  cmt ban add --client mallory --reason "floods the queue" --for 1h
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@verb()
+@click.option("--client", required=True, help="Whom.")
+@click.option("--reason", required=True, help="Why; the client is told.")
+@click.option("--for", "term", type=duration, metavar="DURATION", default="1h", help="How long. [default: 1h]")
+def add(manner: Manner, client: str, reason: str, term: float) -> int:
+    """Ban a client on all nodes.
+
+    \b
+    Example:  cmt ban add --client mallory --reason "floods the queue" --for 1h
+    """
+
+    async def work(_session: Session, link: Link) -> int:
+        made = await link.ask(lambda node: node.ban(client, reason, term))
+        _answer(manner, made, f"{one_line(made.client)} is banned for {show_duration(made.until)}")
+        return 0
+
+    return _conducted(manner, work)
+
+
+@verb()
+def ls(manner: Manner) -> int:
+    """List the bans in force. With -q only the clients.
+
+    \b
+    Example:  cmt ban ls
+    """
+    from cloudmytask.cli import tables
+    from cloudmytask.wire.peer_documents import ban_to_document
+
+    async def work(_session: Session, link: Link) -> int:
+        bans = await link.ask(lambda node: node.bans())
+        found = sorted(bans, key=lambda each: each.client)
+        if manner.as_json:
+            manner.document({"bans": [ban_to_document(each) for each in found]})
+        elif manner.quiet:
+            if found:
+                manner.data("\n".join(one_line(each.client) for each in found))
+        elif found:
+            tables.show(manner, COLUMNS, rows(found))
+        else:
+            manner.note("nobody is banned")
+        return 0
+
+    return _conducted(manner, work)
+
+
+@verb()
+@click.argument("client")
+def rm(manner: Manner, client: str) -> int:
+    """Lift a ban before it ends.
+
+    \b
+    Example:  cmt ban rm mallory
+    """
+
+    async def work(_session: Session, link: Link) -> int:
+        lifted = await link.ask(lambda node: node.lift_ban(client))
+        _answer(manner, lifted, f"{one_line(lifted.client)} is not banned any more")
+        return 0
+
+    return _conducted(manner, work)
+
+
+@verb()
+@click.argument("client")
+def why(manner: Manner, client: str) -> int:
+    """Say why a client is banned, by whom and for how long. Exit code 1 if it is not.
+
+    \b
+    Example:  cmt ban why mallory
+    """
+    from cloudmytask.wire.peer_documents import ban_to_document
+
+    async def work(_session: Session, link: Link) -> int:
+        found = next((each for each in await link.ask(lambda node: node.bans()) if each.client == client), None)
+        if found is None:
+            raise NoSuchBan(f"{client} is not banned")
+        if manner.as_json:
+            manner.document(ban_to_document(found))
+        else:
+            manner.data(sentence(found))
+        return 0
+
+    return _conducted(manner, work)
+
+
+for _each in (add, ls, rm, why):
+    ban.add_command(_each)
+
+
+def rows(bans: Sequence[Ban]) -> list[tuple[str, ...]]:
+    """A line of ``cmt ban ls`` each."""
+    return [(one_line(b.client), show_duration(b.until), one_line(b.by), one_line(b.reason)) for b in bans]
+
+
+def sentence(found: Ban) -> str:
+    """All about one ban."""
+    said = (
+        f"{found.client} is banned for another {show_duration(found.until)} (of {format_duration(found.term)})"
+        f" by {found.by}: {found.reason}"
+    )
+    if found.reporters:
+        said += f"; reported by {', '.join(found.reporters)}"
+    return one_line(said)
+
+
+def _answer(manner: Manner, changed: Ban, note: str) -> None:
+    from cloudmytask.wire.peer_documents import ban_to_document
+
+    if manner.as_json:
+        manner.document(ban_to_document(changed))
+    else:
+        manner.note(note)
+
+
+def _conducted(manner: Manner, work: Callable[[Any, Link], Coroutine[Deferred[Any], Any, int]]) -> int:
+    from cloudmytask.cli.link import with_node
+    from cloudmytask.cli.session import conduct
+
+    return conduct(with_node(manner.via, work))

@@ -1,0 +1,148 @@
+"""``cmt top``: the cluster as it works, and as it has worked."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudmytask.cli.failures import UsageError
+from cloudmytask.cli.kinds import duration
+from cloudmytask.cli.rendering import now
+from cloudmytask.cli.verb import verb
+from cloudmytask.cli.words import STDOUT, Manner, columns
+from cloudmytask.cluster import Role
+from cloudmytask.core.units import format_duration
+from cloudmytask.model import JobQuery
+
+if TYPE_CHECKING:
+    from cloudmytask.cli.link import Link
+    from cloudmytask.cli.session import Session
+    from cloudmytask.cli.top_frame import Moment
+
+INTERVAL = 1.0
+"""Seconds between two frames."""
+
+
+@verb(short_help="Watch the cluster at work.")
+@click.option("--once", is_flag=True, help="Show it once. [default, where standard output is no terminal]")
+@click.option(
+    "--history",
+    "ago",
+    type=duration,
+    metavar="DURATION",
+    help="Show instead how busy each node was in the last DURATION, such as 1h; a CSU knows.",
+)
+def top(manner: Manner, once: bool, ago: float | None) -> int:
+    """Watch nodes, load, slots, queues and your newest jobs; q or Ctrl-C ends it.
+
+    LOAD is the share of a machine's CPU that others than our jobs use.
+
+    \b
+    Example:  cmt top
+              cmt top --history 1h
+    """
+    from cloudmytask.cli.link import with_node
+    from cloudmytask.cli.session import conduct
+
+    if ago is not None and not ago:
+        raise UsageError("--history: 0 s of history is none")
+
+    async def work(session: Session, link: Link) -> int:
+        if ago is not None:
+            await _history(manner, session, link, ago)
+        elif manner.as_json:
+            await _document(manner, link)
+        elif once or not os.isatty(STDOUT):
+            await _once(manner, link)
+        else:
+            await _live(session, link)
+        return 0
+
+    return conduct(with_node(manner.via, work))
+
+
+async def _look(link: Link) -> Moment:
+    from cloudmytask.cli.top_frame import JOBS, Moment
+    from cloudmytask.cli.tree_drawing import BOX, strokes_for
+
+    view = await link.ask(lambda client: client.cluster())
+    supervises = any(
+        each.announcement.role is Role.CSU for each in view.members if each.announcement.node_id == view.by
+    )
+    # A CSU takes no jobs, so it cannot be asked for any.
+    jobs = [] if supervises else await link.ask(lambda client: client.jobs(JobQuery(limit=JOBS), JOBS))
+    return Moment(view, jobs, now(), bars=strokes_for(os.environ) is BOX)
+
+
+async def _document(manner: Manner, link: Link) -> None:
+    from cloudmytask.wire.cluster_documents import view_to_document
+
+    moment = await _look(link)
+    manner.document({**view_to_document(moment.view), "jobs": [job.document for job in moment.jobs]})
+
+
+async def _once(manner: Manner, link: Link) -> None:
+    from cloudmytask.cli.tables import PLAIN_WIDTH, drawn
+    from cloudmytask.cli.top_frame import frame
+
+    moment, terminal = await _look(link), os.isatty(STDOUT)
+    manner.data(drawn(frame(moment), columns(STDOUT) if terminal else PLAIN_WIDTH, color=terminal))
+
+
+async def _live(session: Session, link: Link) -> None:
+    """Frame after frame on the terminal's other screen."""
+    from rich.console import Console
+    from rich.live import Live
+    from twisted.internet.defer import CancelledError, Deferred
+    from twisted.internet.task import deferLater
+
+    from cloudmytask.cli.keys import pressed
+    from cloudmytask.cli.top_frame import frame
+
+    console = Console(highlight=False)
+    enough = False
+
+    async def frames(live: Live) -> None:
+        while True:
+            live.update(frame(await _look(link), console.height), refresh=True)
+            await deferLater(session.reactor, INTERVAL)
+
+    def end() -> None:
+        nonlocal enough
+        enough = True
+        showing.cancel()
+
+    def signaled(number: int) -> Any:
+        return end() if number == signal.SIGINT else session.abort(number)
+
+    live = Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+    with live, pressed(session.reactor, lambda keys: end() if b"q" in keys.lower() else None):
+        showing = Deferred.fromCoroutine(frames(live))
+        session.on_signal = signaled
+        try:
+            await showing
+        except CancelledError:
+            if not enough:
+                raise
+
+
+async def _history(manner: Manner, session: Session, link: Link, ago: float) -> None:
+    from cloudmytask.cli import history_drawing, tables
+    from cloudmytask.cli.supervision import history
+    from cloudmytask.cli.tree_drawing import BOX, strokes_for
+    from cloudmytask.wire.cluster_documents import sample_to_document
+
+    samples = await history(session.reactor, link, ago)
+    if manner.as_json:
+        manner.document({"samples": [sample_to_document(each) for each in samples]})
+        return
+    if not samples:
+        manner.note(f"nothing is known of the last {format_duration(ago)}")
+        return
+    width = columns(STDOUT) if os.isatty(STDOUT) else tables.PLAIN_WIDTH
+    room = history_drawing.width_for(width, [each.node for each in samples])
+    rows = history_drawing.rows(samples, ago, room, strokes_for(os.environ) is BOX)
+    tables.show(manner, history_drawing.HEADERS, rows, {"MEAN", "MAX", "WAITING"})

@@ -1,0 +1,44 @@
+"""``cmt topology``: the tree of links between the nodes."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudmytask.cli.failures import UsageError
+from cloudmytask.cli.verb import verb
+from cloudmytask.cli.words import Manner
+
+if TYPE_CHECKING:
+    from cloudmytask.cli.link import Link
+    from cloudmytask.cli.session import Session
+
+
+@verb(short_help="Draw the tree that links the nodes.")
+@click.option("--dot", is_flag=True, help="As a graph for Graphviz.")
+def topology(manner: Manner, dot: bool) -> int:
+    """Draw the tree that links the nodes, as the node that you talk to sees it. With -q names only.
+
+    \b
+    Example:  cmt topology --dot | dot -Tsvg > cluster.svg
+    """
+    from cloudmytask.cli import tree_drawing
+    from cloudmytask.cli.link import with_node
+    from cloudmytask.cli.session import conduct
+
+    if dot and manner.as_json:
+        raise UsageError("--dot and --json exclude each other")
+
+    async def work(_session: Session, link: Link) -> int:
+        view = await link.ask(lambda client: client.cluster())
+        if manner.as_json:
+            manner.document(tree_drawing.document(view))
+        elif dot:
+            manner.data(tree_drawing.dot(view))
+        else:
+            manner.data(tree_drawing.text(view, tree_drawing.strokes_for(os.environ), bare=manner.quiet))
+        return 0
+
+    return conduct(with_node(manner.via, work))

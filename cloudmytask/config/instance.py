@@ -1,0 +1,268 @@
+"""``InstanceConfig``: the options that every instance has, node or CSU: who it is, where it listens, whom it meets.
+
+Invariant: nothing beyond loopback is listened on, joined or announced unless ``insecure_lan`` says so; whatever is
+announced can be reached.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket as sockets
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import attrs
+from attrs import field, frozen
+
+from cloudmytask.cluster import Role
+from cloudmytask.config.addresses import (
+    IpAddress,
+    check_loopback,
+    is_loopback,
+    join_address,
+    split_group,
+    split_listen,
+)
+from cloudmytask.config.kinds import ADDRESSES, BIT_RATE, BOOLEAN, DURATION, GROUP, IPV4, LOG, NAME, PATH, PEERS
+from cloudmytask.config.option import about, valid
+from cloudmytask.errors import ConfigurationError
+
+SOCKET_PATH_MAX = 107
+"""Bytes that ``sun_path`` holds before its terminating NUL; see unix(7)."""
+DEFAULT_GROUP = "239.255.77.77:7700"
+"""Of the administratively scoped addresses (RFC 2365), which no router forwards."""
+
+
+def default_state(
+    environ: Mapping[str, str] | None = None, *, root: bool | None = None, directory: str = "cloudmytask"
+) -> Path:
+    """Where an instance keeps its state unless told otherwise (XDG base directory specification)."""
+    if os.geteuid() == 0 if root is None else root:
+        return Path("/var/lib") / directory
+    named = Path((os.environ if environ is None else environ).get("XDG_STATE_HOME", ""))
+    # The specification has relative paths ignored.
+    return (named if named.is_absolute() else Path.home() / ".local" / "state") / directory
+
+
+def socket_path(state: Path, role: Role = Role.NODE) -> Path:
+    """The unix socket of the instance whose state directory is ``state``."""
+    return state / f"{role}.sock"
+
+
+def state_option(directory: str, sentence: str) -> Any:
+    """The field ``state``; its default is called ``directory``."""
+    return field(
+        factory=lambda: default_state(directory=directory),
+        validator=valid,
+        metadata=about(
+            PATH,
+            sentence,
+            said=f"$XDG_STATE_HOME/{directory}, as a rule ~/.local/state/{directory}; for root /var/lib/{directory}",
+            example=f'"/var/lib/{directory}"',
+        ),
+    )
+
+
+def log_option(role: Role) -> Any:
+    """The field ``log``."""
+    return field(
+        default=None,
+        validator=valid,
+        metadata=about(
+            LOG,
+            "The log file, one JSON object per line.",
+            said=f"{role}.log in the state directory for a daemon, standard error otherwise",
+            example='"/var/log/cloudmytask.log"',
+        ),
+    )
+
+
+def in_order(_class: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """An attrs ``field_transformer`` for subclasses: ``state`` first, ``log`` last, whichever class declares them."""
+    return sorted(fields, key=lambda each: (each.name != "state", each.name == "log"))
+
+
+def _host_name() -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", sockets.gethostname())[:64] or "node"
+
+
+@frozen(kw_only=True)
+class InstanceConfig:
+    """Options that a node and a CSU share. Durations are seconds.
+
+    :raises ConfigurationError: a value is out of its range; the sentence names key, value and limit.
+    """
+
+    ROLE: ClassVar[Role]
+
+    state: Path
+    name: str = field(
+        factory=_host_name,
+        validator=valid,
+        metadata=about(NAME, "Its name, as people see it.", said="the host's name", example='"lab-7"'),
+    )
+    listen: tuple[str, ...] = field(
+        default=(),
+        validator=valid,
+        metadata=about(
+            ADDRESSES,
+            "TCP addresses to listen on besides the unix socket, for clients and for the other instances of the"
+            " cluster, who are told the first; only loopback ones without insecure_lan.",
+            said="none",
+            example='["127.0.0.1:7001"]',
+        ),
+    )
+    insecure_lan: bool = field(
+        default=False,
+        validator=valid,
+        metadata=about(
+            BOOLEAN,
+            "Whether listen and interface may be beyond loopback. There are no certificates yet: anybody who reaches"
+            " such an address may run scripts, as any client. Only for networks where everybody is trusted.",
+        ),
+    )
+    cluster: str = field(
+        default="cmt",
+        validator=valid,
+        metadata=about(NAME, "The cluster's name; instances of other clusters are not listened to."),
+    )
+    cluster_key_file: Path | None = field(
+        default=None,
+        validator=valid,
+        metadata=about(
+            PATH,
+            "A file with a secret of 16 bytes or more that all instances of the cluster have, readable by its owner"
+            " only: announcements and links are authenticated by it.",
+            said="none; announcements and links are not authenticated",
+            example='"/etc/cloudmytask/cluster.key"',
+        ),
+    )
+    group: str | None = field(
+        default=None,
+        validator=valid,
+        metadata=about(
+            GROUP,
+            "The multicast group where instances find each other.",
+            said=f"{DEFAULT_GROUP} where listen goes beyond loopback, none otherwise",
+            example=f'"{DEFAULT_GROUP}"',
+        ),
+    )
+    interface: str | None = field(
+        default=None,
+        validator=valid,
+        metadata=about(
+            IPV4,
+            "An address of this host: the group is joined on its interface, and the others are told it where listen"
+            " names all addresses (0.0.0.0).",
+            said="the host of the first address in listen",
+            example='"127.0.0.1"',
+        ),
+    )
+    seeds: tuple[str, ...] = field(
+        default=(),
+        validator=valid,
+        metadata=about(
+            PEERS,
+            "Other instances, to be asked directly where multicast does not reach them; one that is up is enough.",
+            said="none",
+            example='["10.0.0.5:7001", "lab-7:7001"]',
+        ),
+    )
+    announce_budget: int = field(
+        default=4_000_000,
+        validator=valid,
+        metadata=about(
+            BIT_RATE,
+            "What all announcements in the group together may take; the more instances there are, the rarer they are.",
+            minimum=10_000,
+            maximum=10**10,
+        ),
+    )
+    heartbeat: float = field(
+        default=1.0,
+        validator=valid,
+        metadata=about(DURATION, "The shortest regular interval between two announcements.", minimum=0.1, maximum=20),
+    )
+
+    log: Path | Literal["-"] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Check what concerns more than one value."""
+        size = len(os.fsencode(self.socket))
+        if size > SOCKET_PATH_MAX:
+            raise ConfigurationError(
+                f"state: the socket's path {str(self.socket)!r} has {size} bytes, and a unix socket may have"
+                f" {SOCKET_PATH_MAX} at most; choose a shorter state directory."
+            )
+        for address in self.listen:
+            _check("listen", split_listen if self.insecure_lan else check_loopback, address)
+        if self.interface is not None and not self.insecure_lan and not is_loopback(IPv4Address(self.interface)):
+            raise ConfigurationError(
+                f"interface: {self.interface!r} is beyond loopback, which takes insecure_lan = true"
+                " (--insecure-lan true)."
+            )
+        if self.listen and self.interface is None and self._first_host().is_unspecified:
+            raise ConfigurationError(
+                f"listen: {self.listen[0]!r} names every address of this host, and the others need one to connect to:"
+                " say in interface which."
+            )
+        for key, given in (("group", self.group), ("seeds", self.seeds)):
+            if given and not self.listen:
+                raise ConfigurationError(
+                    f"{key}: the others must be able to connect to this instance: give listen too."
+                )
+        if self.group and self.multicast_interface is None:
+            raise ConfigurationError(
+                f"group: {self.listen[0]!r} is not an IPv4 address: say in interface where to join the group."
+            )
+
+    @property
+    def socket(self) -> Path:
+        """Path of the unix socket."""
+        return socket_path(self.state, self.ROLE)
+
+    @property
+    def beyond_loopback(self) -> bool:
+        """Whether other hosts can reach it."""
+        return any(not is_loopback(split_listen(each)[0]) for each in self.listen)
+
+    @property
+    def address(self) -> str:
+        """What the others are told, ``HOST:PORT``; empty without ``listen``. A port 0 is still to be replaced by the
+        one that it became."""
+        if not self.listen:
+            return ""
+        host, port = split_listen(self.listen[0])
+        if host.is_unspecified:
+            assert self.interface is not None
+            return join_address(self.interface, port)
+        return join_address(host, port)
+
+    @property
+    def multicast_interface(self) -> str | None:
+        """The IPv4 address whose interface joins the group; None where there is none to be known."""
+        if self.interface is not None or not self.listen:
+            return self.interface
+        host = self._first_host()
+        return str(host) if isinstance(host, IPv4Address) else None
+
+    @property
+    def multicast_group(self) -> tuple[str, int] | None:
+        """Address and port; None where multicast is off."""
+        if self.group is not None:
+            return split_group(self.group) if self.group else None
+        reachable = self.beyond_loopback and self.multicast_interface is not None
+        return split_group(DEFAULT_GROUP) if reachable else None
+
+    def _first_host(self) -> IpAddress:
+        return split_listen(self.listen[0])[0]
+
+
+def _check(key: str, check: Callable[[str], object], address: str) -> None:
+    try:
+        check(address)
+    except ValueError as error:
+        raise ConfigurationError(f"{key}: {error}.") from None

@@ -1,0 +1,280 @@
+"""Who is there: the table of the other instances, by node id.
+
+An announcement counts by its boot, incarnation and sequence, never by anybody's wall clock: what is not newer than what
+was heard before is a replay and changes nothing. Whoever is silent for too long is suspected; whether a suspect is dead
+is found out by asking it, which is the shell's part.
+
+Invariant: of two boots of one node the greater stays, whatever arrives in which order, so two instances with one id are
+flagged as a conflict and never take turns. The table and its memory of the departed are bounded.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+
+from attrs import Factory, define, field
+
+from cloudmytask.cluster import Announcement, BootId, NodeId, Standing
+
+SILENCE = 3.5
+"""Announced intervals of silence after which an instance is suspected (simulated: 3.5 s and a question find a dead
+host; without the question a lossy network would bury the living)."""
+SILENCE_UNLINKED = 1.0
+"""The same once a link to it was lost."""
+INTERVALS = (0.25, 60.0)
+"""Seconds; an announced interval outside is taken as the nearer end."""
+LATE = 0.5
+"""Seconds by which our own tick may be late before we distrust our ears instead of the silent (Lifeguard)."""
+REMEMBERED = 600.0
+"""Seconds for which the dead and the departed are shown."""
+MEMBERS_MAX = 10_000
+RIVAL_WORDS = 3
+"""Words of an older boot, each newer than the last, that show two instances with one id."""
+
+
+class Heard(enum.Enum):
+    """What an announcement was to us."""
+
+    NEW = enum.auto()
+    """The first of its node, or of a new boot of it."""
+    FRESH = enum.auto()
+    CHANGED = enum.auto()
+    """Fresh, and its sender's standing is another now."""
+    STALE = enum.auto()
+    """A replay, an older boot, or the last word of a dead one that was still under way."""
+    FULL = enum.auto()
+    """The table has no room for another instance."""
+
+
+@define(eq=False)
+class _Rival:
+    """An older boot of a node that is still heard of."""
+
+    boot_id: BootId
+    sequence: int
+    address: str
+    words: int = 0
+
+
+@define(eq=False)
+class Member:
+    """One instance. Times on our own clock, seconds."""
+
+    announcement: Announcement
+    """Its latest."""
+    heard: float
+    standing: Standing
+    since: float
+    """When its standing became what it is."""
+    deadline: float
+    """When :meth:`Membership.tick` looks at it next."""
+    direct: float = float("-inf")
+    """When it was last heard over the bus itself, not by relay."""
+    unlinked: bool = False
+    """A link to it was lost, and it has not been heard since."""
+    conflict_until: float = float("-inf")
+    _buried: int = -1
+    """The incarnation that was declared dead."""
+    _rival: _Rival | None = None
+
+    @property
+    def node_id(self) -> NodeId:
+        return self.announcement.node_id
+
+    @property
+    def interval(self) -> float:
+        """Seconds between its announcements, as it says, within reason."""
+        low, high = INTERVALS
+        return min(max(self.announcement.interval, low), high)
+
+    @property
+    def present(self) -> bool:
+        """Neither gone nor thought so."""
+        return self.standing is Standing.ALIVE or self.standing is Standing.SUSPECT
+
+
+@define(eq=False)
+class Membership:
+    """See the module. ``period`` is how often :meth:`tick` is called, seconds; ``capacity`` how many it holds."""
+
+    period: float = 0.25
+    capacity: int = MEMBERS_MAX
+    _members: dict[NodeId, Member] = Factory(dict)
+    _tombs: dict[NodeId, tuple[BootId, int]] = Factory(dict)
+    """The last boot and sequence of those forgotten, the oldest first."""
+    _ticked: float | None = None
+    _awake: float = field(default=float("-inf"))
+    """When we last noticed that we had been late."""
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members.values())
+
+    @property
+    def members(self) -> Mapping[NodeId, Member]:
+        """All, whatever their standing."""
+        return self._members
+
+    def get(self, node_id: NodeId) -> Member | None:
+        """None for an instance that is not known."""
+        return self._members.get(node_id)
+
+    def present(self) -> int:
+        """How many are alive or suspected."""
+        return sum(1 for member in self._members.values() if member.present)
+
+    def hear(self, announcement: Announcement, now: float, *, direct: bool = True) -> Heard:
+        """Take in an announcement by another instance.
+
+        :param direct: it came over the bus, not by relay.
+        """
+        member = self._members.get(announcement.node_id)
+        if member is None:
+            return self._meet(announcement, now, direct)
+        last = member.announcement
+        if announcement.boot_id != last.boot_id:
+            return self._other_boot(member, announcement, now, direct)
+        if direct:
+            member.direct = now
+        if announcement.sequence <= last.sequence or announcement.incarnation < last.incarnation:
+            return Heard.STALE
+        before = member.standing
+        member.announcement = announcement
+        if announcement.leaving:
+            self._settle(member, Standing.LEFT, now)
+            return Heard.STALE if before is Standing.LEFT else Heard.CHANGED
+        if (
+            before is Standing.DEAD
+            and announcement.incarnation <= member._buried
+            and now < member.since + SILENCE * member.interval
+        ):
+            return Heard.STALE  # it may have been under way when its sender died
+        member.heard = now
+        member.unlinked = False
+        member.deadline = now + SILENCE * member.interval
+        if before is Standing.ALIVE:
+            return Heard.FRESH
+        member.standing, member.since = Standing.ALIVE, now
+        return Heard.CHANGED
+
+    def bury(
+        self, node_id: NodeId, boot_id: BootId, incarnation: int, now: float, *, sequence: int | None = None
+    ) -> bool:
+        """Somebody asked it and got no answer; whether it is dead from now on.
+
+        :param sequence: the last that was heard of it when it was asked; anything later shows that it lives.
+        """
+        member = self._members.get(node_id)
+        if member is None or member.standing is Standing.DEAD or member.announcement.boot_id != boot_id:
+            return False
+        last = member.announcement
+        if last.incarnation > incarnation or (sequence is not None and last.sequence > sequence):
+            return False
+        if member.standing is Standing.LEFT:
+            return False
+        member._buried = incarnation
+        self._settle(member, Standing.DEAD, now)
+        return True
+
+    def confirm(self, node_id: NodeId, boot_id: BootId, now: float) -> bool:
+        """It answered over a link: it lives. Whether that changes its standing."""
+        member = self._members.get(node_id)
+        if member is None or member.announcement.boot_id != boot_id or member.standing is Standing.LEFT:
+            return False
+        changed = member.standing is not Standing.ALIVE
+        if changed:
+            member.standing, member.since = Standing.ALIVE, now
+        member.deadline = max(member.deadline if not changed else now, now + SILENCE * member.interval)
+        return changed
+
+    def lose_link(self, node_id: NodeId, now: float) -> None:
+        """A link to it ended: with silence on top of that it is suspected sooner."""
+        member = self._members.get(node_id)
+        if member is not None and member.standing is Standing.ALIVE:
+            member.unlinked = True
+            member.deadline = min(member.deadline, max(now, member.heard + SILENCE_UNLINKED * member.interval))
+
+    def relink(self, node_id: NodeId) -> None:
+        """There is a link to it again."""
+        member = self._members.get(node_id)
+        if member is not None:
+            member.unlinked = False
+
+    def tick(self, now: float) -> list[Member]:
+        """Look who is silent; called every ``period`` seconds.
+
+        :returns: those to be asked whether they live: new suspects, and old ones about whom nothing was found out.
+        """
+        if self._ticked is not None and now - self._ticked > self.period + LATE:
+            self._awake = now
+        self._ticked = now
+        due = [member for member in self._members.values() if member.deadline <= now]
+        suspects = []
+        for member in due:
+            if not member.present:
+                self._forget(member)
+            elif now < self._awake + member.interval:
+                member.deadline = self._awake + member.interval
+            else:
+                if member.standing is Standing.ALIVE:
+                    member.standing, member.since = Standing.SUSPECT, now
+                member.deadline = now + SILENCE * member.interval
+                suspects.append(member)
+        return suspects
+
+    def _meet(self, announcement: Announcement, now: float, direct: bool) -> Heard:
+        boot_id, sequence = self._tombs.get(announcement.node_id, (BootId(""), -1))
+        if (announcement.boot_id, announcement.sequence) <= (boot_id, sequence) or announcement.leaving:
+            return Heard.STALE
+        if len(self._members) >= self.capacity:
+            gone = min((m for m in self._members.values() if not m.present), key=lambda m: m.since, default=None)
+            if gone is None:
+                return Heard.FULL
+            self._forget(gone)
+        self._tombs.pop(announcement.node_id, None)
+        member = Member(announcement, now, Standing.ALIVE, now, deadline=0.0)
+        member.deadline = now + SILENCE * member.interval
+        member.direct = now if direct else member.direct
+        self._members[announcement.node_id] = member
+        return Heard.NEW
+
+    def _other_boot(self, member: Member, announcement: Announcement, now: float, direct: bool) -> Heard:
+        last = member.announcement
+        if announcement.boot_id < last.boot_id:
+            self._compare(member, announcement, now)
+            return Heard.STALE
+        member.announcement = announcement
+        member._buried, member._rival = -1, _Rival(last.boot_id, last.sequence, last.address)
+        member.direct = now if direct else float("-inf")
+        if announcement.leaving:
+            self._settle(member, Standing.LEFT, now)
+            return Heard.CHANGED
+        member.heard = member.since = now
+        member.standing, member.unlinked = Standing.ALIVE, False
+        member.deadline = now + SILENCE * member.interval
+        return Heard.NEW
+
+    def _compare(self, member: Member, older: Announcement, now: float) -> None:
+        """An older boot that goes on talking, from elsewhere, is a second instance with the same id."""
+        rival = member._rival
+        if rival is None or rival.boot_id < older.boot_id:
+            member._rival = _Rival(older.boot_id, older.sequence, older.address)
+        elif rival.boot_id == older.boot_id and rival.sequence < older.sequence:
+            rival.sequence, rival.address = older.sequence, older.address
+            rival.words += 1
+            if rival.words >= RIVAL_WORDS and rival.address != member.announcement.address:
+                member.conflict_until = now + 10 * member.interval
+
+    def _settle(self, member: Member, standing: Standing, now: float) -> None:
+        if member.standing is not standing:
+            member.standing, member.since = standing, now
+        member.deadline = member.since + REMEMBERED
+
+    def _forget(self, member: Member) -> None:
+        del self._members[member.node_id]
+        self._tombs[member.node_id] = (member.announcement.boot_id, member.announcement.sequence)
+        while len(self._tombs) > self.capacity:
+            del self._tombs[next(iter(self._tombs))]

@@ -1,0 +1,110 @@
+"""What a CSU answers to other instances: it supervises, and takes no job and no place in the tree.
+
+Invariant: nothing that a peer asks of a node changes anything here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from attrs import define
+from twisted.internet.defer import Deferred, fail
+
+from cloudmytask.boundaries import AttemptSink, Link, Upload
+from cloudmytask.cluster import (
+    AttachAnswer,
+    Ban,
+    BanReport,
+    BusMessage,
+    Capacity,
+    NodeId,
+    Offer,
+    OfferAnswer,
+    PeerIdentity,
+    RootKey,
+)
+from cloudmytask.core.admission import check_client
+from cloudmytask.errors import NoSuchJob, NotPermitted
+from cloudmytask.model import Blob, Content, JobId, Reason, StreamName
+from cloudmytask.peering.blacklist import Blacklist
+from cloudmytask.peering.links import LinkPool
+from cloudmytask.peering.relaying import Relaying
+
+NOTHING = Capacity(slots=0, free=0)
+"""It runs no scripts."""
+
+
+@define(eq=False)
+class SupervisorDoor:
+    """Implements ``boundaries.PeerDoor``.
+
+    :ivar report: takes a report; whether it became a ban of the cluster.
+    """
+
+    _me: PeerIdentity
+    _pool: LinkPool
+    _relaying: Relaying
+    _blacklist: Blacklist
+    _report: Callable[[Link, BanReport], bool]
+
+    def identity(self) -> PeerIdentity:
+        return self._me
+
+    def welcome(self, link: Link) -> None:
+        self._pool.welcome(link)
+
+    def pinged(self, link: Link) -> Capacity:  # noqa: ARG002 - it is the same for all
+        return NOTHING
+
+    def offered(
+        self,
+        link: Link,  # noqa: ARG002 - whoever offers, and whatever
+        offer: Offer,  # noqa: ARG002
+        contents: Sequence[Content],  # noqa: ARG002
+        sink: AttemptSink,  # noqa: ARG002
+    ) -> Deferred[OfferAnswer]:
+        return fail(self._refusal())
+
+    def followed(
+        self,
+        link: Link,  # noqa: ARG002 - whoever asks, and from where on
+        job_id: JobId,
+        attempt: int,  # noqa: ARG002
+        offsets: Mapping[StreamName, int],  # noqa: ARG002
+        sink: AttemptSink,  # noqa: ARG002
+    ) -> Deferred[None]:
+        return fail(NoSuchJob(f"job {job_id} is not at {self._me.name}, which is a CSU"))
+
+    def attempt_stopped(self, link: Link, job_id: JobId, attempt: int, reason: Reason, hurry: bool) -> None:
+        """There is none, so it has ended."""
+
+    def asked_for_work(self, link: Link, capacity: Capacity) -> int:  # noqa: ARG002 - there never is any
+        return 0
+
+    def attached(self, link: Link, root: NodeId, depth: int) -> AttachAnswer:  # noqa: ARG002 - nobody is taken
+        why = f"{self._me.name} is a CSU and not part of the tree"
+        return AttachAnswer(accepted=False, root=RootKey(0, self._me.node_id), why=why)
+
+    def detached(self, link: Link) -> None:
+        """It was not attached."""
+
+    def path_told(self, link: Link, term: int, path: Sequence[NodeId]) -> None:
+        """It is nobody's child."""
+
+    def relayed(self, link: Link, messages: Sequence[BusMessage]) -> None:
+        self._relaying.relayed(link, messages)
+
+    def bans_exchanged(self, link: Link, bans: Sequence[Ban]) -> Sequence[Ban]:
+        return self._blacklist.answer(bans, link)
+
+    def reported(self, link: Link, report: BanReport) -> bool:
+        return self._report(link, report)
+
+    def banned_checked(self, link: Link, client: str) -> Ban | None:  # noqa: ARG002 - any instance may ask
+        return self._blacklist.in_force(check_client(client))
+
+    def receive_blob(self, link: Link, blob: Blob) -> Deferred[Upload | None]:  # noqa: ARG002 - whatever it is
+        return fail(self._refusal())
+
+    def _refusal(self) -> NotPermitted:
+        return NotPermitted(f"{self._me.name} is a CSU and takes no jobs")

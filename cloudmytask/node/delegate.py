@@ -1,0 +1,254 @@
+"""Attempts that run on other nodes, as their follower sees them: what they write, and how they end.
+
+Invariant: an attempt that was accepted ends exactly once: by its executor's last word, or because that life of its
+executor is certainly over. A link that breaks is made again, and output goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from cloudmytask.boundaries import Link, World
+from cloudmytask.cluster import BootId, Capacity, NodeId, Offer, OfferAnswer, PeerIdentity, RemoteEnd
+from cloudmytask.core.placement import Choice, Course
+from cloudmytask.errors import CloudMyTaskError, NoSuchJob
+from cloudmytask.model import INLINE_MAX, Blob, Content, Job, JobId, JobSpec, Outcome, Reason, StreamName, Usage
+from cloudmytask.node.outputs import LiveOutput, Outputs
+from cloudmytask.node.roles import Acquaintances, Finished, Interest
+from cloudmytask.node.waiting import Signal, pause
+
+_log = Logger(namespace="cloudmytask.delegate")
+
+RETRY_INTERVAL = 0.5
+"""Seconds between attempts to reach an executor again."""
+UNHEARD_OF = 15.0
+"""Seconds after which an executor that this life of ours never heard of is given up."""
+RIDES_MAX = 60 * 1024
+"""Bytes of a script or an input that go along with the offer."""
+REMEMBERED_MAX = 10_000
+"""Blobs that are remembered to be somewhere already."""
+
+
+@define(eq=False)
+class Delegate:
+    """The attempts of one node's jobs, and of those it relays, that run elsewhere.
+
+    :ivar learned: told of every picture that an executor sends of its capacity.
+    """
+
+    _world: World
+    _outputs: Outputs
+    _others: Acquaintances
+    _learned: Callable[[NodeId, Capacity], None]
+    _remotes: dict[tuple[JobId, int], Remote] = field(init=False, factory=dict)
+    _there: dict[tuple[NodeId, str], None] = field(init=False, factory=dict)
+
+    @property
+    def running(self) -> int:
+        """Attempts elsewhere."""
+        return len(self._remotes)
+
+    def remote(self, job_id: JobId, attempt: int, before_start: Callable[[], Awaitable[None]]) -> Remote:
+        """Prepare an attempt."""
+        return Remote(self, job_id, attempt, before_start)
+
+    def contents_for(self, node_id: NodeId, spec: JobSpec) -> list[Blob]:
+        """What goes along with an offer: what is small, and not known to be there."""
+        blobs = [spec.script] if spec.stdin is None else [spec.script, spec.stdin]
+        return [blob for blob in blobs if 0 < blob.size <= RIDES_MAX and (node_id, blob.digest) not in self._there]
+
+
+@define(eq=False)
+class Remote:
+    """One attempt on another node (``roles.RemoteAttempt``); also its ``boundaries.AttemptSink``."""
+
+    _delegate: Delegate
+    job_id: JobId
+    attempt: int
+    _before_start: Callable[[], Awaitable[None]]
+    node_id: NodeId | None = field(init=False, default=None)
+    _name: str = field(init=False, default="")
+    _boot: BootId | None = field(init=False, default=None)
+    _interest: Interest | None = field(init=False, default=None)
+    _link: Link | None = field(init=False, default=None)
+    _live: LiveOutput | None = field(init=False, default=None)
+    _done: Deferred[Finished] = field(init=False, factory=Deferred)
+    _over: bool = field(init=False, default=False)
+    _settled: Signal = field(init=False, factory=Signal)
+    _stop: Reason | None = field(init=False, default=None)
+    _began: float = field(init=False, default=0.0)
+
+    # roles.RemoteAttempt
+
+    def offer(self, choice: Choice, job: Job, course: Course, origin: PeerIdentity) -> Deferred[OfferAnswer | None]:
+        return Deferred.fromCoroutine(self._offer(choice, job, course, origin))
+
+    def resume(self, node_id: NodeId, name: str) -> None:
+        self._accepted(node_id, name, None, resume=True)
+        self._spawn(self._reach())
+
+    def finished(self) -> Deferred[Finished]:
+        return self._done
+
+    def stop(self, reason: Reason, *, hurry: bool = False) -> None:
+        self._stop = self._stop or reason
+        link = self._link
+        if not self._over and link is not None and link.alive:
+            told = link.stop_attempt(self.job_id, self.attempt, self._stop, hurry)
+            told.addErrback(self._not_told)
+
+    # boundaries.AttemptSink
+
+    def started(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._started())
+
+    def output(self, stream: StreamName, offset: int, data: bytes) -> Deferred[None]:
+        live = self._live
+        if live is not None and not self._over:
+            known = live.streams[stream].size + live.streams[stream].discarded
+            if offset <= known < offset + len(data):
+                live.write(stream, data[known - offset :])
+        return succeed(None)
+
+    def ended(self, end: RemoteEnd) -> Deferred[None]:
+        live, node_id = self._live, self.node_id
+        if live is None or self._over or node_id is None:
+            return succeed(None)
+        for stream, kept in live.streams.items():
+            kept.discarded += end.discarded.get(stream, 0)
+        settled = self._settled.wait()
+        self._finish(Finished(end.outcome, end.interrupted, live, end.executor, end.trail, self._settled.fire))
+        self._delegate._learned(node_id, end.capacity)
+        return settled
+
+    # its course
+
+    async def _started(self) -> None:
+        if self._over:
+            raise NoSuchJob(f"attempt {self.attempt} of job {self.job_id} was given up")
+        await self._before_start()
+
+    async def _offer(self, choice: Choice, job: Job, course: Course, origin: PeerIdentity) -> OfferAnswer | None:
+        peer, delegate = choice.peer, self._delegate
+        offer = Offer(
+            job_id=self.job_id,
+            client=job.client,
+            spec=job.spec,
+            attempt=self.attempt,
+            origin=origin,
+            hops=course.hops + 1,
+            visited=(*course.visited, origin.node_id) if origin.node_id not in course.visited else course.visited,
+            may_wait=choice.may_wait,
+        )
+        try:
+            link = await delegate._others.link(peer.node_id)
+            riding = await self._read(delegate.contents_for(peer.node_id, job.spec))
+            answer = await link.offer(offer, riding, self)
+            if answer.missing:
+                brought = [blob for blob in answer.missing if blob.size <= RIDES_MAX]
+                for blob in answer.missing:
+                    if blob not in brought:
+                        await link.send_blob(blob, _reader(delegate._world, blob))
+                answer = await link.offer(offer, await self._read(brought), self)
+        except CloudMyTaskError as problem:
+            _log.info(
+                "job {job_id} could not be offered to {node}: {problem}",
+                job_id=self.job_id,
+                node=peer.name,
+                problem=str(problem),
+            )
+            return None
+        if answer.accepted:
+            self._remember(peer.node_id, job.spec)
+            self._accepted(peer.node_id, peer.name, link, resume=False)
+        return answer
+
+    def _accepted(self, node_id: NodeId, name: str, link: Link | None, *, resume: bool) -> None:
+        delegate = self._delegate
+        self.node_id, self._name = node_id, name
+        self._began = delegate._world.clock.seconds()
+        self._live = delegate._outputs.open(self.job_id, self.attempt, resume=resume)
+        delegate._remotes[self.job_id, self.attempt] = self
+        if link is not None:
+            self._linked(link)
+
+    def _linked(self, link: Link) -> None:
+        self._link, self._boot = link, link.peer.boot_id
+        if self._interest is None:
+            ended = lambda: self._lose(f"node {self._name} died")  # noqa: E731 - a callback of one line
+            self._interest = self._delegate._others.watch(link.peer.node_id, self._boot, ended)
+        link.on_lost(self._link_lost)
+
+    def _link_lost(self) -> None:
+        if not self._over:
+            self._spawn(self._reach())
+
+    async def _reach(self) -> None:
+        """Find the executor again, or find out that it is gone."""
+        others, clock = self._delegate._others, self._delegate._world.clock
+        node_id, live = self.node_id, self._live
+        assert node_id is not None and live is not None
+        while not self._over:
+            try:
+                link = await others.link(node_id)
+                if self._boot not in (None, link.peer.boot_id):
+                    self._lose(f"node {self._name} was started again")
+                    return
+                offsets = {stream: kept.size + kept.discarded for stream, kept in live.streams.items()}
+                await link.follow(self.job_id, self.attempt, offsets, self)
+            except NoSuchJob:
+                self._lose(f"node {self._name} does not know it any more")
+                return
+            except CloudMyTaskError as problem:
+                if self._boot is None and clock.seconds() - self._began > UNHEARD_OF:
+                    self._lose(f"node {self._name} was not found again ({problem})")
+                    return
+                await pause(clock, RETRY_INTERVAL)
+            else:
+                self._linked(link)
+                if self._stop is not None:
+                    self.stop(self._stop)
+                return
+
+    def _lose(self, why: str) -> None:
+        if self._over or self._live is None:
+            return
+        wall = self._delegate._world.clock.seconds() - self._began
+        outcome = Outcome(reason=Reason.LOST, detail=why, usage=Usage(wall_seconds=wall))
+        self._finish(Finished(outcome, True, self._live, self._name))
+
+    def _finish(self, finished: Finished) -> None:
+        self._over = True
+        if self._interest is not None:
+            self._interest.close()
+        self._delegate._remotes.pop((self.job_id, self.attempt), None)
+        finished.live.finish()
+        self._done.callback(finished)
+
+    async def _read(self, blobs: list[Blob]) -> list[Content]:
+        """:raises BlobMissing, BlobCorrupt: it is not here any more."""
+        store = self._delegate._world.store
+        return [Content(blob, await store.read(blob, 0, blob.size)) for blob in blobs if blob.size <= INLINE_MAX]
+
+    def _remember(self, node_id: NodeId, spec: JobSpec) -> None:
+        there = self._delegate._there
+        there[node_id, spec.script.digest] = None
+        while len(there) > REMEMBERED_MAX:
+            del there[next(iter(there))]
+
+    def _spawn(self, work: Coroutine[Deferred[object], object, None]) -> None:
+        reached = Deferred.fromCoroutine(work)
+        reached.addErrback(lambda failure: _log.failure("job {job_id}: following broke", failure, job_id=self.job_id))
+
+    def _not_told(self, failure: Failure) -> None:
+        """The link broke over it: it is told again on the next one."""
+        failure.trap(CloudMyTaskError)
+
+
+def _reader(world: World, blob: Blob) -> Callable[[int, int], Deferred[bytes]]:
+    return lambda offset, size: world.store.read(blob, offset, size)

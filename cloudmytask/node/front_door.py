@@ -1,0 +1,145 @@
+"""What a node offers to clients (``boundaries.FrontDoor``): each call goes to the role whose business it is.
+
+Invariant: no policy of its own; whoever is at the other end has been identified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from cloudmytask.boundaries import OutputReader, Receipt, Submission, Upload, Watch, World
+from cloudmytask.cluster import Ban, ClusterView, LoadSample
+from cloudmytask.core.explain import explain
+from cloudmytask.errors import NotSupervised
+from cloudmytask.model import (
+    Blob,
+    ClientId,
+    Explanation,
+    Job,
+    JobId,
+    JobPage,
+    JobQuery,
+    NodeStatus,
+    StreamName,
+)
+from cloudmytask.node import uploads
+from cloudmytask.node.acceptance import Acceptance
+from cloudmytask.node.gate import Gate
+from cloudmytask.node.ledger import Ledger
+from cloudmytask.node.origin import Origin
+from cloudmytask.node.outputs import Outputs, Reader
+from cloudmytask.peering.blacklist import Blacklist
+
+
+@frozen(eq=False)
+class NodeFrontDoor:
+    """See the module.
+
+    :ivar describe: the node's picture of itself. :ivar cluster: all instances as this node sees them.
+    """
+
+    _world: World
+    _gate: Gate
+    _ledger: Ledger
+    _outputs: Outputs
+    _acceptance: Acceptance
+    _origin: Origin
+    _blacklist: Blacklist
+    describe: Callable[[], NodeStatus]
+    cluster: Callable[[], ClusterView]
+
+    # ClusterDoor
+
+    def identify(self, claim: str) -> ClientId:
+        return self._gate.identify(claim)
+
+    def bans(self) -> tuple[Ban, ...]:
+        return self._blacklist.bans()
+
+    def ban(self, by: ClientId, client: ClientId, reason: str, term: float) -> Deferred[Ban]:
+        return self._blacklist.ban(by, client, reason, term)
+
+    def lift_ban(self, by: ClientId, client: ClientId) -> Deferred[Ban]:
+        return self._blacklist.lift(by, client)
+
+    def history(self, seconds: float) -> Deferred[tuple[LoadSample, ...]]:  # noqa: ARG002 - none is kept
+        raise NotSupervised("this instance is a node and keeps no history of load; a CSU does")
+
+    # FrontDoor
+
+    def admit(self, client: ClientId, size: int) -> float:
+        return self._gate.admit(client, size)
+
+    def malformed(self, client: ClientId) -> None:
+        self._gate.malformed(client)
+
+    def submit(self, client: ClientId, submission: Submission) -> Deferred[Receipt]:
+        return Deferred.fromCoroutine(self._acceptance.submit(client, submission))
+
+    def status(self, client: ClientId, job_id: JobId) -> Deferred[Job]:
+        return self._ledger.find(client, job_id)
+
+    def cancel(self, client: ClientId, job_id: JobId, note: str) -> Deferred[Job]:
+        async def cancel() -> Job:
+            return await self._origin.cancel(await self._ledger.find_kept(client, job_id), note)
+
+        return Deferred.fromCoroutine(cancel())
+
+    def retry(self, client: ClientId, job_id: JobId, key: str) -> Deferred[Receipt]:
+        async def retry() -> Receipt:
+            return await self._acceptance.retry(client, await self._ledger.find_kept(client, job_id), key)
+
+        return Deferred.fromCoroutine(retry())
+
+    def remove(self, client: ClientId, job_id: JobId) -> Deferred[Job]:
+        return Deferred.fromCoroutine(self._ledger.remove(client, job_id))
+
+    def jobs(self, client: ClientId, query: JobQuery) -> Deferred[JobPage]:
+        return Deferred.fromCoroutine(self._ledger.newest(client, query))
+
+    def explain(self, client: ClientId, job_id: JobId) -> Deferred[Explanation]:
+        async def answer() -> Explanation:
+            job = await self._ledger.find(client, job_id)
+            return explain(job, self._origin.surroundings(job))
+
+        return Deferred.fromCoroutine(answer())
+
+    def watch(self, client: ClientId, job_id: JobId, changed: Callable[[Job], None]) -> Deferred[tuple[Job, Watch]]:
+        async def watch() -> tuple[Job, Watch]:
+            job = await self._ledger.find(client, job_id)
+            return job, self._ledger.watch(job, changed)
+
+        return Deferred.fromCoroutine(watch())
+
+    def output(
+        self, client: ClientId, job_id: JobId, attempt: int, offsets: Mapping[StreamName, int], follow: bool
+    ) -> Deferred[OutputReader]:
+        async def output() -> OutputReader:
+            await self._ledger.find_kept(client, job_id)
+
+            def changed() -> Deferred[None]:
+                signal = self._ledger.signal(job_id)
+                assert signal is not None, "a job without outcome is live"
+                return signal.wait()
+
+            return Reader(
+                self._outputs,
+                self._world.store,
+                lambda: self._ledger.find_kept(client, job_id),
+                changed,
+                attempt,
+                dict(offsets),
+                follow,
+            )
+
+        return Deferred.fromCoroutine(output())
+
+    def upload(self, client: ClientId, blob: Blob) -> Deferred[Upload | None]:  # noqa: ARG002 - quotas will need it
+        async def upload() -> Upload | None:
+            self._gate.admit_work()
+            return await uploads.begin(self._world, blob)
+
+        return Deferred.fromCoroutine(upload())

@@ -1,0 +1,121 @@
+"""What must hold in a simulated cluster, checked as it happens.
+
+Invariant: a checker only looks; what it does for each event does not grow with the number of nodes or jobs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from attrs import define, field
+
+from cloudmytask.cluster import ClusterView, NodeId, Offer, OfferAnswer, Standing
+from cloudmytask.model import ClientId, Job, JobId, JobState
+from cloudmytask.simulation.invariants import Violation
+
+
+@define(eq=False)
+class ClusterChecker:
+    """Told of events by whoever runs the cluster. Every method may raise :class:`Violation`.
+
+    :ivar max_hops: how often a job may be handed on for one attempt.
+    :ivar offers_max: how often one attempt may be offered, refused offers included.
+    :ivar ban_grace: seconds after which a ban is known everywhere.
+    :ivar idle_grace: seconds for which a node may have a free slot while jobs wait elsewhere.
+    """
+
+    max_hops: int
+    offers_max: int = 100
+    ban_grace: float = 2.0
+    idle_grace: float = 1.0
+    acknowledged: dict[JobId, str] = field(init=False, factory=dict)
+    """At which node each job was accepted."""
+    open_jobs: int = field(init=False, default=0)
+    """Acknowledged jobs that have no outcome yet."""
+    accepted_offers: int = field(init=False, default=0)
+    refused_offers: int = field(init=False, default=0)
+    longest_idle: float = field(init=False, default=0.0)
+    """The longest time that a node had a free slot while jobs waited elsewhere, seconds."""
+    _outcomes: dict[tuple[str, JobId], JobState] = field(init=False, factory=dict)
+    _offers: Counter[tuple[JobId, int]] = field(init=False, factory=Counter)
+    _banned: dict[ClientId, float] = field(init=False, factory=dict)
+    _idle_since: dict[str, float] = field(init=False, factory=dict)
+
+    def started(self, node: str, client: ClientId, *, running: int, slots: int, now: float) -> None:
+        """A script was started. ``running``: scripts on the node now, this one included."""
+        self._idle_since.pop(node, None)
+        if running > slots:
+            raise Violation(f"{running} scripts run on the {slots} slots of {node}")
+        since = self._banned.get(client)
+        if since is not None and now > since + self.ban_grace:
+            raise Violation(f"{node} starts a job of {client} {now - since:.3f} s after the ban")
+
+    def offered(self, node: NodeId, offer: Offer, answer: OfferAnswer) -> None:
+        """A node answered an offer."""
+        key = (offer.job_id, offer.attempt)
+        self._offers[key] += 1
+        if self._offers[key] > self.offers_max:
+            raise Violation(f"attempt {offer.attempt} of job {offer.job_id} was offered {self._offers[key]} times")
+        if not answer.accepted:
+            self.refused_offers += 1
+            return
+        self.accepted_offers += 1
+        if offer.hops > self.max_hops or len(offer.visited) > self.max_hops:
+            raise Violation(f"job {offer.job_id} is handed on {offer.hops} times, through {offer.visited}")
+        if node in offer.visited or len(set(offer.visited)) < len(offer.visited):
+            raise Violation(f"job {offer.job_id} comes to {node} though it was at {offer.visited}")
+
+    def accepted(self, node: str, job_id: JobId) -> None:
+        """A submission was acknowledged."""
+        if job_id not in self.acknowledged:
+            self.acknowledged[job_id] = node
+            self.open_jobs += (node, job_id) not in self._outcomes
+
+    def recorded(self, node: str, before: Job | None, job: Job) -> None:
+        """A record was committed at the job's origin."""
+        known = self._outcomes.get((node, job.id))
+        if known is not None and job.state not in (known, JobState.EXPIRED):
+            raise Violation(f"job {job.id} was {known} and is {job.state}")
+        if job.state.terminal and known is None:
+            self._outcomes[node, job.id] = job.state
+            self.open_jobs -= self.acknowledged.get(job.id) == node
+        if before is not None and before.state.terminal and not job.state.terminal:
+            raise Violation(f"job {job.id} was {before.state} and is {job.state}")
+
+    def banned(self, client: ClientId, now: float) -> None:
+        """A client was banned, or is banned again."""
+        self._banned.setdefault(client, now)
+
+    def unused(self, free: Mapping[str, int], waiting: Mapping[str, int], now: float) -> None:
+        """The free slots and waiting jobs of the nodes that are up; looked at now and then."""
+        total = sum(waiting.values())
+        for node, slots in free.items():
+            if not slots or total == waiting.get(node, 0):
+                self._idle_since.pop(node, None)
+            else:
+                self.longest_idle = max(self.longest_idle, now - self._idle_since.setdefault(node, now))
+        if self.longest_idle > self.idle_grace:
+            raise Violation(f"a slot was free for {self.longest_idle:.2f} s while jobs waited elsewhere")
+
+    def excuse(self) -> None:
+        """The network or a node has just failed: who is idle now may not know of waiting jobs."""
+        self._idle_since.clear()
+
+    def converged(self, views: Iterable[ClusterView], present: Iterable[NodeId]) -> None:
+        """After quiet times: everybody believes those alive that are, and nobody else."""
+        wanted = set(present)
+        for view in views:
+            alive = {m.announcement.node_id for m in view.members if m.standing is Standing.ALIVE} | {view.by}
+            if alive != wanted:
+                missing, excess = sorted(wanted - alive), sorted(alive - wanted)
+                raise Violation(f"node {view.by} misses {missing} and believes {excess} alive")
+
+    def settled(self, records: Mapping[str, Mapping[JobId, Job]]) -> None:
+        """At the end: whatever was acknowledged has an outcome on its origin's disk."""
+        for job_id, node in self.acknowledged.items():
+            job = records[node].get(job_id)
+            if job is None:
+                raise Violation(f"acknowledged job {job_id} is lost")
+            if not job.state.terminal:
+                raise Violation(f"acknowledged job {job_id} is still {job.state}")

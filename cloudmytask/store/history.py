@@ -1,0 +1,179 @@
+"""The durable store of a CSU: the load of all nodes over time, the registry, the blacklist.
+
+Invariant: no call but :meth:`HistoryStore.open` and :meth:`HistoryStore.recover` waits for the disk; the threads are
+the store's own.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+
+from attrs import astuple, frozen
+from twisted.internet.defer import Deferred, succeed
+
+from cloudmytask.boundaries.supervision import SeenInstance, Supervision
+from cloudmytask.cluster import LoadSample, NodeId, Role, Standing
+from cloudmytask.errors import StartFailed, StoreFailed
+from cloudmytask.store import meta
+from cloudmytask.store.database import connect, own_directory, prepare
+from cloudmytask.store.files import reason
+from cloudmytask.store.history_schema import APPLICATION_ID, STEPS
+from cloudmytask.store.schema import Step
+from cloudmytask.store.threads import Delivery, WorkThread
+from cloudmytask.store.writer import Operation, Writer
+
+DATABASE = "csu.sqlite"
+"""The file in the state directory."""
+
+
+@frozen(eq=False)
+class _Opened:
+    writer: Writer
+    reading: WorkThread
+    reader: sqlite3.Connection
+
+
+class HistoryStore:
+    """Implements ``boundaries.supervision.SupervisionStore``. From the reactor thread only; :meth:`open` first."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        call_from_thread: Callable[..., object],
+        new_node_id: Callable[[], str] = lambda: secrets.token_hex(16),
+        steps: Sequence[Step] = STEPS,
+    ) -> None:
+        """
+        :param directory: where the database lies; made if it is absent.
+        :param call_from_thread: runs a function on the reactor thread soon: ``reactor.callFromThread``.
+        :param new_node_id: called once in the store's life, when the database is made.
+        :param steps: the schema, version by version.
+        """
+        self._directory = directory.absolute()
+        self._call_from_thread = call_from_thread
+        self._new_node_id = new_node_id
+        self._steps = steps
+        self._opened: _Opened | None = None
+
+    @property
+    def path(self) -> Path:
+        """The database."""
+        return self._directory / DATABASE
+
+    def open(self) -> None:
+        """Make or check the database, and start the threads. Blocks; after the daemon's fork.
+
+        :raises StartFailed: the sentence names the path that is in the way.
+        """
+        own_directory(self._directory)
+        prepare(self.path, self._steps, self._new_node_id, APPLICATION_ID)
+        try:
+            with ExitStack() as undo:
+                writing, reading = (undo.enter_context(closing(connect(self.path))) for _ in range(2))
+                meta.count_boot(writing)
+                undo.pop_all()
+        except (OSError, sqlite3.Error, ValueError, TypeError) as error:
+            raise StartFailed(f"The database {self.path} cannot be opened: {reason(error)}.") from error
+        delivery = Delivery(self._call_from_thread)
+        self._opened = _Opened(
+            Writer(writing, self.path, delivery),
+            WorkThread("reader", self.path, delivery, at_end=reading.close),
+            reading,
+        )
+        self._opened.writer.start()
+        self._opened.reading.start()
+
+    @property
+    def _parts(self) -> _Opened:
+        if self._opened is None:
+            raise StoreFailed("The store is not open.")
+        return self._opened
+
+    def recover(self) -> Supervision:
+        """:raises StartFailed: the database cannot be read."""
+        try:
+            with closing(connect(self.path)) as connection:
+                values = meta.read_values(connection)
+                rows = connection.execute(
+                    """
+                    SELECT node_id, role, name, address, version, standing, first_seen, last_seen
+                    FROM instances ORDER BY last_seen, node_id
+                    """
+                ).fetchall()
+                return Supervision(
+                    node_id=values.node_id,
+                    boots=values.boots,
+                    memory=values.memory,
+                    instances=tuple(_instance(row) for row in rows),
+                )
+        except (OSError, sqlite3.Error, ValueError, TypeError) as error:
+            raise StartFailed(f"The database {self.path} cannot be read: {reason(error)}.") from error
+
+    def remember(self, key: str, text: str) -> Deferred[None]:
+        return self._parts.writer.submit(Operation(lambda connection: meta.put_memory(connection, key, text)))
+
+    def record(self, samples: Sequence[LoadSample], instances: Sequence[SeenInstance]) -> Deferred[None]:
+        def write(connection: sqlite3.Connection) -> None:
+            connection.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?)", [astuple(each) for each in samples])
+            connection.executemany(
+                "INSERT OR REPLACE INTO instances VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [astuple(each) for each in instances],
+            )
+
+        return self._parts.writer.submit(Operation(write))
+
+    def samples(self, since: float, until: float, limit: int) -> Deferred[tuple[LoadSample, ...]]:
+        parts = self._parts
+        return parts.reading.call(partial(_samples, parts.reader, since, until, limit))
+
+    def prune(self, before: float, instances: int) -> Deferred[None]:
+        def delete(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM samples WHERE at < ?", (before,))
+            connection.execute(
+                """
+                DELETE FROM instances WHERE node_id IN
+                (SELECT node_id FROM instances ORDER BY last_seen DESC, node_id LIMIT -1 OFFSET ?)
+                """,
+                (instances,),
+            )
+
+        return self._parts.writer.submit(Operation(delete))
+
+    def close(self) -> Deferred[None]:
+        """Also of a store that was never opened, or is closed already."""
+        opened, self._opened = self._opened, None
+        return Deferred.fromCoroutine(_close(opened)) if opened is not None else succeed(None)
+
+
+async def _close(opened: _Opened) -> None:
+    await opened.reading.stop()
+    await opened.writer.stop()
+
+
+def _samples(connection: sqlite3.Connection, since: float, until: float, limit: int) -> tuple[LoadSample, ...]:
+    [count, nodes] = connection.execute(
+        "SELECT count(*), count(DISTINCT node) FROM samples WHERE at BETWEEN ? AND ?", (since, until)
+    ).fetchone()
+    parts = max(1, limit // max(1, nodes)) if count > limit else 0
+    query = "SELECT at, node, load, slots, free, waiting FROM samples WHERE at BETWEEN ? AND ?"
+    values: tuple[float, ...] = (since, until)
+    if parts:
+        # of the bare columns beside max() SQLite gives those of the row that has the maximum
+        query = query.replace("SELECT at", "SELECT max(at) AS at")
+        query += " GROUP BY node, CAST(min((at - ?) * ? / ?, ?) AS INTEGER)"
+        values += (since, parts, until - since, parts - 1)
+    rows = connection.execute(f"{query} ORDER BY at, node LIMIT ?", (*values, limit)).fetchall()
+    return tuple(LoadSample(*row) for row in rows)
+
+
+def _instance(row: tuple[str, str, str, str, str, str, float, float]) -> SeenInstance:
+    node_id, role, name, address, version, standing, first_seen, last_seen = row
+    return SeenInstance(
+        NodeId(node_id), Role(role), name, address, version, Standing(standing), float(first_seen), float(last_seen)
+    )

@@ -1,0 +1,48 @@
+"""Sends a blob over a connection, ahead of whatever refers to it.
+
+Invariant: a window of pieces is unanswered at a time; an upload that does not come to its end is called off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+
+from cloudmytask.core.spec_document import blob_to_document
+from cloudmytask.model import Blob
+from cloudmytask.wire import commands
+from cloudmytask.wire.guard import GuardedAMP
+
+
+async def send_blob(protocol: GuardedAMP, number: int, blob: Blob, read: Callable[[int, int], Deferred[bytes]]) -> None:
+    """Send the bytes of ``blob``, unless the other end has them.
+
+    :param number: what to call the upload on this connection.
+    :param read: gives up to so many bytes (the second argument) from an offset (the first) on; at least one.
+    :raises CloudMyTaskError: the other end declined, or the connection ended, or the bytes cannot be read.
+    """
+    announced = await protocol.ask(commands.BeginUpload, upload=number, blob=blob_to_document(blob))
+    if announced["present"]:
+        return
+    under_way: list[Deferred[dict[str, Any]]] = []
+    complete = False
+    try:
+        offset = 0
+        while offset < blob.size:
+            piece = await read(offset, min(commands.PIECE, blob.size - offset))
+            if not piece:  # its file became shorter meanwhile: the other end will see that it does not match
+                break
+            if len(under_way) >= commands.WINDOW:
+                await under_way.pop(0)
+            under_way.append(protocol.ask(commands.UploadPiece, upload=number, offset=offset, data=piece))
+            offset += len(piece)
+        while under_way:
+            await under_way.pop(0)
+        complete = True
+    finally:
+        if not complete and protocol.alive:
+            under_way.append(protocol.ask(commands.AbortUpload, upload=number))
+        DeferredList(under_way, consumeErrors=True)
+    await protocol.ask(commands.CommitUpload, None, upload=number)

@@ -1,0 +1,144 @@
+"""Several nodes, their network and their clients in virtual time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+from cloudmytask.boundaries import Launch
+from cloudmytask.client.node_client import NodeClient
+from cloudmytask.client.sources import Source
+from cloudmytask.config import NodeConfig
+from cloudmytask.model import Job, JobSpec, JobState, StreamName
+from cloudmytask.simulation.bus import SimulatedGroup
+from cloudmytask.simulation.clock import VirtualClock
+from cloudmytask.simulation.host import Host, SeededEntropy
+from cloudmytask.simulation.network import Network
+from cloudmytask.simulation.runner import ScriptPlan
+from cloudmytask.wire.documents import JobStatus
+from tests.virtual import result_of, until
+
+T = TypeVar("T")
+FOREVER = ScriptPlan(duration=None)
+
+
+@define(eq=False)
+class Company:
+    """Hosts named ``a``, ``b``, ``c`` …, each with a node of one slot, on one network."""
+
+    size: int = 2
+    options: Mapping[str, Any] = field(factory=dict)
+    """For every node."""
+    each: Mapping[str, Mapping[str, Any]] = field(factory=dict)
+    """For one node, by its name."""
+    seed: int = 7
+    clock: VirtualClock = field(factory=VirtualClock)
+    launches: list[tuple[str, Launch]] = field(factory=list)
+    """Where each script was started, in order."""
+    plans: dict[str, tuple[ScriptPlan, ...]] = field(factory=dict)
+    network: Network = field(init=False)
+    group: SimulatedGroup = field(init=False)
+    hosts: dict[str, Host] = field(init=False, factory=dict)
+    _numbers: count[int] = field(factory=lambda: count(1))
+
+    def __attrs_post_init__(self) -> None:
+        self.network = Network(self.clock)
+        dice = random.Random(self.seed)
+        self.group = SimulatedGroup(self.network, random.Random(dice.random()))
+        for index in range(self.size):
+            name = chr(ord("a") + index)
+            options: dict[str, Any] = {"slots": 1, "load_source": "none", "listen": (f"127.0.0.{index + 1}:7001",)}
+            config = NodeConfig(
+                state=Path("/simulated"), name=name, **{**options, **self.options, **self.each.get(name, {})}
+            )
+            self.hosts[name] = Host(
+                name,
+                self.clock,
+                self.network,
+                config,
+                self._planned(name),
+                SeededEntropy(random.Random(dice.random())),
+                group=self.group,
+            )
+            self.hosts[name].start()
+
+    def _planned(self, host: str) -> Callable[[Launch], ScriptPlan]:
+        def plan(launch: Launch) -> ScriptPlan:
+            self.launches.append((host, launch))
+            plans = self.plans.get(launch.script_name, (ScriptPlan(),))
+            return plans[min(launch.attempt, len(plans)) - 1]
+
+        return plan
+
+    def acquainted(self) -> None:
+        """Wait until every node knows every other one as alive."""
+        self.until(lambda: all(len(self.alive(name)) == self.size for name in self.hosts))
+
+    def alive(self, name: str) -> list[str]:
+        """The nodes that one of them believes to be alive, itself included."""
+        view = self.hosts[name].node.cluster()
+        return sorted(m.announcement.name for m in view.members if m.standing == "alive")
+
+    def result(self, deferred: Deferred[T], patience: float = 300.0) -> T:
+        """What a Deferred fires with."""
+        return result_of(deferred, self.clock, patience)
+
+    def until(self, condition: Callable[[], bool], patience: float = 300.0) -> None:
+        """Let time pass until ``condition`` holds."""
+        until(condition, self.clock, patience)
+
+    def connect(self, name: str, client: str = "ann") -> NodeClient:
+        """A client's connection to one of the nodes."""
+        return self.result(self.hosts[name].connect(client, client))
+
+    def spec(self, *plans: ScriptPlan, script: bytes | None = None, **fields: Any) -> tuple[JobSpec, Source]:
+        """A spec whose script does what is planned, attempt by attempt."""
+        name = f"script{next(self._numbers)}.py"
+        self.plans[name] = plans or (ScriptPlan(),)
+        source = Source.of_bytes(script or name.encode())
+        return JobSpec(script=source.blob, script_name=name, **fields), source
+
+    def submit(self, client: NodeClient, *plans: ScriptPlan, key: str | None = None, **fields: Any) -> JobStatus:
+        """Submit a job of these plans, and see it accepted."""
+        spec, source = self.spec(*plans, **fields)
+        return self.result(client.submit(spec, source, key=key))
+
+    def wait(self, client: NodeClient, job: JobStatus, patience: float = 300.0) -> JobStatus:
+        """Wait for a job's outcome."""
+        return self.result(client.wait(job.id), patience)
+
+    def reach(self, client: NodeClient, job: JobStatus, state: JobState) -> JobStatus:
+        """Wait until a job is in a state."""
+        while (found := self.result(client.getScriptJobStatus(job.id))).state is not state:
+            assert not found.state.terminal, f"{found} never becomes {state}"
+            self.clock.advance(0.01)
+        return found
+
+    def output(self, client: NodeClient, job: JobStatus, **options: Any) -> tuple[bytes, bytes]:
+        """What a job wrote."""
+        kept: dict[StreamName, bytearray] = {stream: bytearray() for stream in StreamName}
+
+        def write(stream: StreamName, data: bytes) -> None:
+            kept[stream] += data
+
+        self.result(client.output(job.id, write, **options))
+        return bytes(kept[StreamName.STDOUT]), bytes(kept[StreamName.STDERR])
+
+    def why(self, client: NodeClient, job: JobStatus) -> str:
+        """All that ``cmt why`` would say."""
+        explanation = self.result(client.explain(job.id))
+        return "\n".join([explanation.sentence, *explanation.details])
+
+    def record(self, name: str, job: JobStatus) -> Job:
+        """What the disk of a host holds of a job."""
+        return self.hosts[name].disk.jobs[job.id]
+
+    def ran(self, job: JobStatus) -> list[str]:
+        """On which hosts a job's script was started, in order."""
+        return [host for host, launch in self.launches if launch.job_id == job.id]
