@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from attrs import define, field
@@ -129,14 +130,16 @@ class FakeLink:
                 call(value)
 
         def arrive() -> None:
+            if not self.there.dead and not self.other.alive:
+                self.other._carry(self.lost)  # as by a reset
             if self.there.dead or not self.other.alive or self.there.mute:
                 return
             try:
                 result = there(cast(Link, self.other))
             except CloudMyTaskError as error:
-                self.other._carry(lambda error=error: settle(answer.errback, error))
+                self.other._carry(partial(settle, answer.errback, error))
             else:
-                self.other._carry(lambda: settle(answer.callback, result))
+                self.other._carry(partial(settle, answer.callback, result))
 
         if self.alive:
             self._carry(arrive)

@@ -38,6 +38,7 @@ class Company:
     each: Mapping[str, Mapping[str, Any]] = field(factory=dict)
     """For one node, by its name."""
     seed: int = 7
+    key: bytes | None = None
     clock: VirtualClock = field(factory=VirtualClock)
     launches: list[tuple[str, Launch]] = field(factory=list)
     """Where each script was started, in order."""
@@ -65,6 +66,7 @@ class Company:
                 self._planned(name),
                 SeededEntropy(random.Random(dice.random())),
                 group=self.group,
+                key=self.key,
             )
             self.hosts[name].start()
 

@@ -19,7 +19,6 @@ from cloudmytask.cluster import Announcement, AttachAnswer, NodeId, PeerIdentity
 from cloudmytask.core.membership import Member
 from cloudmytask.core.overlay import Overlay, Sight
 from cloudmytask.core.sighting import sight
-from cloudmytask.errors import NoNode
 from cloudmytask.peering.calls import NO_ANSWER, lightly, patiently
 from cloudmytask.peering.links import LinkPool
 from cloudmytask.peering.roster import Roster
@@ -238,8 +237,7 @@ class Neighborhood:
             _log.debug("{target} does not become our parent: {why}", target=target, why=str(error))
             if link is not None:
                 self._part(target)  # it may have taken us all the same
-            if isinstance(error, NoNode):
-                self._roster.doubt(target)
+            self._roster.doubt(target)
             return ()
         finally:
             self._asking = None

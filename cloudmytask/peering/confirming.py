@@ -6,6 +6,7 @@ Invariant: an answer comes within ``TRIES * PATIENCE`` seconds, however the othe
 from __future__ import annotations
 
 import enum
+
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Clock

@@ -16,7 +16,7 @@ from pathlib import Path
 from attrs import field, frozen
 
 from cloudmytask.config import NodeConfig
-from cloudmytask.config.addresses import split_listen
+from cloudmytask.config.addresses import join_address, split_address, split_listen
 from cloudmytask.errors import StartFailed
 
 LOCK_NAME = "lock"
@@ -34,6 +34,8 @@ class Claim:
     unix: socket.socket
     tcp: tuple[socket.socket, ...]
     _held: ExitStack = field(repr=False)
+    address: str = ""
+    """Where the others reach it, ``HOST:PORT``; a port that the kernel chose is known now."""
 
     def release(self) -> None:
         """Close the sockets, remove the unix socket's file, unlock the state directory. Idempotent."""
@@ -50,7 +52,10 @@ def claim(config: NodeConfig) -> Claim:
         _lock(config.state, held)
         unix = _listen_unix(config.socket, held)
         tcp = tuple(_listen_tcp(address, held) for address in config.listen)
-        return Claim(unix, tcp, held.pop_all())
+        address = config.address
+        if tcp:
+            address = join_address(split_address(address)[0], tcp[0].getsockname()[1])
+        return Claim(unix, tcp, held.pop_all(), address)
 
 
 def probe(config: NodeConfig) -> None:

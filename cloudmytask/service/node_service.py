@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, Protocol
@@ -31,6 +30,7 @@ from cloudmytask.periodic import Periodic, every
 from cloudmytask.probe import SAMPLE_INTERVAL
 from cloudmytask.service.claim import SOCKET_MODE, Claim, claim
 from cloudmytask.service.signals import on_termination
+from cloudmytask.service.peers import make_peers
 from cloudmytask.service.world import make_probe, make_runner, make_world
 from cloudmytask.store.sqlite_store import SqliteStore
 from cloudmytask.systemd import Notifier
@@ -40,6 +40,11 @@ _log = Logger()
 
 Step = tuple[str, Callable[[], object]]
 """A part of an end: what it does, in words, and how; it may return a Deferred."""
+
+BANNER = (
+    "INSECURE: node {name} listens on {addresses} without certificates (insecure_lan = true).",
+    "INSECURE: whoever reaches it may run scripts here, as any client. Use it only where everybody is trusted.",
+)
 
 FLUSH_TIME = 15.0
 """Seconds, beyond draining and killing, that a shutdown may take before systemd loses its patience."""
@@ -178,8 +183,10 @@ class NodeService(Service):
         if swept:
             _log.warn("killed {processes} processes that an earlier life of this node left", processes=swept)
         probe = make_probe(config, self._running)
-        node = Node(make_world(reactor, store, runner, probe), config, secrets.token_hex(8))
-        factory = NodeFactory(node, reactor)
+        peers = make_peers(config, reactor, held.address)
+        begun.append(("leave the group", peers.bus.close))
+        node = Node(make_world(reactor, store, runner, probe, peers), config, held.address)
+        factory = NodeFactory(node.front_door, reactor, peers.links)
         ports: list[IListeningPort] = []
         for listening in (held.unix, *held.tcp):
             ports.append(self._adopt(listening, factory))
@@ -222,7 +229,17 @@ class NodeService(Service):
             slots=config.slots,
             state=str(config.state),
         )
+        self._life_banner()
         self._notifier.ready(f"{config.name}: {config.slots} slots, {config.socket}")
+
+    def _life_banner(self) -> None:
+        """What people must know before they rely on it."""
+        config = self._config
+        if config.beyond_loopback:
+            for line in BANNER:
+                _log.warn(line, name=config.name, addresses=", ".join(config.listen))
+        elif not config.listen:
+            _log.info("node {name} stands alone: it listens on no TCP address, so no other node finds it", name=config.name)
 
     async def _stop(self) -> None:
         life, config = self._life, self._config

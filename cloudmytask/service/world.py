@@ -56,6 +56,17 @@ def make_runner(config: NodeConfig, reactor: IReactorFDSet, clock: Clock) -> Pro
     return ProcessRunner(reactor, clock, sys.executable, str(config.state.resolve()), exit_grace=config.exit_grace)
 
 
-def make_world(clock: Clock, store: JobStore, runner: ProcessRunner, probe: SampledProbe) -> World:
+def make_world(
+    clock: Clock, store: JobStore, runner: ProcessRunner, probe: SampledProbe, peers: Peers
+) -> World:
     """All of it together."""
-    return World(clock=clock, wall=time.time, entropy=SystemEntropy(), store=store, runner=runner, probe=probe)
+    return World(
+        clock=clock,
+        wall=time.time,
+        entropy=peers.entropy,
+        store=store,
+        runner=runner,
+        probe=probe,
+        bus=peers.bus,
+        links=peers.links,
+    )

@@ -67,6 +67,8 @@ class Host:
     commit_delay: Callable[[], float] = field(default=lambda: 0.003)
     group: SimulatedGroup | None = None
     observer: Offered | None = None
+    key: bytes | None = None
+    """The cluster's."""
     disk: MemoryDisk = field(init=False)
     machine: SimulatedMachine = field(init=False, factory=SimulatedMachine)
     _life: _Life | None = field(init=False, default=None)
@@ -99,7 +101,7 @@ class Host:
         runner = ScriptedRunner(clock, self.plan, self.machine, self.name)
         runner.sweep()
         bus = (self.group or SimulatedGroup(self.network, self.entropy.random)).bus(self.name)
-        links = ObservedLinks(self._endpoint, clock, self.entropy)
+        links = ObservedLinks(self._endpoint, clock, self.entropy, self.key)
         links.observer = self.observer
         world = World(clock, self.clock.wall, self.entropy, store, runner, NoProbe(), bus, links)
         node = Node(world, self.config, self.config.listen[0] if self.config.listen else "")

@@ -11,7 +11,7 @@ from twisted.internet.protocol import Factory
 
 from cloudmytask.client.connecting import connect
 from cloudmytask.client.node_client import NodeClient
-from cloudmytask.cluster import LoadSample
+from cloudmytask.cluster import LoadSample, Role
 from cloudmytask.errors import InvalidArgument, NoSuchBan, NotPermitted, NotSupervised
 from cloudmytask.model import ClientId
 from cloudmytask.net.cluster_session import PAGE, SAMPLES_MAX, ClusterResponders, is_local, thinned
@@ -20,7 +20,7 @@ from cloudmytask.simulation.network import Network
 from cloudmytask.wire.commands import PROTOCOL_VERSION, AddBan, Hello, LoadHistory, NodeCommand
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
 from tests.cluster_fakes import FakeCluster, member, small_view, view
-from tests.virtual import result_of
+from tests.virtual import Place, result_of
 
 HERE = "127.0.0.1"
 ELSEWHERE = "10.0.0.5"
@@ -199,3 +199,31 @@ def test_a_short_history_is_left_alone() -> None:
 )
 def test_who_is_on_this_machine(peer: object, local: bool) -> None:
     assert is_local(peer) is local
+
+
+def test_a_real_node_answers_like_that(place: Place) -> None:
+    ann = place.result(place.host.connect(HERE, "ann"))
+    seen = place.result(ann.cluster())
+    assert [(each.announcement.name, each.announcement.role) for each in seen.members] == [("node", Role.NODE)]
+    assert (seen.members[0].announcement.node_id, seen.members[0].announcement.capacity.slots) == (seen.by, 2)
+    with pytest.raises(NotSupervised):
+        place.result(ann.history(60.0))
+    made = place.result(ann.ban("mallory", "floods us", 3600.0))
+    assert (made.client, made.by) == ("mallory", "ann")
+    assert made.until == pytest.approx(3600.0, abs=1)
+    place.clock.advance(600.0)
+    (found,) = place.result(ann.bans())
+    assert found.until == pytest.approx(3000.0, abs=1)
+    assert place.result(ann.lift_ban("mallory")).lifted
+    with pytest.raises(NoSuchBan):
+        place.result(ann.lift_ban("mallory"))
+
+
+def test_nothing_is_told_before_hello(place: Place) -> None:
+    stranger = place.stranger()
+    for command in (b"DescribeCluster", b"ListBans"):
+        assert stranger.refused(command)[0] == "HelloRequired"
+    ban = {b"client": b"bob", b"reason": b"spite", b"term": b"60"}
+    assert stranger.refused(b"AddBan", ban)[0] == "HelloRequired"
+    stranger.hello()
+    assert stranger.refused(b"AddBan", ban)[0] == "NotPermitted"

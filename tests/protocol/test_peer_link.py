@@ -1,0 +1,346 @@
+"""Links between instances: introductions, what is refused, and what a stranger may not do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.protocols import amp
+
+from cloudmytask.cluster import (
+    AttachAnswer,
+    Ban,
+    BanReport,
+    BanVersion,
+    BootId,
+    Capacity,
+    NodeId,
+    Offer,
+    OfferAnswer,
+    PeerIdentity,
+    RemoteEnd,
+    Role,
+    RootKey,
+)
+from cloudmytask.core.job_id import job_id
+from cloudmytask.errors import InvalidArgument
+from cloudmytask.model import Blob, ClientId, Digest, JobSpec, Outcome, Reason, Stamp, Usage
+from cloudmytask.wire import peer_commands
+from cloudmytask.wire import peer_documents as documents
+from cloudmytask.wire.commands import NodeCommand
+from cloudmytask.wire.peer_proof import Side, proof
+from tests.virtual import Stranger, until
+from tests.virtual_cluster import Company
+
+US = PeerIdentity("cmt", Role.NODE, NodeId("a" * 32), BootId("0" * 16), "stranger", "127.0.0.9:7001")
+NONCE = b"n" * 16
+BLOB = Blob(Digest("0" * 64), 5)
+OFFER = Offer(job_id(ClientId("ann"), "key"), ClientId("ann"), JobSpec(script=BLOB), 1, US, 1, (US.node_id,))
+
+
+@pytest.fixture
+def company() -> Company:
+    return Company(1)
+
+
+@pytest.fixture
+def stranger(company: Company) -> Stranger:
+    """Somebody on a connection to the only node."""
+    return _connect(company)
+
+
+def _connect(company: Company) -> Stranger:
+    from twisted.internet.protocol import Factory
+
+    stranger = Stranger(company.clock)
+    company.result(company.network.endpoint("stranger", "a").connect(Factory.forProtocol(lambda: stranger.protocol)))
+    return stranger
+
+
+def _document(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _hello(identity: PeerIdentity = US) -> dict[bytes, bytes]:
+    told = _document(documents.identity_to_document(identity))
+    return {b"version": b"1", b"identity": told, b"nonce": NONCE}
+
+
+def _introduce(stranger: Stranger) -> Stranger:
+    stranger.accept(b"PeerHello", _hello())
+    stranger.accept(b"ProvePeer", {b"proof": b""})
+    return stranger
+
+
+def test_an_introduction_makes_a_link(company: Company, stranger: Stranger) -> None:
+    answer = stranger.accept(b"PeerHello", _hello())
+    identity = documents.identity_from_document(json.loads(answer[b"identity"]))
+    assert (identity.name, identity.node_id) == ("a", company.hosts["a"].node.identity.node_id)
+    stranger.accept(b"ProvePeer", {b"proof": b""})
+    assert json.loads(stranger.accept(b"Ping")[b"capacity"])["slots"] == 1
+
+
+@pytest.mark.parametrize(
+    ("identity", "code", "words"),
+    [
+        (PeerIdentity("other", *_fields), "ForeignCluster", "cluster 'cmt'")
+        for _fields in [(Role.NODE, US.node_id, US.boot_id, US.name, US.address)]
+    ],
+)
+def test_a_foreign_cluster_is_refused(stranger: Stranger, identity: PeerIdentity, code: str, words: str) -> None:
+    refused, sentence = stranger.refused(b"PeerHello", _hello(identity))
+    assert refused == code and words in sentence
+    _introduce(stranger)  # the connection survived
+
+
+def test_a_peer_of_our_own_id_is_refused(company: Company, stranger: Stranger) -> None:
+    me = company.hosts["a"].node.identity
+    twin = PeerIdentity("cmt", Role.NODE, me.node_id, US.boot_id, "twin", US.address)
+    assert stranger.refused(b"PeerHello", _hello(twin))[0] == "ForeignCluster"
+
+
+def test_a_version_that_is_not_spoken(stranger: Stranger) -> None:
+    assert stranger.refused(b"PeerHello", {**_hello(), b"version": b"99"})[0] == "UnsupportedVersion"
+    assert stranger.refused(b"PeerHello", {**_hello(), b"nonce": b"short"})[0] == "InvalidArgument"
+    assert stranger.refused(b"ProvePeer", {b"proof": b""})[0] == "HelloRequired"
+
+
+def test_a_rogue_client_cannot_call_a_peers_commands(stranger: Stranger) -> None:
+    for command in (peer_commands.OfferJob, peer_commands.ExchangeBans, peer_commands.Ping, peer_commands.Attach):
+        assert stranger.refused(command.commandName)[0] == "UNHANDLED"
+    stranger.hello("mallory")
+    for command in (peer_commands.OfferJob, peer_commands.AskForWork, peer_commands.StopAttempt):
+        assert stranger.refused(command.commandName)[0] == "UNHANDLED"
+    assert stranger.refused(b"PeerHello", _hello())[0] == "NotPermitted"
+    stranger.accept(b"DescribeNode")
+
+
+def test_a_peer_cannot_call_a_clients_commands(stranger: Stranger) -> None:
+    _introduce(stranger)
+    assert stranger.refused(b"SubmitJob", {b"key": b"k", b"spec": b"{}"})[0] == "UNHANDLED"
+
+
+def test_a_csu_hands_no_jobs_over(stranger: Stranger) -> None:
+    csu = PeerIdentity("cmt", Role.CSU, US.node_id, US.boot_id, "csu", US.address)
+    stranger.accept(b"PeerHello", _hello(csu))
+    stranger.accept(b"ProvePeer", {b"proof": b""})
+    told = _document(documents.offer_to_document(OFFER))
+    assert stranger.refused(b"OfferJob", {b"watch": b"1", b"offer": told})[0] == "NotPermitted"
+
+
+def test_only_who_knows_the_key_is_let_in() -> None:
+    company = Company(2, key=b"k" * 32)
+    company.acquainted()
+    ann = company.connect("a")
+    jobs = [company.submit(ann) for _ in range(2)]
+    assert {company.wait(ann, job).executor for job in jobs} == {"a", "b"}
+    stranger = _connect(company)
+    answer = stranger.accept(b"PeerHello", _hello())
+    assert answer[b"proof"]
+    assert stranger.refused(b"ProvePeer", {b"proof": b""})[0] == "ForeignCluster"
+    assert stranger.refused(b"Ping")[0] == "UNHANDLED"
+
+
+def test_a_proof_is_good_for_one_side_of_one_link() -> None:
+    them = PeerIdentity("cmt", Role.NODE, NodeId("b" * 32), US.boot_id, "b", "127.0.0.2:7001")
+    nonces, identities = (b"1" * 16, b"2" * 16), (US, them)
+    right = proof(b"key", Side.CALLER, nonces, identities)
+    assert right and right == proof(b"key", Side.CALLER, nonces, identities)
+    others = [
+        proof(b"other", Side.CALLER, nonces, identities),
+        proof(b"key", Side.CALLED, nonces, identities),
+        proof(b"key", Side.CALLER, nonces[::-1], identities),
+        proof(b"key", Side.CALLER, nonces, identities[::-1]),
+    ]
+    assert right not in others and len(set(others)) == 4
+    assert proof(None, Side.CALLER, nonces, identities) == b""
+
+
+COMMANDS = [
+    command
+    for command in vars(peer_commands).values()
+    if isinstance(command, type) and issubclass(command, NodeCommand) and command is not NodeCommand
+]
+GOOD: dict[bytes, bytes] = {
+    **_hello(),
+    b"proof": b"",
+    b"watch": b"1",
+    b"offer": _document(documents.offer_to_document(OFFER)),
+    b"script": b"print()",
+    b"stdin": b"",
+    b"job": OFFER.job_id.encode(),
+    b"attempt": b"1",
+    b"offsets": b'{"stdout": 0}',
+    b"stream": b"stdout",
+    b"offset": b"0",
+    b"data": b"abc",
+    b"end": b"{}",
+    b"reason": b"cancelled",
+    b"hurry": b"False",
+    b"capacity": _document(documents.capacity_to_document(Capacity(1, 1))),
+    b"root": b"a" * 32,
+    b"depth": b"0",
+    b"term": b"0",
+    b"path": b"\x00\x20" + b"a" * 32,
+    b"messages": b"\x00\x01x",
+    b"bans": b'{"bans": []}',
+    b"report": b"{}",
+    b"client": b"mallory",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
+def test_a_peer_that_sends_garbage_is_answered_and_stays(stranger: Stranger, command: type[NodeCommand]) -> None:
+    introduction = command in (peer_commands.PeerHello, peer_commands.ProvePeer)
+    if not introduction:
+        _introduce(stranger)
+    good = {name: GOOD[name] for name, _ in command.arguments}
+    for name, argument in command.arguments:
+        malformed = () if isinstance(argument, amp.String) else (b"\xff\xfe", b"{", b"[[[")
+        for value in malformed:
+            code, sentence = stranger.refused(command.commandName, {**good, name: value})
+            assert (code, sentence.partition(":")[0]) == ("InvalidArgument", name.decode()), sentence
+        if not argument.optional:
+            missing = {other: value for other, value in good.items() if other != name}
+            assert stranger.refused(command.commandName, missing)[0] == "InvalidArgument"
+    if not introduction:
+        stranger.accept(b"Ping")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"job": "abc"}, "job"),
+        ({"client": "../x"}, "client"),
+        ({"attempt": -1}, "attempt"),
+        ({"hops": "many"}, "hops"),
+        ({"visited": ["x"]}, "visited"),
+        ({"visited": ["a" * 32] * 66}, "visited"),
+        ({"spec": {}}, "script"),
+        ({"origin": None}, "identity"),
+    ],
+)
+def test_a_malformed_offer_names_what_is_wrong(stranger: Stranger, change: dict[str, Any], word: str) -> None:
+    _introduce(stranger)
+    told = _document({**documents.offer_to_document(OFFER), **change})
+    code, sentence = stranger.refused(b"OfferJob", {b"watch": b"1", b"offer": told})
+    assert code == "InvalidArgument" and word in sentence
+    stranger.accept(b"Ping")
+
+
+def test_an_offer_of_blobs_that_are_missing(stranger: Stranger) -> None:
+    _introduce(stranger)
+    told = _document(documents.offer_to_document(OFFER))
+    answer = json.loads(stranger.accept(b"OfferJob", {b"watch": b"1", b"offer": told})[b"answer"])
+    assert not answer["accepted"] and answer["missing"] == [{"digest": BLOB.digest, "size": 5}]
+
+
+@pytest.mark.parametrize(
+    ("offer", "why"),
+    [
+        ({"visited": "me"}, "visited"),
+        ({"hops": 9}, "hops"),
+    ],
+)
+def test_no_job_is_taken_that_was_here_or_went_too_far(
+    company: Company, stranger: Stranger, offer: dict[str, Any], why: str
+) -> None:
+    _introduce(stranger)
+    me = company.hosts["a"].node.identity.node_id
+    change = {"visited": [US.node_id, me]} if "visited" in offer else offer
+    told = _document({**documents.offer_to_document(OFFER), **change})
+    answer = json.loads(stranger.accept(b"OfferJob", {b"watch": b"1", b"offer": told})[b"answer"])
+    assert (answer["accepted"], answer["why"]) == (False, why)
+
+
+def test_a_peer_that_accepts_and_never_answers(company: Company) -> None:
+    """A listener that takes connections and says nothing does not hold a job up."""
+    from twisted.internet.protocol import Factory, Protocol
+
+    company.network.listen("silent", Factory.forProtocol(Protocol))
+    company.network.name("127.0.0.99:7001", "silent")
+    asked: list[object] = []
+    company.hosts["a"].node._pool.dial("127.0.0.99:7001").addBoth(asked.append)
+    until(lambda: bool(asked), company.clock, patience=10.0)
+
+
+NUMBERS = st.integers(0, 2**40)
+NAMES = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=20)
+CAPACITIES = st.builds(
+    Capacity,
+    slots=NUMBERS,
+    free=NUMBERS,
+    load=st.none() | st.floats(0, 1),
+    cpu=st.none() | st.floats(0, 1),
+    threshold=st.floats(0, 1),
+    stamp=NUMBERS,
+)
+ENDS = st.builds(
+    RemoteEnd,
+    outcome=st.builds(
+        Outcome,
+        reason=st.sampled_from(Reason),
+        exit_code=st.none() | st.integers(0, 255),
+        signal=st.none() | st.integers(1, 64),
+        usage=st.builds(Usage, wall_seconds=st.none() | st.floats(0, 1e6), peak_memory=st.none() | NUMBERS),
+        detail=NAMES,
+    ),
+    discarded=st.fixed_dictionaries({"stdout": NUMBERS, "stderr": NUMBERS}),
+    interrupted=st.booleans(),
+    executor=NAMES,
+    capacity=CAPACITIES,
+    trail=st.lists(st.builds(Stamp, at=st.floats(0, 1e9), stage=NAMES, node=NAMES, note=NAMES), max_size=3).map(tuple),
+)
+
+
+@given(ENDS)
+def test_the_last_word_comes_across_unchanged(end: RemoteEnd) -> None:
+    assert documents.end_from_document(json.loads(json.dumps(documents.end_to_document(end)))) == end
+
+
+@given(CAPACITIES, st.booleans(), NAMES)
+def test_answers_come_across_unchanged(capacity: Capacity, accepted: bool, why: str) -> None:
+    answer = OfferAnswer(accepted, capacity, why, (BLOB,))
+    assert documents.answer_from_document(json.loads(json.dumps(documents.answer_to_document(answer)))) == answer
+
+
+def test_the_rest_comes_across_unchanged() -> None:
+    attach = AttachAnswer(False, RootKey(3, US.node_id), (US.node_id,), "full", ((US.node_id, US.address),))
+    assert documents.attach_from_document(documents.attach_to_document(attach)) == attach
+    ban = Ban(ClientId("m"), "why", "ann", 60.0, 30.0, BanVersion(2, True, US.node_id), True, ("a", "b"))
+    assert documents.bans_from_document(documents.bans_to_document([ban])) == (ban,)
+    report = BanReport(ClientId("m"), "flood", US.node_id, "a", 7)
+    assert documents.report_from_document(documents.report_to_document(report)) == report
+    assert documents.offer_from_document(documents.offer_to_document(OFFER)) == OFFER
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["job", "client", "spec", "accepted", "capacity", "bans", "slots", "outcome", "reason"]
+                ),
+                inner,
+            )
+        ),
+    )
+)
+def test_no_document_raises_anything_but_an_invalid_argument(document: Any) -> None:
+    for decode in (
+        documents.offer_from_document,
+        documents.answer_from_document,
+        documents.end_from_document,
+        documents.identity_from_document,
+        documents.capacity_from_document,
+        documents.attach_from_document,
+        documents.bans_from_document,
+        documents.report_from_document,
+    ):
+        with pytest.raises(InvalidArgument):
+            decode(document)
