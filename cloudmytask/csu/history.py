@@ -50,10 +50,13 @@ class History:
             every(self._clock, max(PRUNE_EVERY, self._interval), self.prune),
         ]
 
-    async def end(self) -> None:
-        """Take no more samples; fires when the registry is written down."""
+    def stop(self) -> None:
+        """Take no more samples. Idempotent."""
         for series in self._series:
             series.stop()
+
+    async def flush(self) -> None:
+        """Write down what is known of the instances."""
         await self._record(())
 
     async def sample(self) -> None:

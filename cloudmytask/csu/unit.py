@@ -126,6 +126,15 @@ class CentralSupervisoryUnit(NoJobs):
         """Say goodbye, write down what is left to be written."""
         return Deferred.fromCoroutine(self._drain())
 
+    def stop_now(self) -> None:
+        """End without a word."""
+        self._exchange.end()
+        self._announcer.stop()
+        self._relaying.stop()
+        self._roster.stop()
+        self._history.stop()
+        self._pool.close()
+
     @property
     def instances(self) -> tuple[SeenInstance, ...]:
         """The registry: every instance ever seen, those seen last at the end."""
@@ -238,11 +247,8 @@ class CentralSupervisoryUnit(NoJobs):
         return ban is not None or bool(words)
 
     async def _drain(self) -> None:
-        self._exchange.end()
         if self._me.address:
             await self._announcer.leave()
-        self._relaying.stop()
-        self._roster.stop()
+        self.stop_now()
         self._world.bus.close()
-        await self._history.end()
-        self._pool.close()
+        await self._history.flush()

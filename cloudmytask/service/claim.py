@@ -1,6 +1,6 @@
-"""What a node must have to itself before it starts: its state directory, a lock on it, and its listening sockets.
+"""What an instance must have to itself before it starts: its state directory, a lock on it, and its listening sockets.
 
-Invariant: whoever holds a claim is the only node on that state directory. The unix socket's file is replaced by the
+Invariant: whoever holds a claim is the only instance on that state directory. The unix socket's file is replaced by the
 holder of the lock only.
 """
 
@@ -15,12 +15,15 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from cloudmytask.config import NodeConfig
+from cloudmytask.cluster import Role
+from cloudmytask.config import InstanceConfig
 from cloudmytask.config.addresses import join_address, split_address, split_listen
 from cloudmytask.errors import StartFailed
 
 LOCK_NAME = "lock"
-"""The file in the state directory that the running node holds locked (flock(2)); its text is the node's process id."""
+"""The file in the state directory that the running instance holds locked (flock(2)); its text is that process's id."""
+KINDS = {Role.NODE: "node", Role.CSU: "CSU"}
+"""What people call an instance."""
 SOCKET_MODE = 0o600
 """Connecting to a unix socket takes permission to write to it; see unix(7)."""
 BACKLOG = 128
@@ -42,15 +45,16 @@ class Claim:
         self._held.close()
 
 
-def claim(config: NodeConfig) -> Claim:
+def claim(config: InstanceConfig) -> Claim:
     """Make the state directory if need be, lock it, bind and listen.
 
     :raises StartFailed: with one sentence about what is in the way; nothing is held then.
     """
     with ExitStack() as held:
-        _own_directory(config.state)
-        _lock(config.state, held)
-        unix = _listen_unix(config.socket, held)
+        kind = KINDS[config.ROLE]
+        _own_directory(config.state, kind)
+        _lock(config.state, kind, held)
+        unix = _listen_unix(config.socket, kind, held)
         tcp = tuple(_listen_tcp(address, held) for address in config.listen)
         address = config.address
         if tcp:
@@ -58,7 +62,7 @@ def claim(config: NodeConfig) -> Claim:
         return Claim(unix, tcp, held.pop_all(), address)
 
 
-def probe(config: NodeConfig) -> None:
+def probe(config: InstanceConfig) -> None:
     """Find out whether :func:`claim` would succeed now.
 
     :raises StartFailed: as :func:`claim` does.
@@ -66,7 +70,7 @@ def probe(config: NodeConfig) -> None:
     claim(config).release()
 
 
-def _own_directory(path: Path) -> None:
+def _own_directory(path: Path, kind: str) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.lstat()
@@ -78,22 +82,22 @@ def _own_directory(path: Path) -> None:
         raise StartFailed(f"The state directory {path} is a symbolic link; name the directory itself.")
     if found.st_uid != os.geteuid():
         raise StartFailed(
-            f"The state directory {path} belongs to another user (uid {found.st_uid}, this node runs as"
+            f"The state directory {path} belongs to another user (uid {found.st_uid}, this {kind} runs as"
             f" {os.geteuid()})."
         )
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise StartFailed(f"Others may write to the state directory {path}; if it is meant to be one, chmod 700 it.")
     if stat.S_IMODE(found.st_mode) & 0o077:
-        _make_private(path)
+        _make_private(path, kind)
 
 
-def _make_private(path: Path) -> None:
+def _make_private(path: Path, kind: str) -> None:
     try:
         names = {each.name for each in path.iterdir()}
         # Somebody's home directory, named by mistake, must not lose its permissions.
         if names and LOCK_NAME not in names:
             raise StartFailed(
-                f"The directory {path} is open to others and holds other things than a node's state;"
+                f"The directory {path} is open to others and holds other things than a {kind}'s state;"
                 " if it is meant for that, chmod 700 it."
             )
         path.chmod(0o700)
@@ -101,7 +105,7 @@ def _make_private(path: Path) -> None:
         raise StartFailed(f"The state directory {path} cannot be made private: {error.strerror}.") from None
 
 
-def _lock(state: Path, held: ExitStack) -> None:
+def _lock(state: Path, kind: str, held: ExitStack) -> None:
     path = state / LOCK_NAME
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -113,7 +117,7 @@ def _lock(state: Path, held: ExitStack) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        raise StartFailed(f"The state directory {state} is in use by another node (process {holder}).") from None
+        raise StartFailed(f"The state directory {state} is in use by another {kind} (process {holder}).") from None
     except OSError as error:
         raise StartFailed(f"The state directory {state} cannot be locked: {error.strerror}.") from None
     try:
@@ -123,9 +127,9 @@ def _lock(state: Path, held: ExitStack) -> None:
         raise StartFailed(f"The state directory {state} cannot be written to: {error.strerror}.") from None
 
 
-def _listen_unix(path: Path, held: ExitStack) -> socket.socket:
+def _listen_unix(path: Path, kind: str, held: ExitStack) -> socket.socket:
     if not path.is_socket() and (path.exists() or path.is_symlink()):
-        raise StartFailed(f"The node's socket {path} cannot be made: something else has its name.")
+        raise StartFailed(f"The {kind}'s socket {path} cannot be made: something else has its name.")
     made = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:
         # Whoever made it is dead, or would hold the lock.
@@ -136,7 +140,7 @@ def _listen_unix(path: Path, held: ExitStack) -> socket.socket:
         made.listen(BACKLOG)
         made.setblocking(False)
     except OSError as error:
-        raise StartFailed(f"The node's socket {path} cannot be made: {error.strerror}.") from None
+        raise StartFailed(f"The {kind}'s socket {path} cannot be made: {error.strerror}.") from None
     return made
 
 
