@@ -40,7 +40,7 @@ CALL_TIMEOUT = 5.0
 HERE = Capacity(slots=2, free=2)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class FakeBus:
     """Sends to everybody in its part of the network who has multicast."""
 
@@ -73,7 +73,7 @@ class FakeBus:
         return BusStatistics()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class FakeLink:
     """One end of a connection; calls arrive in order at the other end's door."""
 
@@ -109,13 +109,13 @@ class FakeLink:
         return self._call(lambda link: HERE, timeout)
 
     def attach(self, root: NodeId, depth: int) -> Deferred[AttachAnswer]:
-        return self._call(lambda link: self.there.neighborhood.attached(link, root, depth))
+        return self._call(lambda link: self.there.door.attached(link, root, depth))
 
     def detach(self) -> Deferred[None]:
-        return self._call(lambda link: self.there.neighborhood.detached(link))
+        return self._call(lambda link: self.there.door.detached(link))
 
     def tell_path(self, term: int, path: Sequence[NodeId]) -> Deferred[None]:
-        return self._call(lambda link: self.there.neighborhood.path_told(link, term, path))
+        return self._call(lambda link: self.there.door.path_told(link, term, path))
 
     def relay(self, messages: Sequence[BusMessage]) -> Deferred[None]:
         self.world.relayed += len(messages)
@@ -156,7 +156,7 @@ class FakeLink:
         world.clock.callLater(self._next - world.clock.seconds(), what)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class FakeDialer:
     """Connects, or finds that nobody is there."""
 
@@ -202,6 +202,16 @@ class FakeDialer:
 
 
 @define(eq=False)
+class SkewedLifetime(Lifetime):
+    """One whose clock began at another moment, seconds."""
+
+    skew: float = 0.0
+
+    def seconds(self) -> float:
+        return super().seconds() + self.skew
+
+
+@define(eq=False, repr=False)
 class Instance:
     """One node: everything that finds and holds the cluster, nothing that runs jobs."""
 
@@ -215,21 +225,25 @@ class Instance:
     mute: bool = False
     """It takes connections and answers nothing."""
     part: int = 0
+    skew: float = 0.0
     bus: FakeBus = field(init=False)
     pool: LinkPool = field(init=False)
     roster: Roster = field(init=False)
     announcer: Announcer = field(init=False)
     relaying: Relaying = field(init=False)
     neighborhood: Neighborhood = field(init=False)
+    door: Any = field(init=False)
+    """What answers calls about the tree: the neighborhood."""
     _life: Lifetime = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        world, self._life = self.world, Lifetime(self.world.clock)
+        world, self._life = self.world, SkewedLifetime(self.world.clock, skew=self.skew)
         entropy = SeededEntropy(random.Random(world.random.random()))
         self.bus = FakeBus(world, self)
         self.pool = LinkPool(self._life, FakeDialer(world, self), self.me)
         self.roster = Roster(self._life, entropy, self.bus, self.pool, self.me)
         self.neighborhood = Neighborhood(self._life, entropy, self.me, self.roster, self.pool)
+        self.door = self.neighborhood
         self.announcer = Announcer(
             self._life, entropy, self.me, self.roster.publish, self._condition, self.roster.present
         )
@@ -290,7 +304,7 @@ class Instance:
         return Condition(HERE, tree=self.neighborhood.position)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class World:
     """The network. ``loss`` is the share of datagrams that each receiver misses."""
 

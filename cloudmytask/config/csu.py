@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from attrs import field, frozen
 
 from cloudmytask.cluster import Role
-from cloudmytask.config.instance import InstanceConfig, in_order, log_option, state_option
+from cloudmytask.config.instance import InstanceConfig, about_log, about_state, default_state, in_order
 from cloudmytask.config.kinds import DURATION
 from cloudmytask.config.option import about, valid
 
@@ -27,9 +27,13 @@ class CsuConfig(InstanceConfig):
 
     ROLE: ClassVar[Role] = Role.CSU
 
-    state: Path = state_option(
-        "cloudmytask-csu",
-        "Directory of all that the CSU keeps: socket, bans, load history, lock. It is made if need be, with mode 0700.",
+    state: Path = field(
+        factory=lambda: default_state(directory="cloudmytask-csu"),
+        validator=valid,
+        metadata=about_state(
+            "cloudmytask-csu",
+            "Directory of all that the CSU keeps: socket, bans, load history. It is made if need be, with mode 0700.",
+        ),
     )
     history: float = field(
         default=7 * _DAY,
@@ -43,4 +47,4 @@ class CsuConfig(InstanceConfig):
             DURATION, "The interval between two entries of the load history, each node.", minimum=1, maximum=3600
         ),
     )
-    log: Path | Literal["-"] | None = log_option(Role.CSU)
+    log: Path | Literal["-"] | None = field(default=None, validator=valid, metadata=about_log(Role.CSU))

@@ -52,31 +52,23 @@ def socket_path(state: Path, role: Role = Role.NODE) -> Path:
     return state / f"{role}.sock"
 
 
-def state_option(directory: str, sentence: str) -> Any:
-    """The field ``state``; its default is called ``directory``."""
-    return field(
-        factory=lambda: default_state(directory=directory),
-        validator=valid,
-        metadata=about(
-            PATH,
-            sentence,
-            said=f"$XDG_STATE_HOME/{directory}, as a rule ~/.local/state/{directory}; for root /var/lib/{directory}",
-            example=f'"/var/lib/{directory}"',
-        ),
+def about_state(directory: str, sentence: str) -> dict[str, Any]:
+    """Metadata of the field ``state``, whose default is called ``directory``."""
+    return about(
+        PATH,
+        sentence,
+        said=f"$XDG_STATE_HOME/{directory}, as a rule ~/.local/state/{directory}; for root /var/lib/{directory}",
+        example=f'"/var/lib/{directory}"',
     )
 
 
-def log_option(role: Role) -> Any:
-    """The field ``log``."""
-    return field(
-        default=None,
-        validator=valid,
-        metadata=about(
-            LOG,
-            "The log file, one JSON object per line.",
-            said=f"{role}.log in the state directory for a daemon, standard error otherwise",
-            example='"/var/log/cloudmytask.log"',
-        ),
+def about_log(role: Role) -> dict[str, Any]:
+    """Metadata of the field ``log``."""
+    return about(
+        LOG,
+        "The log file, one JSON object per line.",
+        said=f"{role}.log in the state directory for a daemon, standard error otherwise",
+        example='"/var/log/cloudmytask.log"',
     )
 
 
@@ -146,7 +138,7 @@ class InstanceConfig:
         metadata=about(
             GROUP,
             "The multicast group where instances find each other.",
-            said=f"{DEFAULT_GROUP} where listen goes beyond loopback, none otherwise",
+            said=f"{DEFAULT_GROUP} where the first address in listen is beyond loopback, none otherwise",
             example=f'"{DEFAULT_GROUP}"',
         ),
     )
@@ -212,7 +204,7 @@ class InstanceConfig:
         for key, given in (("group", self.group), ("seeds", self.seeds)):
             if given and not self.listen:
                 raise ConfigurationError(
-                    f"{key}: the others must be able to connect to this instance: give listen too."
+                    f"{key}: other instances must be able to connect to this one: give listen too."
                 )
         if self.group and self.multicast_interface is None:
             raise ConfigurationError(
@@ -254,8 +246,12 @@ class InstanceConfig:
         """Address and port; None where multicast is off."""
         if self.group is not None:
             return split_group(self.group) if self.group else None
-        reachable = self.beyond_loopback and self.multicast_interface is not None
-        return split_group(DEFAULT_GROUP) if reachable else None
+        on = (
+            bool(self.listen)
+            and self.multicast_interface is not None
+            and not is_loopback(split_listen(self.address)[0])
+        )
+        return split_group(DEFAULT_GROUP) if on else None
 
     def _first_host(self) -> IpAddress:
         return split_listen(self.listen[0])[0]

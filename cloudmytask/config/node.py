@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 from attrs import field, frozen
 
 from cloudmytask.cluster import Role
-from cloudmytask.config.instance import InstanceConfig, in_order, log_option, state_option
+from cloudmytask.config.instance import InstanceConfig, about_log, about_state, default_state, in_order
 from cloudmytask.config.kinds import COUNT, DURATION, FRACTION, SIZE, choice
 from cloudmytask.config.option import about, valid
 from cloudmytask.errors import ConfigurationError
@@ -35,9 +35,13 @@ class NodeConfig(InstanceConfig):
 
     ROLE: ClassVar[Role] = Role.NODE
 
-    state: Path = state_option(
-        "cloudmytask",
-        "Directory of all that the node keeps: socket, jobs, outputs, lock. It is made if need be, with mode 0700.",
+    state: Path = field(
+        factory=default_state,
+        validator=valid,
+        metadata=about_state(
+            "cloudmytask",
+            "Directory of all that the node keeps: socket, jobs, outputs, lock. It is made if need be, with mode 0700.",
+        ),
     )
     slots: int = field(
         factory=_cores,
@@ -197,7 +201,7 @@ class NodeConfig(InstanceConfig):
             maximum=3600,
         ),
     )
-    log: Path | Literal["-"] | None = log_option(Role.NODE)
+    log: Path | Literal["-"] | None = field(default=None, validator=valid, metadata=about_log(Role.NODE))
 
     def __attrs_post_init__(self) -> None:
         """Check what concerns more than one value."""

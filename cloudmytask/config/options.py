@@ -5,8 +5,6 @@ Invariant: the order is that of the documentation.
 
 from __future__ import annotations
 
-from functools import cache
-
 import attrs
 
 from cloudmytask.config.instance import InstanceConfig
@@ -14,7 +12,6 @@ from cloudmytask.config.node import NodeConfig
 from cloudmytask.config.option import Option, option_of
 
 
-@cache
 def options(of: type[InstanceConfig] = NodeConfig) -> tuple[Option, ...]:
     """Every option of a node, or of the class given."""
     return tuple(option_of(attribute) for attribute in attrs.fields(of))

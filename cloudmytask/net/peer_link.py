@@ -34,6 +34,7 @@ from cloudmytask.model import Blob, Content, Digest, JobId, Reason, StreamName
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.wire import peer_commands as commands
 from cloudmytask.wire import peer_documents as documents
+from cloudmytask.wire.announcement import Unreadable, decode_message, encode_message
 from cloudmytask.wire.commands import INLINE_PART, AbortUpload, BeginUpload, CommitUpload, NodeCommand, UploadPiece
 from cloudmytask.wire.documents import offsets_from_document
 from cloudmytask.wire.guard import GuardedAMP, Responder
@@ -260,7 +261,11 @@ class PeerLink:
         self._door.path_told(self, documents.count("term", term), found)
 
     def _relayed(self, messages: list[bytes]) -> None:
-        self._door.relayed(self, [decode_message(each, self.peer.cluster, self._key) for each in messages])
+        try:
+            found = [decode_message(each, self.peer.cluster, self._key) for each in messages]
+        except Unreadable as problem:
+            raise InvalidArgument(f"messages: {problem}") from None
+        self._door.relayed(self, found)
 
     def _banned_checked(self, client: str) -> dict[str, Any]:
         ban = self._door.banned_checked(self, client)

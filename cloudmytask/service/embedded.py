@@ -20,7 +20,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from cloudmytask.config import NodeConfig, socket_path
-from cloudmytask.config.node import SOCKET_PATH_MAX
+from cloudmytask.config.instance import SOCKET_PATH_MAX
 from cloudmytask.errors import StartFailed
 from cloudmytask.service.claim import LOCK_NAME
 from cloudmytask.service.node_service import NodeService

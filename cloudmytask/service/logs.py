@@ -1,6 +1,6 @@
-"""Where the log of a node goes, whichever runner it was started with.
+"""Where the log of an instance goes, whichever runner it was started with.
 
-Invariant: what a person asked of the runner (``--logfile``, ``--syslog``, ``--logger``) wins over the node's own
+Invariant: what a person asked of the runner (``--logfile``, ``--syslog``, ``--logger``) wins over the instance's own
 option, and that over the default.
 """
 
@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from twisted.logger import ILogObserver
 
-from cloudmytask.config import NodeConfig
+from cloudmytask.config import InstanceConfig
 from cloudmytask.errors import StartFailed
 from cloudmytask.log import json_observer, open_log
 
@@ -21,11 +21,11 @@ RunnerOptions = MutableMapping[str, Any]
 """The options of twistd, or of ``python -m twisted``."""
 
 
-def observer_for(config: NodeConfig, runner: RunnerOptions | None) -> ILogObserver | None:
+def observer_for(config: InstanceConfig, runner: RunnerOptions | None) -> ILogObserver | None:
     """The observer that a twistd application is to have; None leaves the log to twistd.
 
     :param runner: twistd's options; None where they are not known, which is so in a .tac file: then there is an
-        observer only if the node's own option asks for one.
+        observer only if its own option asks for one.
     :raises StartFailed: the log cannot be opened, or there is none to write to.
     """
     daemon = runner is not None and not (runner.get("nodaemon") or runner.get("debug"))
@@ -40,10 +40,10 @@ def observer_for(config: NodeConfig, runner: RunnerOptions | None) -> ILogObserv
         return json_observer(_named(str(config.log), sys.stderr))
     if runner is None:
         return None
-    return json_observer(_opened(config.state / "node.log") if daemon else sys.stderr)
+    return json_observer(_opened(config.state / f"{config.ROLE}.log") if daemon else sys.stderr)
 
 
-def adapt_twist(config: NodeConfig, runner: RunnerOptions) -> None:
+def adapt_twist(config: InstanceConfig, runner: RunnerOptions) -> None:
     """Make ``python -m twisted``, which asks no application for its observer, write our lines instead of its own JSON.
 
     :raises StartFailed: the log cannot be opened.

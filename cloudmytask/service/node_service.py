@@ -81,10 +81,10 @@ class NodeService(InstanceService[NodeConfig, Node]):
             slots=config.slots,
             state=str(config.state),
         )
-        self._life_banner()
+        self._tell_who_reaches_it()
         return f"{config.name}: {config.slots} slots, {config.socket}"
 
-    def _life_banner(self) -> None:
+    def _tell_who_reaches_it(self) -> None:
         """What people must know before they rely on it."""
         config = self._config
         if config.beyond_loopback:

@@ -1,12 +1,10 @@
 """What an instance needs to meet others: the multicast bus and the links, over a real network.
 
-Invariant: wiring only; nothing is sent before the instance opens them. Where an instance listens on no TCP address there
-is nobody to meet, and the bus is none.
+Invariant: wiring only; nothing is sent before the instance opens them. Without a group the bus is none.
 """
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 from attrs import frozen
@@ -14,7 +12,7 @@ from twisted.internet.interfaces import IReactorMulticast, IStreamClientEndpoint
 
 from cloudmytask.boundaries import Bus, Clock
 from cloudmytask.client.addresses import Address
-from cloudmytask.config.instance import InstanceConfig
+from cloudmytask.config import InstanceConfig
 from cloudmytask.config.key import load_key
 from cloudmytask.errors import ConfigurationError, StartFailed
 from cloudmytask.net.multicast import MulticastBus, NullBus
@@ -45,11 +43,8 @@ def make_peers(config: InstanceConfig, reactor: Any, clock: Clock) -> Peers:
         return Address.parse(address, "peer").endpoint(reactor)
 
     entropy = SystemEntropy()
-    group = config.multicast_group
+    group, interface = config.multicast_group, config.multicast_interface
     bus: Bus = NullBus()
-    if group is not None and config.multicast_interface is not None:
-        bus = MulticastBus(IReactorMulticast(reactor), clock, group, config.multicast_interface, config.cluster, key)
+    if group is not None and interface is not None:
+        bus = MulticastBus(IReactorMulticast(reactor), clock, group, interface, config.cluster, key)
     return Peers(entropy, bus, PeerLinks(endpoint, clock, entropy, key))
-
-
-__all__ = ["Peers", "make_peers", "socket"]

@@ -1,4 +1,4 @@
-"""Whether a node could start, found out before twistd turns into a daemon and its terminal is gone.
+"""Whether an instance could start, found out before twistd turns into a daemon and its terminal is gone.
 
 The state directory is made if there is none, for the log goes there too; the sockets are bound for a moment. The
 database is looked at only: it is made, upgraded and searched for damage, which takes its time, by the start.
@@ -13,30 +13,36 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from cloudmytask.config import NodeConfig
+from cloudmytask.cluster import Role
+from cloudmytask.config import InstanceConfig
 from cloudmytask.errors import StartFailed
 from cloudmytask.service.claim import claim
+from cloudmytask.store import history_schema, schema
 from cloudmytask.store.database import connect
 from cloudmytask.store.files import reason
+from cloudmytask.store.history import DATABASE
 from cloudmytask.store.opened import Paths
-from cloudmytask.store.schema import APPLICATION_ID, CURRENT_VERSION
+
+NODE = (schema.APPLICATION_ID, schema.CURRENT_VERSION)
+CSU = (history_schema.APPLICATION_ID, len(history_schema.STEPS))
 
 
-def rehearse(config: NodeConfig) -> None:
+def rehearse(config: InstanceConfig) -> None:
     """Find out what can be known in advance: lock, addresses, and whose the database is, if there is one.
 
     :raises StartFailed: with one sentence about what is in the way.
     """
     held = claim(config)
     try:
-        database = Paths(config.state).database
+        csu = config.ROLE is Role.CSU
+        database = config.state / DATABASE if csu else Paths(config.state).database
         if database.exists():
-            _look_at(database)
+            _look_at(database, *(CSU if csu else NODE))
     finally:
         held.release()
 
 
-def _look_at(database: Path) -> None:
+def _look_at(database: Path, wanted: int, known: int) -> None:
     """:raises StartFailed: it cannot be written to, is something else's, or a later version's."""
     if not os.access(database, os.R_OK | os.W_OK, effective_ids=True):
         raise StartFailed(f"The database {database} cannot be read and written: Permission denied.")
@@ -46,10 +52,9 @@ def _look_at(database: Path) -> None:
             [version] = connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.Error as error:
         raise StartFailed(f"The database {database} cannot be opened: {reason(error)}.") from error
-    if application != APPLICATION_ID:
+    if application != wanted:
         raise StartFailed(f"The file {database} is not a database of Cloud My Task.")
-    if version > CURRENT_VERSION:
+    if version > known:
         raise StartFailed(
-            f"The database {database} has schema {version}, written by a newer Cloud My Task; this one knows"
-            f" {CURRENT_VERSION}."
+            f"The database {database} has schema {version}, written by a newer Cloud My Task; this one knows {known}."
         )

@@ -6,20 +6,18 @@ Invariant: wiring only; nothing is started here.
 from __future__ import annotations
 
 import os
-import random
-import secrets
 import sys
 import time
 from collections.abc import Callable
 from typing import Protocol
 
-from attrs import field, frozen
 from twisted.internet.interfaces import IReactorFDSet
 
 from cloudmytask.boundaries import Clock, JobStore, World
 from cloudmytask.config import NodeConfig
 from cloudmytask.probe import CpuProbe, NoProbe
 from cloudmytask.process import ProcessRunner
+from cloudmytask.service.peers import Peers
 
 
 class SampledProbe(Protocol):
@@ -27,17 +25,7 @@ class SampledProbe(Protocol):
 
     def sample(self) -> None: ...
     def load(self) -> float | None: ...
-
-
-@frozen
-class SystemEntropy:
-    """Implements :class:`cloudmytask.boundaries.Entropy` by the operating system's generator (getrandom(2))."""
-
-    random: random.Random = field(factory=random.SystemRandom)
-
-    def token(self, size: int) -> bytes:
-        """``size`` bytes that nobody can guess."""
-        return secrets.token_bytes(size)
+    def cpu(self) -> float | None: ...
 
 
 def make_probe(config: NodeConfig, running: Callable[[], int]) -> SampledProbe:
@@ -56,9 +44,7 @@ def make_runner(config: NodeConfig, reactor: IReactorFDSet, clock: Clock) -> Pro
     return ProcessRunner(reactor, clock, sys.executable, str(config.state.resolve()), exit_grace=config.exit_grace)
 
 
-def make_world(
-    clock: Clock, store: JobStore, runner: ProcessRunner, probe: SampledProbe, peers: Peers
-) -> World:
+def make_world(clock: Clock, store: JobStore, runner: ProcessRunner, probe: SampledProbe, peers: Peers) -> World:
     """All of it together."""
     return World(
         clock=clock,

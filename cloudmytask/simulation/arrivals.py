@@ -68,8 +68,8 @@ def poisson_arrivals(
     arrivals = []
     for _ in range(jobs):
         now += dice.expovariate(rate)
-        length = mean if lengths is Lengths.CONSTANT else bounded_pareto(dice.random(), mean)
-        arrivals.append(Arrival(now, length, 0 if gateway is Gateway.ONE else dice.randrange(nodes)))
+        length = mean if lengths == Lengths.CONSTANT else bounded_pareto(dice.random(), mean)
+        arrivals.append(Arrival(now, length, 0 if gateway == Gateway.ONE else dice.randrange(nodes)))
     return arrivals
 
 

@@ -6,7 +6,7 @@ Invariant: a checker only looks; what it does for each event does not grow with 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from attrs import define, field
 
@@ -15,9 +15,14 @@ from cloudmytask.model import ClientId, Job, JobId, JobState
 from cloudmytask.simulation.invariants import Violation
 
 
+def _raise(violation: Violation) -> None:
+    raise violation
+
+
 @define(eq=False)
 class ClusterChecker:
-    """Told of events by whoever runs the cluster. Every method may raise :class:`Violation`.
+    """Told of events by whoever runs the cluster. What it finds it gives to ``violated``, as the events come from the
+    depths of a node, which would take an exception for its own; what is looked at from outside raises.
 
     :ivar max_hops: how often a job may be handed on for one attempt.
     :ivar offers_max: how often one attempt may be offered, refused offers included.
@@ -29,6 +34,7 @@ class ClusterChecker:
     offers_max: int = 100
     ban_grace: float = 2.0
     idle_grace: float = 1.0
+    violated: Callable[[Violation], None] = _raise
     acknowledged: dict[JobId, str] = field(init=False, factory=dict)
     """At which node each job was accepted."""
     open_jobs: int = field(init=False, default=0)
@@ -46,25 +52,27 @@ class ClusterChecker:
         """A script was started. ``running``: scripts on the node now, this one included."""
         self._idle_since.pop(node, None)
         if running > slots:
-            raise Violation(f"{running} scripts run on the {slots} slots of {node}")
+            self.violated(Violation(f"{running} scripts run on the {slots} slots of {node}"))
         since = self._banned.get(client)
         if since is not None and now > since + self.ban_grace:
-            raise Violation(f"{node} starts a job of {client} {now - since:.3f} s after the ban")
+            self.violated(Violation(f"{node} starts a job of {client} {now - since:.3f} s after the ban"))
 
     def offered(self, node: NodeId, offer: Offer, answer: OfferAnswer) -> None:
         """A node answered an offer."""
         key = (offer.job_id, offer.attempt)
         self._offers[key] += 1
         if self._offers[key] > self.offers_max:
-            raise Violation(f"attempt {offer.attempt} of job {offer.job_id} was offered {self._offers[key]} times")
+            self.violated(
+                Violation(f"attempt {offer.attempt} of job {offer.job_id} was offered {self._offers[key]} times")
+            )
         if not answer.accepted:
             self.refused_offers += 1
             return
         self.accepted_offers += 1
         if offer.hops > self.max_hops or len(offer.visited) > self.max_hops:
-            raise Violation(f"job {offer.job_id} is handed on {offer.hops} times, through {offer.visited}")
+            self.violated(Violation(f"job {offer.job_id} is handed on {offer.hops} times, through {offer.visited}"))
         if node in offer.visited or len(set(offer.visited)) < len(offer.visited):
-            raise Violation(f"job {offer.job_id} comes to {node} though it was at {offer.visited}")
+            self.violated(Violation(f"job {offer.job_id} comes to {node} though it was at {offer.visited}"))
 
     def accepted(self, node: str, job_id: JobId) -> None:
         """A submission was acknowledged."""
@@ -76,12 +84,12 @@ class ClusterChecker:
         """A record was committed at the job's origin."""
         known = self._outcomes.get((node, job.id))
         if known is not None and job.state not in (known, JobState.EXPIRED):
-            raise Violation(f"job {job.id} was {known} and is {job.state}")
+            self.violated(Violation(f"job {job.id} was {known} and is {job.state}"))
         if job.state.terminal and known is None:
             self._outcomes[node, job.id] = job.state
             self.open_jobs -= self.acknowledged.get(job.id) == node
         if before is not None and before.state.terminal and not job.state.terminal:
-            raise Violation(f"job {job.id} was {before.state} and is {job.state}")
+            self.violated(Violation(f"job {job.id} was {before.state} and is {job.state}"))
 
     def banned(self, client: ClientId, now: float) -> None:
         """A client was banned, or is banned again."""
@@ -96,14 +104,17 @@ class ClusterChecker:
             else:
                 self.longest_idle = max(self.longest_idle, now - self._idle_since.setdefault(node, now))
         if self.longest_idle > self.idle_grace:
-            raise Violation(f"a slot was free for {self.longest_idle:.2f} s while jobs waited elsewhere")
+            self.violated(Violation(f"a slot was free for {self.longest_idle:.2f} s while jobs waited elsewhere"))
 
     def excuse(self) -> None:
         """The network or a node has just failed: who is idle now may not know of waiting jobs."""
         self._idle_since.clear()
 
     def converged(self, views: Iterable[ClusterView], present: Iterable[NodeId]) -> None:
-        """After quiet times: everybody believes those alive that are, and nobody else."""
+        """After quiet times: everybody believes those alive that are, and nobody else.
+
+        :raises Violation:
+        """
         wanted = set(present)
         for view in views:
             alive = {m.announcement.node_id for m in view.members if m.standing is Standing.ALIVE} | {view.by}
@@ -112,7 +123,10 @@ class ClusterChecker:
                 raise Violation(f"node {view.by} misses {missing} and believes {excess} alive")
 
     def settled(self, records: Mapping[str, Mapping[JobId, Job]]) -> None:
-        """At the end: whatever was acknowledged has an outcome on its origin's disk."""
+        """At the end: whatever was acknowledged has an outcome on its origin's disk.
+
+        :raises Violation:
+        """
         for job_id, node in self.acknowledged.items():
             job = records[node].get(job_id)
             if job is None:

@@ -1,4 +1,5 @@
-"""What the checkers of a simulated cluster see of its nodes: offers on their links, commits on their disks.
+"""What the checkers of a simulated cluster see of its nodes: offers on their links, commits on their disks, failures in
+their logs.
 
 Invariant: an observer is told after the fact and changes nothing.
 """
@@ -9,6 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, LogEvent, formatEvent
+from zope.interface import implementer
 
 from cloudmytask.boundaries import AttemptSink, Link, PeerDoor
 from cloudmytask.cluster import Offer, OfferAnswer
@@ -58,3 +61,15 @@ class ObservedRecords(dict[JobId, Job]):
         before = self.get(job_id)
         super().__setitem__(job_id, job)
         self._observer(before, job)
+
+
+@implementer(ILogObserver)
+class LoggedFailures:
+    """Tells of each failure that is logged: a node that logs one has a bug."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+
+    def __call__(self, event: LogEvent) -> None:
+        if "log_failure" in event:
+            self._tell(f"{formatEvent(event)}: {event['log_failure'].getTraceback()}")

@@ -74,9 +74,9 @@ class HistoryStore:
         own_directory(self._directory)
         prepare(self.path, self._steps, self._new_node_id, APPLICATION_ID)
         try:
+            meta.count_boot(self.path)
             with ExitStack() as undo:
                 writing, reading = (undo.enter_context(closing(connect(self.path))) for _ in range(2))
-                meta.count_boot(writing)
                 undo.pop_all()
         except (OSError, sqlite3.Error, ValueError, TypeError) as error:
             raise StartFailed(f"The database {self.path} cannot be opened: {reason(error)}.") from error

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
 from cloudmytask.boundaries import Recovery
+from cloudmytask.store.database import connect
 from cloudmytask.store.jobs import next_sequence, open_jobs
 from cloudmytask.store.unreadable import Found
 
@@ -31,13 +34,15 @@ def put_memory(connection: sqlite3.Connection, key: str, text: str) -> None:
     connection.execute(_PUT, (_MEMORY + key, text))
 
 
-def count_boot(connection: sqlite3.Connection) -> None:
-    """Note that this state was opened once more. Durable when it returns.
+def count_boot(database: Path) -> None:
+    """Note that this state was opened once more; durable when it returns. Ahead of everything else that a start does: a
+    boot that anybody heard of must never be counted a second time.
 
-    :raises ValueError, TypeError: the count so far has rotted.
+    :raises ValueError, TypeError: the count so far has rotted. :raises sqlite3.Error:
     """
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_BOOTS,)).fetchone()
-    connection.execute(_PUT, (_BOOTS, int(row[0]) + 1 if row is not None else 1))
+    with closing(connect(database)) as connection:
+        row = connection.execute("SELECT value FROM meta WHERE key = ?", (_BOOTS,)).fetchone()
+        connection.execute(_PUT, (_BOOTS, int(row[0]) + 1 if row is not None else 1))
 
 
 @frozen

@@ -10,7 +10,6 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -89,7 +88,7 @@ class SqliteStore:
             own_directory(path)
         prepare(paths.database, self._steps, self._new_node_id)
         try:
-            self._count_boot()
+            meta.count_boot(paths.database)
             self._opened = open_parts(paths, self._cache, Delivery(self._call_from_thread))
             for job_id in jobs.every_id(self._opened.reader):
                 self._known.add(job_id)
@@ -99,11 +98,6 @@ class SqliteStore:
         except (OSError, sqlite3.Error, ValueError, TypeError) as error:
             raise StartFailed(f"The store {paths.directory} cannot be opened: {reason(error)}.") from error
         self._opened_at = self._monotonic()
-
-    def _count_boot(self) -> None:
-        # ahead of everything else: a boot that anybody heard of must never be counted a second time
-        with closing(connect(self._paths.database)) as connection:
-            meta.count_boot(connection)
 
     @property
     def commits(self) -> int:

@@ -1,7 +1,7 @@
 """The tree of a whole cluster in virtual time: it comes together, heals, and needs no multicast for it.
 
-The bounds are near those of the overlay simulation: well under a second where a broken connection tells, about three and
-a half where only silence does.
+The bounds are near those of the overlay simulation: well under a second where a broken connection tells, about three
+and a half where only silence does.
 """
 
 from __future__ import annotations
@@ -184,6 +184,18 @@ def test_a_peer_that_accepts_and_never_answers_does_not_hold_up_the_others() -> 
     world.clock.advance(8.0)
     for each in orphans:
         assert each.position is not None and each.position.parent not in (None, mute.node_id)
+
+
+def test_clocks_that_differ_by_an_hour_do_not_matter() -> None:
+    world = World(13)
+    for n in range(10):
+        world.add(skew=3600.0 * (n % 3))
+    world.clock.advance(2.0)
+    world.settle(4.0)
+    world.inner().die(silent=True)
+    world.settle(SILENT)
+    world.clock.advance(5.0)
+    assert all(each.roster.present() == 8 for each in world.living)
 
 
 def test_the_same_seed_gives_the_same_tree() -> None:

@@ -200,7 +200,10 @@ class Villages:
         self.send(node, child, told)
 
     def part(self, node: NodeId, other: NodeId) -> None:
-        self.send(node, other, lambda: self.step(other, lambda overlay: overlay.lost(node)) and None)
+        def parted() -> None:
+            self.step(other, lambda overlay: overlay.lost(node))
+
+        self.send(node, other, parted)
 
     def sight(self, node: NodeId) -> Sight:
         others = {other: position for other, position in self.announced.items() if other != node}

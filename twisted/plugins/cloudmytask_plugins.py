@@ -1,4 +1,4 @@
-"""Tells twistd about ``cmt-node``. Imported by every twistd on the machine: it must stay this small."""
+"""Tells twistd about ``cmt-node`` and ``cmt-csu``. Imported by every twistd on the machine: it must stay this small."""
 
 from twisted.application.service import ServiceMaker
 
@@ -7,4 +7,10 @@ cmt_node = ServiceMaker(
     "cloudmytask.node_tap",
     "A node of Cloud My Task: runs Python scripts for whoever may ask it to.",
     "cmt-node",
+)
+cmt_csu = ServiceMaker(
+    "Cloud My Task CSU",
+    "cloudmytask.csu_tap",
+    "A Central Supervisory Unit of Cloud My Task: keeps the blacklist, the registry of nodes, their load.",
+    "cmt-csu",
 )
