@@ -56,7 +56,7 @@ def rows(view: ClusterView) -> list[tuple[str, ...]]:
 
 def _row(member: MemberStatus, names: Mapping[NodeId, str], is_self: bool) -> tuple[str, ...]:
     said = member.announcement
-    neighbors = said.tree.neighbors if said.tree is not None else ()
+    neighbors = said.tree.neighbors if said.tree is not None and serves(member) else ()
     works = serves(member) and said.role is Role.NODE
     return (
         name_of(member),

@@ -11,9 +11,7 @@ from cloudmytask.cli.cluster_rendering import conflicts, counted, insecure, list
 from cloudmytask.cli.escape import one_line
 from cloudmytask.cluster import BusStatistics, ClusterView, Role, Standing
 from cloudmytask.core.units import show_size
-
-BUFFER_WANTED = 1024 * 1024
-"""Bytes of receive buffer with which a node in a large group loses nothing while it is busy for a moment."""
+from cloudmytask.net.multicast import RECEIVE_BUFFER
 
 
 def check_network(view: ClusterView) -> list[Check]:
@@ -93,13 +91,13 @@ def check_buffer(bus: BusStatistics) -> list[Check]:
     if not bus.receive_buffer:
         return []
     granted = f"receive buffer of {show_size(bus.receive_buffer)}"
-    if bus.receive_buffer < BUFFER_WANTED:
-        wanted = show_size(BUFFER_WANTED)
+    if bus.receive_buffer < RECEIVE_BUFFER:
+        wanted = show_size(RECEIVE_BUFFER)
         return [
             Check(
                 "buffer",
                 "note",
-                f"{granted}, {wanted} were wanted: a large cluster needs sysctl net.core.rmem_max={BUFFER_WANTED}",
+                f"{granted}, {wanted} were wanted: a large cluster needs sysctl net.core.rmem_max={RECEIVE_BUFFER}",
             )
         ]
     return [Check("buffer", "ok", granted)]

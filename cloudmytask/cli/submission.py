@@ -20,7 +20,7 @@ from cloudmytask.model import JobSpec
 from cloudmytask.wire.documents import JobStatus
 
 SCRIPT_MAX_UNKNOWN = 2**63
-"""Where a node does not tell its limit, it has to decide."""
+"""Where an instance does not tell its limit, as a CSU does not, it has to decide."""
 
 
 def check_script(path: str) -> None:
@@ -61,7 +61,7 @@ async def gather(options: JobOptions, link: Link, inputs: Inputs, *, read_stdin:
     :param read_stdin: whether our standard input is the job's where ``--stdin`` says nothing else.
     :raises CloudMyTaskError: one cannot be read, or the node would not accept the job.
     """
-    script_max = int(link.client.node.get("script_max", SCRIPT_MAX_UNKNOWN))
+    script_max = int(link.client.node.get("script_max") or SCRIPT_MAX_UNKNOWN)
     if options.script == DASH:
         script = await inputs.standard_input()
         read_stdin = False

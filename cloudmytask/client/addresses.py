@@ -43,6 +43,11 @@ class Address:
             return cls(text, source, host=host.strip("[]"), port=int(port))
         raise ConfigurationError(f"{source}: {text!r} is neither unix:PATH nor HOST:PORT")
 
+    @property
+    def key(self) -> str:
+        """The same for every way to write the same address."""
+        return f"unix:{self.path}" if self.path is not None else f"{(self.host or '').lower()}:{self.port}"
+
     def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
         """How to connect to it."""
         if self.path is not None:

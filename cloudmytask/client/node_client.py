@@ -100,6 +100,11 @@ class NodeClient:
         """All instances as the node sees them."""
         return Deferred.fromCoroutine(self._cluster())
 
+    def some_of_cluster(self, timeout: float) -> Deferred[ClusterView]:
+        """The instances that fit into one answer, which is to come within ``timeout`` seconds."""
+        answer = self.protocol.ask(commands.DescribeCluster, timeout, after=None)
+        return answer.addCallback(lambda box: view_from_document(box["cluster"]))
+
     def bans(self) -> Deferred[tuple[Ban, ...]]:
         """Every ban in force; ``until`` of each is the seconds that remain."""
         return Deferred.fromCoroutine(self._bans())

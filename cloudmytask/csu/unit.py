@@ -29,7 +29,7 @@ from cloudmytask.cluster import (
     Standing,
 )
 from cloudmytask.config import CsuConfig
-from cloudmytask.core.admission import check_client
+from cloudmytask.core.admission import LIMIT_MAX, check_client
 from cloudmytask.core.announcing import Condition, Pace
 from cloudmytask.core.ban_records import check_report
 from cloudmytask.csu.door import NOTHING, SupervisorDoor
@@ -164,7 +164,7 @@ class CentralSupervisoryUnit(NoJobs):
             load=None,
             draining=False,
             uptime=self._world.clock.seconds() - self._started,
-            script_max=0,
+            script_max=LIMIT_MAX,  # whoever brings a job is to hear why it is refused
             cluster=self._me.cluster,
             address=self._me.address,
             role=Role.CSU.value,

@@ -14,13 +14,13 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorMulticast
-from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import Clock, DelayedCall
 from cloudmytask.cluster import Announcement, BootId, BusMessage, BusStatistics, NodeId
 from cloudmytask.core.backoff import Backoff
 from cloudmytask.net.datagram_counts import DatagramCounts
+from cloudmytask.net.datagrams import PacedDatagrams
 from cloudmytask.wire.announcement import MESSAGE_MAX, Unreadable, decode_message, encode_message
 
 _log = Logger(namespace="cloudmytask.bus")
@@ -40,16 +40,6 @@ _GONE = frozenset({errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.E
 _IP_MULTICAST_ALL = 49
 
 Heard = Callable[[BusMessage], None]
-
-
-class _Datagrams(DatagramProtocol):
-    """Hands on what arrives."""
-
-    def __init__(self, received: Callable[[bytes], None]) -> None:
-        self._received = received
-
-    def datagramReceived(self, datagram: bytes, addr: Any) -> None:  # noqa: ARG002, N802 - Twisted's interface
-        self._received(datagram)
 
 
 @define(eq=False)
@@ -135,7 +125,10 @@ class MulticastBus:
         if self._heard is None or self._is_own(message):
             return
         self._counts.heard += 1
-        self._heard(message)
+        try:
+            self._heard(message)
+        except Exception:  # noqa: BLE001 - the next message is to be heard all the same
+            _log.failure("a message of the group could not be taken in")
 
     def _is_own(self, message: BusMessage) -> bool:
         """Another boot with our id is not: it is an earlier life of ours, or somebody who should not have our id."""
@@ -152,7 +145,7 @@ class MulticastBus:
             # tells an oversized datagram from one that has just that size.
             port = self._reactor.listenMulticast(
                 number,
-                _Datagrams(self._received),
+                PacedDatagrams(self._clock, self._received),
                 interface=address,
                 maxPacketSize=MESSAGE_MAX + 1,
                 listenMultiple=True,

@@ -9,7 +9,7 @@ place in the queue again before anybody else can see the queue.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import cast
 
 from attrs import define, field
@@ -20,8 +20,6 @@ from cloudmytask.boundaries import World
 from cloudmytask.cluster import Backlog, Capacity, NodeId
 from cloudmytask.core.placement import (
     ANYWHERE,
-    PAPER,
-    RESERVE_PULL,
     TRIES_MAX,
     Accounts,
     Choice,
@@ -61,6 +59,9 @@ class Placer:
     _works: dict[JobId, Work] = field(init=False, factory=dict)
     _offered: dict[JobId, NodeId] = field(init=False, factory=dict)
     _backlogs: dict[NodeId, Backlog] = field(init=False, factory=dict)
+    """Of the nodes with waiting jobs, as far as they said."""
+    _running: dict[NodeId, tuple[tuple[ClientId, int], ...]] = field(init=False, factory=dict)
+    """What each node said of its clients' running jobs, if of any."""
 
     # roles.Placement
 
@@ -138,9 +139,10 @@ class Placer:
         """A node that takes jobs announced itself."""
         node_id = peer.node_id
         self._accounts.learn(peer, capacity)
-        if backlog.running or node_id in self._backlogs:
+        if backlog.running != self._running.get(node_id, ()):
+            self._running[node_id] = backlog.running
             self._queue.learn(node_id, dict(backlog.running))
-        if backlog.waiting or backlog.running:
+        if backlog.total:
             self._backlogs[node_id] = backlog
         else:
             self._backlogs.pop(node_id, None)
@@ -152,6 +154,7 @@ class Placer:
         self._accounts.forget(node_id)
         self._queue.forget_node(node_id)
         self._backlogs.pop(node_id, None)
+        self._running.pop(node_id, None)
 
     def asked_for_work(self, node_id: NodeId, capacity: Capacity) -> int:
         """A node has free slots and knows that jobs wait here; how many it is going to be offered."""
@@ -181,9 +184,9 @@ class Placer:
         head = self._queue.head(self._world.clock.seconds())
         return 0.0 if head is None else head[1]
 
-    def backlogs(self) -> dict[NodeId, Backlog]:
+    def backlogs(self) -> Mapping[NodeId, Backlog]:
         """The nodes with waiting jobs, as far as they said."""
-        return {node_id: backlog for node_id, backlog in self._backlogs.items() if backlog.total}
+        return self._backlogs
 
     def exhausted(self, node_id: NodeId) -> None:
         """A node that was asked for work has none."""
@@ -236,7 +239,7 @@ class Placer:
         if not self._policy.accounts:
             self._place_elsewhere()
             return
-        rivals = sum(1 for node_id, backlog in self._backlogs.items() if backlog.total and node_id != peer.node_id)
+        rivals = len(self._backlogs) - (peer.node_id in self._backlogs)
         chance, dice = claim_chance(rivals), self._world.entropy.random
         slots = sum(1 for _ in range(self._accounts.free(peer.node_id)) if dice.random() < chance)
         if slots:
@@ -306,5 +309,3 @@ class Placer:
 def _course(wish: Hashable) -> Course:
     return ANYWHERE if wish is None else cast(Course, wish)
 
-
-__all__ = ["PAPER", "RESERVE_PULL", "Placer"]

@@ -30,7 +30,7 @@ KEY = "bans"
 """Under which the store remembers the list."""
 LOCAL_TERM = 600.0
 """Seconds of a ban by a single node."""
-PAGE = 200
+PAGE = 100
 """Entries in one message; it has room for so many of the largest."""
 
 Remember = Callable[[str, str], Deferred[None]]

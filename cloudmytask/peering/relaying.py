@@ -106,8 +106,10 @@ class Relaying:
     # what is news
 
     def _news(self, message: BusMessage, by: NodeId | None) -> None:
-        now = self._clock.seconds()
         relayed = by is not None and by != self._me.node_id
+        if not relayed and not self._wanted:
+            return
+        now = self._clock.seconds()
         for neighbor in self.neighbors():
             if neighbor == by or (isinstance(message, Announcement) and message.node_id == neighbor):
                 continue

@@ -14,22 +14,24 @@ from attrs import define, field
 from cloudmytask.cluster import BusMessage, BusStatistics
 from cloudmytask.simulation.network import Network
 from cloudmytask.simulation.paths import Paths
+from cloudmytask.wire.announcement import decode_message, encode_message
 
 Heard = Callable[[BusMessage], None]
 
 
-def _as_it_is(message: BusMessage) -> BusMessage:
-    return message
+def over_the_wire(message: BusMessage) -> BusMessage:
+    """To bytes and back."""
+    return decode_message(encode_message(message, None), message.cluster, None)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SimulatedGroup:
     """See the module. Faults of the network are faults of the group too; those of ``paths`` are the group's alone.
 
     :ivar latency: seconds from one host to another. Receivers with the same latency cost one event together.
     :ivar loss: share of all deliveries, 0..1, that never happen.
     :ivar duplication: share of all deliveries, 0..1, that happen once more.
-    :ivar codec: to the wire and back; what it raises is a bug of the sender.
+    :ivar codec: what becomes of a message on its way; what it raises is a bug of the sender.
     """
 
     network: Network
@@ -37,7 +39,7 @@ class SimulatedGroup:
     latency: Callable[[str, str], float] = field(default=lambda _here, _there: 0.0005)
     loss: float = 0.0
     duplication: float = 0.0
-    codec: Callable[[BusMessage], BusMessage] = _as_it_is
+    codec: Callable[[BusMessage], BusMessage] = over_the_wire
     paths: Paths = field(init=False, factory=Paths)
     messages: int = field(init=False, default=0)
     """Sent so far, by all."""
@@ -83,7 +85,7 @@ def _deliver(buses: list[SimulatedBus], message: BusMessage) -> None:
         bus.deliver(message)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SimulatedBus:
     """Implements ``boundaries.Bus`` for one life of an instance."""
 

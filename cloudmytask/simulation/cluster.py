@@ -23,7 +23,7 @@ from cloudmytask.core.announcing import Pace
 from cloudmytask.core.central_queue import central_queue, figures
 from cloudmytask.core.placement import RESERVE_PULL
 from cloudmytask.model import ClientId
-from cloudmytask.simulation.arrivals import poisson_arrivals
+from cloudmytask.simulation.arrivals import Gateway, poisson_arrivals
 from cloudmytask.simulation.bus import SimulatedGroup
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.cluster_checker import ClusterChecker
@@ -46,7 +46,7 @@ LOOK = 0.1
 """Seconds between two looks at free slots and waiting jobs."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ClusterRun:
     """One run of a plan.
 
@@ -63,6 +63,7 @@ class ClusterRun:
     checker: ClusterChecker = field(init=False)
     workload: Workload = field(init=False)
     faults: Faults = field(init=False)
+    _looks: int = field(init=False, default=0)
     _sha: Any = field(init=False, factory=hashlib.sha256)
     _failure: Failure | None = field(init=False, default=None)
 
@@ -141,26 +142,33 @@ class ClusterRun:
 
     def _checker(self) -> ClusterChecker:
         plan, interval = self.plan, Pace().heartbeat(self.plan.nodes)
-        # Who has just lost its peers, or what they said, does not know who waits.
+        # Who has just lost its peers, or what they said, does not know who waits, or who is free.
         quiet = plan.policy == RESERVE_PULL and not (plan.kill or plan.partitions or plan.loss)
+        # Where all jobs come from one node, it knows all that is sent to anybody.
+        lonely = quiet and plan.gateway == Gateway.ONE
         return ClusterChecker(
             max_hops=0,
+            refusals_max=0.05 if lonely else 10.0,
             ban_grace=2 * interval,
             idle_grace=interval if quiet else math.inf,
             violated=lambda violation: self._failed(Failure(violation)),
         )
 
-    def _host(self, number: int) -> Host:
-        plan, dice, name = self.plan, self._fork(), f"n{number}"
-        options: dict[str, Any] = {
-            "slots": plan.slots,
-            "placement": plan.policy,
+    def options(self, number: int) -> dict[str, Any]:
+        """The configuration of one node, as far as it is not the default."""
+        return {
+            "name": f"n{number}",
+            "listen": (f"127.1.{number // 256}.{number % 256}:7001",),
+            "slots": self.plan.slots,
+            "placement": self.plan.policy,
             "queue_max": 1_000_000,
             "load_source": "none",
-            **dict(plan.options),
         }
-        address = f"127.1.{number // 256}.{number % 256}:7001"
-        config = NodeConfig(state=Path("/simulated"), name=name, listen=(address,), **options)
+
+    def _host(self, number: int) -> Host:
+        dice = self._fork()
+        config = NodeConfig(state=Path("/simulated"), **self.options(number))
+        name = config.name
         host = Host(
             name,
             self.clock,
@@ -182,6 +190,10 @@ class ClusterRun:
                 free[name] = host.config.slots - host.machine.live
                 waiting[name] = sum(host.node.describe().waiting.values())
         self.checker.unused(free, waiting, self.clock.seconds())
+        self._looks += 1
+        host = self.hosts[f"n{self._looks % len(self.hosts)}"]
+        if host.up:
+            self.checker.places(host.name, host.node.whereabouts())
         self.clock.callLater(LOOK, self._look)
 
     def _fork(self) -> random.Random:

@@ -6,7 +6,7 @@ Invariant: a checker only looks; what it does for each event does not grow with 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import define, field
 
@@ -26,12 +26,14 @@ class ClusterChecker:
 
     :ivar max_hops: how often a job may be handed on for one attempt.
     :ivar offers_max: how often one attempt may be offered, refused offers included.
+    :ivar refusals_max: how many offers may be refused for each job, on average over a whole run.
     :ivar ban_grace: seconds after which a ban is known everywhere.
     :ivar idle_grace: seconds for which a node may have a free slot while jobs wait elsewhere.
     """
 
     max_hops: int
     offers_max: int = 100
+    refusals_max: float = 5.0
     ban_grace: float = 2.0
     idle_grace: float = 1.0
     violated: Callable[[Violation], None] = _raise
@@ -110,6 +112,12 @@ class ClusterChecker:
         """The network or a node has just failed: who is idle now may not know of waiting jobs."""
         self._idle_since.clear()
 
+    def places(self, node: str, whereabouts: Mapping[JobId, Sequence[str]]) -> None:
+        """In which places a node has each open job."""
+        for job_id, places in whereabouts.items():
+            if len(places) != 1:
+                self.violated(Violation(f"at {node} job {job_id} is in {' and '.join(places) or 'no place'}"))
+
     def converged(self, views: Iterable[ClusterView], present: Iterable[NodeId]) -> None:
         """After quiet times: everybody believes those alive that are, and nobody else.
 
@@ -123,7 +131,7 @@ class ClusterChecker:
                 raise Violation(f"node {view.by} misses {missing} and believes {excess} alive")
 
     def settled(self, records: Mapping[str, Mapping[JobId, Job]]) -> None:
-        """At the end: whatever was acknowledged has an outcome on its origin's disk.
+        """At the end: whatever was acknowledged has an outcome on its origin's disk, and did not cost too much.
 
         :raises Violation:
         """
@@ -133,3 +141,6 @@ class ClusterChecker:
                 raise Violation(f"acknowledged job {job_id} is lost")
             if not job.state.terminal:
                 raise Violation(f"acknowledged job {job_id} is still {job.state}")
+        jobs = len(self.acknowledged)
+        if self.refused_offers > self.refusals_max * jobs:
+            raise Violation(f"{self.refused_offers} offers were refused for {jobs} jobs")

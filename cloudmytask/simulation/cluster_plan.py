@@ -5,8 +5,6 @@ Invariant: a frozen value; nothing but it decides what happens.
 
 from __future__ import annotations
 
-from typing import Any
-
 from attrs import frozen
 
 from cloudmytask.core.placement import RESERVE_PULL
@@ -39,5 +37,3 @@ class ClusterPlan:
     """Ban one of the clients midway."""
     warm: float = 0.1
     """Share of the jobs, the first ones, that do not count for the slowdown: the cluster is still filling up."""
-    options: tuple[tuple[str, Any], ...] = ()
-    """Options of every node's configuration that are not the default."""

@@ -23,7 +23,7 @@ BANNED = ClientId("client0")
 """Who is banned, if anybody is."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Faults:
     """See the module.
 

@@ -40,7 +40,7 @@ class SeededEntropy:
         return self.random.randbytes(size)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Life:
     node: Node
     store: MemoryStore
@@ -49,7 +49,7 @@ class _Life:
     bus: SimulatedBus
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Host:
     """One machine. It is reached at the first address that its configuration says to listen on.
 

@@ -24,7 +24,7 @@ CONNECT_TIMEOUT = 30.0
 """Seconds that an attempt to connect waits for an answer: the default of Twisted's endpoints."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Network:
     """Hosts by name; each listens with one factory."""
 
@@ -128,7 +128,7 @@ class Network:
             attempt.go_on()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Attempt:
     """An attempt to connect, which may have to wait for a path."""
 
@@ -164,7 +164,7 @@ class _Attempt:
 
 
 @implementer(IStreamClientEndpoint)
-@define(eq=False)
+@define(eq=False, repr=False)
 class SimulatedEndpoint:
     """Twisted's interface to :meth:`Network.connect`."""
 

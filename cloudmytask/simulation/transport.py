@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @implementer(ITransport)
-@define(eq=False)
+@define(eq=False, repr=False)
 class SimulatedTransport:
     """One end of a connection."""
 

@@ -26,7 +26,7 @@ from cloudmytask.simulation.runner import ScriptPlan
 SCRIPT = b"# what it does is decided by the simulation\n"
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Case:
     """One job that is to be done."""
 
@@ -38,7 +38,7 @@ class Case:
     """When its script ended, on the clock; None until it has succeeded."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Workload:
     """See the module.
 

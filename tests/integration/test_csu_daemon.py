@@ -89,29 +89,27 @@ def alive(commands: Commands, *names: str) -> Callable[[], bool]:
 
 
 def test_it_supervises_and_its_death_changes_nothing_for_clients(lan: Lan) -> None:
-    with lan.csu() as csu, lan.node("a"), lan.node("b"):
+    with lan.node("a"), lan.node("b"):
         at_csu, at_a, at_b = (lan.commands(name) for name in ("csu", "a", "b"))
-        for commands in (at_csu, at_a, at_b):
-            until(alive(commands, "a", "b", "csu"), commands)
+        with lan.csu() as csu:
+            for commands in (at_csu, at_a, at_b):
+                until(alive(commands, "a", "b", "csu"), commands)
+            refused = at_csu("submit", at_csu.script(QUICK))
+            assert refused.returncode == 6
+            assert b"csu is a CSU and takes no jobs; ask a node, such as " in refused.stderr
 
-        refused = at_csu("submit", at_csu.script(QUICK))
-        assert refused.returncode == 6
-        assert b"csu is a CSU and takes no jobs; ask a node, such as " in refused.stderr
-
-        made = at_csu("ban", "add", "--client", "mallory", "--reason", "test", "--for", "1h")
-        assert made.returncode == 0, made
-        until(lambda: bool(at_b.json("ban", "ls")["bans"]), at_b)
-        denied = lan.commands("b", "mallory")("submit", at_b.script(QUICK))
-        assert denied.returncode == 6
-        assert b"client mallory is banned by tester for another " in denied.stderr
-        assert b": test" in denied.stderr
-
-        csu.process.kill()
-        csu.ended()
-        assert lan.commands("b", "mallory")("submit", at_b.script(QUICK)).returncode == 6
-        assert at_b("run", at_b.script(QUICK)).stdout == b"hello\n"
-        until(lambda: states(at_a)["csu"] == "dead", at_a)
-
+            made = at_csu("ban", "add", "--client", "mallory", "--reason", "test", "--for", "1h")
+            assert made.returncode == 0, made
+            until(lambda: bool(at_b.json("ban", "ls")["bans"]), at_b)
+            denied = lan.commands("b", "mallory")("submit", at_b.script(QUICK))
+            assert denied.returncode == 6
+            assert b"client mallory is banned by tester for another " in denied.stderr
+            assert b": test" in denied.stderr
+            csu.process.kill()
+            csu.ended()
+            assert lan.commands("b", "mallory")("submit", at_b.script(QUICK)).returncode == 6
+            assert at_b("run", at_b.script(QUICK)).stdout == b"hello\n"
+            until(lambda: states(at_a)["csu"] == "dead", at_a)
         with lan.csu():
             until(alive(at_a, "a", "b", "csu"), at_a)
             assert [ban["client"] for ban in at_csu.json("ban", "ls")["bans"]] == ["mallory"]
@@ -131,14 +129,15 @@ def test_it_keeps_the_history_across_a_restart_and_says_goodbye(lan: Lan) -> Non
             return int(count)
 
         with lan.csu() as csu:
-            until(lambda: samples() >= 2, at_csu)
+            until(lambda: bool(states(at_csu)) and samples() >= 2, at_csu)
+            assert b"a" in at_a("top", "--history", "1m", "--json").stdout
             csu.terminate()
             assert csu.ended() == 0
         assert not (lan.directory / "csu" / "state" / "csu.sock").exists()
         until(lambda: states(at_a)["csu"] == "left", at_a)
         kept = samples()
         with lan.csu():
-            until(lambda: samples() > kept, at_csu)
+            until(lambda: bool(states(at_csu)) and samples() > kept, at_csu)
     lines = [json.loads(line) for line in (lan.directory / "csu" / "stderr").read_text().splitlines()]
     assert {line["level"] for line in lines} == {"info"}
     assert any(line["event"].startswith("CSU csu ") and "serves" in line["event"] for line in lines)

@@ -48,7 +48,7 @@ ReactorBase.startRunning = starting
 """
 
 # Nothing is rehearsed, as if what is in the way came between rehearsal and start.
-NO_REHEARSAL = "import cloudmytask.node_tap\ncloudmytask.node_tap.rehearse = lambda config: None\n"
+NO_REHEARSAL = "from cloudmytask.service import command_line\ncommand_line.rehearse = lambda config: None\n"
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory that belongs to somebody else")
 

@@ -1,4 +1,4 @@
-"""``make cluster`` with instances that only pretend: what it starts, says and ends."""
+"""``make cluster``, mostly with instances that only pretend: what it starts, says and ends."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ plan = [local_cluster.Planned(f"i{n}", port, sys.argv[3]) for n, port in enumera
 local_cluster.introduction = lambda cluster: "up " + " ".join(str(each.process.pid) for each in cluster.instances)
 local_cluster.main(sys.argv[1:2], plan)
 """
+REAL = """
+import sys
+from cloudmytask.service import local_cluster
+first, second, third, group = map(int, sys.argv[2].split(","))
+local_cluster.GROUP = f"239.255.77.77:{group}"
+plan = [local_cluster.Planned("a", first), local_cluster.Planned("b", second)]
+local_cluster.main(sys.argv[1:2], [*plan, local_cluster.Planned("csu", third, "cmt-csu", ())])
+"""
 SERVING = """
 import os, signal, socket, sys
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -50,9 +58,11 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def _cluster(directory: Path, program: str, ports: list[int]) -> Iterator[subprocess.Popen[str]]:
+def _cluster(
+    directory: Path, program: str, ports: list[int], starter: str = STARTER
+) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-c", STARTER, str(directory / "cluster"), ",".join(map(str, ports)), program],
+        [sys.executable, "-c", starter, str(directory / "cluster"), ",".join(map(str, ports)), program],
         env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -90,6 +100,20 @@ def test_a_signal_ends_all_of_them(tmp_path: Path, number: signal.Signals) -> No
         stdout, stderr = process.communicate(timeout=PATIENCE)
         assert (process.returncode, stdout, stderr) == (0, "ending ...\n", "")
         assert all(map(_gone, pids))
+
+
+def test_with_real_instances_it_says_how_to_talk_to_them(tmp_path: Path) -> None:
+    ports = _free_ports(4)
+    with _cluster(tmp_path, "", ports, REAL) as process:
+        words = [_line(process)]
+        assert words == ["2 nodes and a CSU; Ctrl-C ends them."]
+        while "primes.py" not in words[-1]:
+            words.append(_line(process))
+        assert f"  export CMT_NODE=127.0.0.1:{ports[0]}" in words
+        assert (tmp_path / "cluster" / "csu").is_dir()
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, stdout, stderr) == (0, "ending ...\n", "")
 
 
 def test_one_that_is_killed_is_told_of_and_the_others_go_on(tmp_path: Path) -> None:

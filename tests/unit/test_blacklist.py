@@ -387,6 +387,17 @@ class TestSpreading:
         assert one.blacklist.digest == other.blacklist.digest
         assert len(one.blacklist.bans()) == 2 * (PAGE + 50) <= ENTRIES_MAX
 
+    def test_whoever_is_pardoned_by_the_cluster_is_served_here_too(self, clock: VirtualClock) -> None:
+        one, other = places(clock, 2)
+        ban(one)
+        clock.advance(1.0)
+        other.blacklist.ban_here(MALLORY, "went on asking")
+        result(one.blacklist.lift(ROOT, MALLORY), clock)
+        clock.advance(1.0)
+        assert not other.banned()
+        other.start()
+        assert not other.banned()
+
     def test_nonsense_is_refused_whole(self, place: Place) -> None:
         good = Ban(EVE, "floods", "root", 60.0, 60.0, BanVersion(1, True, NodeId("b" * 32)))
         rogue = evolve(good, client=MALLORY, version=BanVersion(1, False, NodeId("b" * 32)), reporters=("b",))

@@ -7,9 +7,10 @@ from attrs import evolve
 
 from cloudmytask.cli.check import Check
 from cloudmytask.cli.cluster_rendering import COLUMNS, SINGLE_MACHINE, listing, notices, ordered, rows
-from cloudmytask.cli.network_checks import BUFFER_WANTED, check_network
+from cloudmytask.cli.network_checks import check_network
 from cloudmytask.cli.tables import drawn, made
 from cloudmytask.cluster import BusStatistics, Capacity, ClusterView, Role, Standing
+from cloudmytask.net.multicast import RECEIVE_BUFFER
 from tests.cluster_fakes import BUS, id_of, member, position, small_view, view
 
 
@@ -20,7 +21,7 @@ def test_a_line_per_instance_the_living_first_and_nodes_before_csus() -> None:
     assert lines[1] == ("b", "node", "alive", "0.50", "0/2", "3", "0.40s", "a,d", "10.0.0.1:7000")
     assert lines[2][2] == "draining"
     assert lines[4] == ("csu", "csu", "alive", "-", "-", "-", "0.40s", "-", "10.0.0.9:7009")
-    assert lines[5][2:7] == ("dead", "-", "-", "-", "12.0s")
+    assert lines[5][2:8] == ("dead", "-", "-", "-", "12.0s", "-")
     assert all(len(line) == len(COLUMNS) for line in lines)
 
 
@@ -145,7 +146,7 @@ def test_strangers_are_counted_and_cannot_draw() -> None:
 def test_a_small_receive_buffer_is_mended_by_a_sysctl() -> None:
     found = _checks(view(member("a"), member("b"), bus=evolve(BUS, receive_buffer=212_992)))["buffer"]
     assert found.level == "note"
-    assert f"net.core.rmem_max={BUFFER_WANTED}" in found.text
+    assert f"net.core.rmem_max={RECEIVE_BUFFER}" in found.text
 
 
 def test_two_instances_with_one_id_are_a_problem() -> None:

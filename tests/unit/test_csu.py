@@ -214,6 +214,10 @@ class TestSeeing:
         csu.start()
         assert names(cluster, csu) == {"csu": Standing.ALIVE, "a": Standing.DEAD, "b": Standing.LEFT}
         assert [each.name for each in csu.unit.instances] == ["a", "b"]
+        client = cluster.result(csu.connect("desk", "ann"))
+        told = {each.announcement.name: each for each in cluster.result(client.cluster()).members}
+        assert (told["a"].standing, told["a"].announcement.address) == (Standing.DEAD, "127.0.0.1:7001")
+        assert told["a"].heard > 6.0
         cluster.clock.advance(70.0)
         assert names(cluster, csu) == {"csu": Standing.ALIVE}
 

@@ -306,6 +306,17 @@ def test_a_link_to_a_neighbor_that_does_not_answer_three_times_is_closed(pair: P
     assert len(lost) == 1 and 2.4 <= lost[0] - begin <= 3.6
 
 
+def test_single_misses_with_answers_between_them_close_nothing(pair: Pair) -> None:
+    link = pair.link()
+    pair.ann.pool.hold([pair.ben.node_id])
+    for _ in range(6):
+        pair.ben.mute = True
+        pair.world.clock.advance(1.0)
+        pair.ben.mute = False
+        pair.world.clock.advance(2.0)
+    assert link.alive and pair.ann.pool.live(pair.ben.node_id) is link
+
+
 def test_an_answer_over_a_held_link_is_a_sign_of_life(pair: Pair) -> None:
     answers: list[Any] = []
     pair.ann.pool.on_answered(lambda *answer: answers.append(answer))

@@ -13,7 +13,7 @@ from cloudmytask.simulation.bus import SimulatedBus, SimulatedGroup
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.network import Network
 
-MESSAGE = Obituary("c", NodeId("r"), NodeId("s"), BootId("b"), 1)
+MESSAGE = Obituary("c", NodeId("a" * 32), NodeId("b" * 32), BootId("c" * 16), 1)
 
 
 @define(eq=False)

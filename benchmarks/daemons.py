@@ -1,0 +1,153 @@
+"""Real nodes on loopback, in one multicast group of their own, for as long as a benchmark needs them.
+
+Invariant: all of them have ended when the group is left, however it is left.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from attrs import define, field, frozen
+
+HOST = "127.0.0.1"
+READY_TIME = 60.0
+"""Seconds that a node may take until it serves."""
+END_TIME = 20.0
+"""Seconds that one may take to end before it is killed."""
+
+
+@frozen(eq=False)
+class Daemon:
+    """A node that serves.
+
+    :ivar ready_at: when it said so, by ``time.monotonic``.
+    """
+
+    name: str
+    socket: Path
+    process: subprocess.Popen[bytes]
+    ready_at: float
+
+    @property
+    def pid(self) -> int:
+        """Of the node."""
+        return self.process.pid
+
+
+@define(eq=False)
+class Daemons:
+    """Nodes ``n0``, ``n1`` ... below a directory; a context manager.
+
+    :ivar options: of each node, besides where it is.
+    """
+
+    directory: Path
+    options: Sequence[str] = ("--slots", "1")
+    running: list[Daemon] = field(init=False, factory=list)
+    _started: int = field(init=False, default=0)
+    _manager: socket.socket = field(init=False)
+
+    def __enter__(self) -> Daemons:
+        self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._manager.bind("")  # a name in the abstract namespace, chosen by the kernel: unix(7)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.end(self.running)
+        self._manager.close()
+
+    def start(self, count: int = 1) -> list[Daemon]:
+        """Start so many more, all at once.
+
+        :returns: them, when all serve.
+        :raises TimeoutError: one does not.
+        """
+        begun = [self._launch() for _ in range(count)]
+        try:
+            ready = self._ready({process.pid for _, _, process in begun})
+        except BaseException:
+            for _, _, process in begun:
+                process.kill()
+                process.wait()
+            raise
+        found = [Daemon(name, where, process, ready[process.pid]) for name, where, process in begun]
+        self.running.extend(found)
+        return found
+
+    def end(self, daemons: Sequence[Daemon]) -> None:
+        """End them in order; kill those that take too long."""
+        ended = list(daemons)
+        for each in ended:
+            each.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + END_TIME
+        for each in ended:
+            try:
+                each.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                each.process.kill()
+                each.process.wait()
+            self.running.remove(each)
+
+    def _launch(self) -> tuple[str, Path, subprocess.Popen[bytes]]:
+        name = f"n{self._started}"
+        self._started += 1
+        state = self.directory / name
+        own = os.getpid()
+        twistd = str(Path(sys.executable).with_name("twistd"))
+        command = [sys.executable, twistd, "-n", "--pidfile=", "cmt-node"]
+        command += ["--state", str(state), "--name", name, "--listen", f"{HOST}:{free_port()}"]
+        command += ["--group", f"239.255.77.{own % 200 + 20}:{20000 + own % 10000}", "--interface", HOST]
+        command += ["--cluster", f"bench-{own}", "--load-source", "none", "--drain-timeout", "0s", *self.options]
+        address = self._manager.getsockname().decode().replace("\0", "@")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CMT_", "XDG_"))}
+        with (self.directory / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                env={**kept, "NOTIFY_SOCKET": address},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us: we end them
+            )
+        return name, state / "node.sock", process
+
+    def _ready(self, wanted: set[int]) -> dict[int, float]:
+        """Who said when that it serves; told apart by the credentials that the kernel adds: unix(7)."""
+        self._manager.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        deadline = time.monotonic() + READY_TIME
+        ready: dict[int, float] = {}
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._manager, selectors.EVENT_READ)
+            while wanted - set(ready):
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    missing = len(wanted - set(ready))
+                    raise TimeoutError(f"{missing} nodes did not come up; see the logs in {self.directory}")
+                words, ancillary, _, _ = self._manager.recvmsg(4096, 1024)
+                sender = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
+                if b"READY=1" in words.splitlines():
+                    ready[sender] = time.monotonic()
+        return ready
+
+
+def free_port() -> int:
+    """One that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process, its children not counted."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
