@@ -6,6 +6,7 @@ Invariant: nothing is measured here; the same files give the same pictures.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,10 @@ def library() -> Any:
     :raises SystemExit: it is not installed.
     """
     try:
-        import matplotlib
-    except ModuleNotFoundError:
-        raise SystemExit(
-            "matplotlib draws the pictures and is not installed: pip install 'cloudmytask[bench]'"
-        ) from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
+        import_module("matplotlib").use("Agg")
+    except ModuleNotFoundError as missing:
+        raise SystemExit(f"matplotlib draws the pictures ({missing}): pip install 'cloudmytask[bench]'") from None
+    return import_module("matplotlib.pyplot")
 
 
 def draw(directory: Path = FIGURES) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 
 from benchmarks import drawing
 from benchmarks.arrivals import SLEEP, requests
@@ -79,13 +79,13 @@ class Run:
             [Deferred.fromCoroutine(self._one(clients[each.client], each.client, each.at)) for each in plan],
             consumeErrors=True,
         )
-        if self.cut is None:
-            await ended
-        else:
+        if self.cut is not None:
             await sleep(self.cut)
-            ended.addErrback(lambda failure: failure.value.subFailure.trap(CancelledError))
             ended.cancel()
+        try:
             await ended
+        except FirstError as first:
+            first.subFailure.trap(CancelledError)
         self._over = True
         await watching
         for client in (*looking, *clients.values()):
@@ -142,27 +142,25 @@ async def experiment(sizes: Sequence[int], factor: float) -> list[Run]:
     return runs
 
 
+HEAD = """| nodes | arrivals | jobs done | jobs/s | of the ideal | median response | jobs run by n0, n1, ... |
+|---|---|---|---|---|---|---|"""
+
+
 def table(runs: Sequence[Run]) -> str:
-    """For the page: throughput of each cluster, and how evenly jobs and waiting were spread."""
-    rows = []
-    for run in runs:
-        done = [each for each in run.jobs if each.ended is not None]
-        rate = f"{throughput(run.jobs, run.size):.2f}" if run.pattern == "full" else "-"
-        ideal = (
-            f"{throughput(run.jobs, run.size) * run.jobs[0].length / run.size:.1%}" if run.pattern == "full" else "-"
-        )
-        spread = [sum(each.node == f"n{number}" for each in done) for number in range(run.size)]
-        median = "-"
-        if len(done) == len(run.jobs):
-            median = (
-                f"{statistics.median(each.ended - each.submitted for each in done if each.ended is not None):.2f} s"
-            )
-        counts = " ".join(map(str, spread))
-        rows.append(
-            f"| {run.size} | {run.pattern} | {len(done)} of {len(run.jobs)} | {rate} | {ideal} | {median} | {counts} |"
-        )
-    head = "| nodes | arrivals | jobs | jobs/s | of the ideal | median response | jobs run by n0, n1, ... |\n|---|---|---|---|---|---|---|\n"
-    return head + "\n".join(rows) + f"\n\nScripts slept {runs[0].jobs[0].length:g} s. {machine()}"
+    """For the page: what each cluster did, and who ran how many jobs."""
+    return "\n".join([HEAD, *map(_row, runs), "", f"Scripts slept {runs[0].jobs[0].length:g} s. {machine()}"])
+
+
+def _row(run: Run) -> str:
+    taken = [each.ended - each.submitted for each in run.jobs if each.ended is not None]
+    median = f"{statistics.median(taken):.2f} s" if len(taken) == len(run.jobs) else "-"
+    rate = share = "-"
+    if run.pattern == "full":
+        measured = throughput(run.jobs, run.size)
+        rate, share = f"{measured:.2f}", f"{measured * run.jobs[0].length / run.size:.1%}"
+    spread = " ".join(str(sum(each.node == f"n{number}" for each in run.jobs)) for number in range(run.size))
+    cells = (run.size, run.pattern, f"{len(taken)} of {len(run.jobs)}", rate, share, median, spread)
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def main() -> None:

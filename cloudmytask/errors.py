@@ -72,6 +72,10 @@ class JobExpired(NoSuchJob):
     """The job is known, but its retention ended and its output is gone."""
 
 
+class JobMoved(NoSuchJob):
+    """The node handed the job over to another one, which the sentence names."""
+
+
 class AmbiguousJob(CloudMyTaskError):
     """A prefix that several jobs share."""
 
@@ -220,6 +224,7 @@ WIRE_ERRORS: tuple[type[CloudMyTaskError], ...] = (
     HelloRequired,
     NoSuchJob,
     JobExpired,
+    JobMoved,
     AmbiguousJob,
     JobNotFinished,
     IdempotencyConflict,

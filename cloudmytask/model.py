@@ -254,6 +254,8 @@ class Job:
     """Value of the origin's retention clock at which this record falls due; None until it has an outcome."""
     removed: bool = False
     """Whether a tombstone stems from a client's ``rm`` rather than from age."""
+    moved_to: str | None = None
+    """Of a tombstone: the node that owns the job now, and where it is reached."""
 
     @property
     def attempt(self) -> Attempt | None:

@@ -25,7 +25,7 @@ from cloudmytask.cluster import (
     PeerIdentity,
     RemoteEnd,
 )
-from cloudmytask.model import Blob, Content, JobId, Reason, StreamName
+from cloudmytask.model import Blob, Content, Job, JobId, Reason, StreamName
 
 
 class Bus(Protocol):
@@ -74,6 +74,9 @@ class Link(Protocol):
 
         :param contents: script and input, where they are small and the target may not have them.
         """
+
+    def hand_over(self, job: Job, contents: Sequence[Content]) -> Deferred[OfferAnswer]:
+        """Make a waiting job the other end's own. Once accepted it is durable there."""
 
     def send_blob(self, blob: Blob, read: Callable[[int, int], Deferred[bytes]]) -> Deferred[None]:
         """Make sure that the other end has a blob. ``read(offset, size)`` gives its bytes."""
@@ -132,6 +135,7 @@ class PeerDoor(Protocol):
     def offered(
         self, link: Link, offer: Offer, contents: Sequence[Content], sink: AttemptSink
     ) -> Deferred[OfferAnswer]: ...
+    def handed_over(self, link: Link, job: Job, contents: Sequence[Content]) -> Deferred[OfferAnswer]: ...
     def followed(
         self, link: Link, job_id: JobId, attempt: int, offsets: Mapping[StreamName, int], sink: AttemptSink
     ) -> Deferred[None]: ...

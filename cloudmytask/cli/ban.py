@@ -158,4 +158,4 @@ def _conducted(manner: Manner, work: Callable[[Any, Link], Coroutine[Deferred[An
     from cloudmytask.cli.link import with_node
     from cloudmytask.cli.session import conduct
 
-    return conduct(with_node(manner.via, work))
+    return conduct(with_node(manner, work))

@@ -64,7 +64,7 @@ def wait(
             manner.document(answer(ended, selectors, name, states))
         return code
 
-    return conduct(with_node(manner.via, work))
+    return conduct(with_node(manner, work))
 
 
 @verb(short_help="End jobs.")
@@ -140,7 +140,7 @@ async def _ended(session: Session, link: Link, job_id: JobId, deadline: float | 
     def remaining() -> float | None:
         return None if deadline is None else max(0.0, deadline - session.reactor.seconds())
 
-    return await link.ask(lambda client: client.wait(job_id, remaining()))
+    return await link.ask(lambda client: client.wait(job_id, remaining()), about=job_id)
 
 
 async def _report(manner: Manner, session: Session, link: Link, job: JobStatus) -> None:

@@ -70,7 +70,7 @@ def chosen(
             show(jobs)
         return 0
 
-    return conduct(with_node(manner.via, work))
+    return conduct(with_node(manner, work))
 
 
 def answer(

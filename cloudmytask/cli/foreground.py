@@ -18,7 +18,7 @@ from cloudmytask.cli.failures import OutputFailed
 from cloudmytask.cli.follow import attempts
 from cloudmytask.cli.hints import missing_neighbor
 from cloudmytask.cli.job_options import DASH, JobOptions
-from cloudmytask.cli.link import Link, reach, reach_one
+from cloudmytask.cli.link import Link, kept_there, reach_any, reach_one
 from cloudmytask.cli.outlet import Display, Outlet
 from cloudmytask.cli.progress import Progress
 from cloudmytask.cli.reading import mention_discarded
@@ -76,7 +76,9 @@ class Foreground:
             self._link = link = await self._reach()
             ready = await self._gather(link, inputs)
             self._job = await self._submit(link, ready)
-            return await self._attend(link, self._job)
+            code = await self._attend(link, self._job)
+            await link.learn()
+            return code
         finally:
             inputs.close()
             if self._progress is not None:
@@ -92,7 +94,7 @@ class Foreground:
     async def _reach(self) -> Link:
         reactor, via = self._session.reactor, self._manner.via
         try:
-            return await reach(reactor, via)
+            return await reach_any(reactor, self._manner)
         except NoNode as problem:
             if via is not None:
                 raise
@@ -136,7 +138,7 @@ class Foreground:
         try:
             ended = await self._following
         except ConnectionInterrupted as problem:
-            raise ConnectionInterrupted(f"{problem}; the job lives on, see: cmt result {job.id}") from None
+            raise ConnectionInterrupted(f"{problem}; {kept_there(job.id)}") from None
         except CancelledError:
             if self._outlet.failure is None:
                 raise

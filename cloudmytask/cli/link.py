@@ -1,7 +1,7 @@
 """A connection to a node that is made anew when it is lost: jobs live on the node, not in the connection.
 
 Invariant: what is asked again after a loss is asked of the same address, and only questions that may be asked twice
-are.
+are. Only new work moves to another node, and none moves from an address that was given with ``--via``.
 """
 
 from __future__ import annotations
@@ -11,71 +11,178 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.task import deferLater
 
+from cloudmytask.cli.remembered import Memory, Remembered, cache_file
+from cloudmytask.cli.words import Manner
 from cloudmytask.client.addresses import Address, candidates
-from cloudmytask.client.connecting import connect
+from cloudmytask.client.lines import elsewhere
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.options import default_client
-from cloudmytask.errors import ConnectionInterrupted, NoNode, RequestTimeout
+from cloudmytask.client.peers import peers_of
+from cloudmytask.client.ways import UNREACHABLE, Reached, Ways
+from cloudmytask.errors import (
+    CloudMyTaskError,
+    ConnectionInterrupted,
+    NodeDraining,
+    NoNode,
+    NoSuchJob,
+    RequestTimeout,
+)
+from cloudmytask.model import JobId
 
 T = TypeVar("T")
+Question = Callable[[NodeClient], Deferred[T]]
 
-UNREACHABLE = (NoNode, ConnectionInterrupted, RequestTimeout)
-"""Failures of an attempt to connect after which the next address is worth trying."""
 PATIENCE = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0)
 """Seconds between attempts to reach a node again that we had spoken to."""
 LOSSES_MAX = 20
 """Connections that one question may cost before we believe that it is the question's fault."""
+LEARN_TIMEOUT = 0.03
+"""Seconds for which a verb that has done its work waits to hear which other nodes there are."""
 
 
 @define(eq=False)
 class Link:
-    """Made by :func:`reach`."""
+    """Made by :func:`reach` and :func:`reach_any`."""
 
-    _reactor: Any
-    _identity: str
-    address: Address
-    client: NodeClient
+    _ways: Ways
+    _reached: Reached
+    _standby: Standby | None = None
     _mending: DeferredLock = field(init=False, factory=DeferredLock)
 
-    async def ask(self, question: Callable[[NodeClient], Deferred[T]]) -> T:
+    @property
+    def client(self) -> NodeClient:
+        """The connection, as it is now."""
+        return self._reached.client
+
+    @property
+    def address(self) -> Address:
+        """Where the node is."""
+        return self._reached.address
+
+    @property
+    def instead_of(self) -> Address | None:
+        """The address that was named, where another node stands in for the one there."""
+        return self._reached.instead_of
+
+    async def ask(self, question: Question[T], about: JobId | None = None) -> T:
         """The answer; the question is asked again on a new connection as often as the connection is lost.
 
+        :param about: the job that it is about, for the sentence.
         :raises ConnectionInterrupted: the node could not be reached again.
         """
         for _ in range(LOSSES_MAX):
             try:
                 return await question(self.client)
             except ConnectionInterrupted:
-                await self._mend()
+                await self._mend(about)
         raise ConnectionInterrupted(f"{self.address.text}: the connection was lost {LOSSES_MAX} times")
+
+    async def hand_over(self, question: Question[T], *, once: bool) -> T:
+        """Like :meth:`ask`, for new work: where the node does not answer, or takes none, another one is asked.
+
+        :param question: under the same key each time.
+        :param once: what a node may have is not handed to another one.
+        """
+        while True:
+            try:
+                return await self.ask(question)
+            except NodeDraining:
+                if not await self._move("takes no new work"):
+                    raise
+            except (ConnectionInterrupted, RequestTimeout):
+                if once or not await self._move("does not answer"):
+                    raise
+
+    async def learn(self) -> None:
+        """Remember for other days which other nodes there are, if that is due. Never fails, and hardly takes time."""
+        if self._standby is not None:
+            await self._standby.learn(self._reached)
 
     def close(self) -> None:
         """End the connection. Idempotent."""
         self.client.close()
 
-    async def _mend(self) -> None:
+    async def _move(self, why: str) -> bool:
+        """Whether there is another node to talk to from now on."""
+        if self._standby is None:
+            return False
+        found = await self._standby.reach(self._ways, self._reached, why)
+        if found is None:
+            return False
+        self.client.close()
+        self._reached = found
+        return True
+
+    async def _mend(self, about: JobId | None) -> None:
         await self._mending.acquire()
         try:
             if self.client.connected:  # somebody else has mended it
                 return
-            reason = ""
+            was, reason = self._reached, ""
             for delay in PATIENCE:
-                await deferLater(self._reactor, delay)
+                await deferLater(self._ways.clock, delay)  # type: ignore[arg-type]  # it needs no more than that
                 try:
-                    self.client = await connect(self.address.endpoint(self._reactor), self._reactor, self._identity)
+                    client = await self._ways.to(was.address)
                 except UNREACHABLE as problem:
                     reason = str(problem)
                 else:
+                    self._reached = Reached(was.address, client, was.instead_of, was.name)
                     return
             waited = f"{sum(PATIENCE):.0f} s"
-            raise ConnectionInterrupted(
-                f"the connection to {self.address.text} was lost and could not be made again within {waited}: {reason}"
-            )
+            problem = f"the connection to {was.address.text} was lost and could not be made again within {waited}"
+            kept = "" if about is None else f"; {kept_there(about)}"
+            raise ConnectionInterrupted(f"{problem}: {reason}{kept}")
         finally:
             self._mending.release()
+
+
+def kept_there(job_id: JobId) -> str:
+    """What becomes of a job whose node is gone, and what to do."""
+    return f"job {job_id} is kept there and goes on when that node is back; ask again then: cmt wait {job_id}"
+
+
+@define(eq=False)
+class Standby:
+    """The nodes that may stand in for one that was named, as far as they are remembered.
+
+    :ivar asked: the address that was named.
+    """
+
+    asked: Address
+    _manner: Manner
+    _remembered: Remembered
+    _memory: Memory | None
+    _tried: set[str] = field(init=False, factory=set)
+
+    async def reach(self, ways: Ways, gone: Reached | None, why: str) -> Reached | None:
+        """Connect to the next of them, and say so; None if none is left."""
+        self._tried.update({self.asked.key} if gone is None else {self.asked.key, gone.address.key})
+        peers = () if self._memory is None else self._memory.peers
+        found = await ways.to_stand_in(peers, self.asked, self._tried)
+        if found is not None:
+            left = self.asked if gone is None else gone.address
+            self._manner.note(f"{left.text} {why}; talking to {found.name} at {found.address.text}")
+        return found
+
+    async def learn(self, reached: Reached) -> None:
+        """See :meth:`Link.learn`."""
+        memory, stands_in = self._memory, reached.instead_of is not None
+        if memory is not None and self._remembered.fresh(memory):
+            first = memory.peers[0].address.key if memory.peers else None
+            if not stands_in or first == reached.address.key:
+                return
+        try:
+            view = await reached.client.some_of_cluster(LEARN_TIMEOUT)
+        except (CloudMyTaskError, CancelledError):
+            return  # another time
+        self._remembered.keep(self.asked, peers_of(view, default_client(), with_teller=stands_in))
+
+
+def _ways(reactor: Any) -> Ways:
+    return Ways(lambda address: address.endpoint(reactor), reactor, default_client())
 
 
 async def reach(reactor: Any, via: str | None) -> Link:
@@ -84,29 +191,39 @@ async def reach(reactor: Any, via: str | None) -> Link:
     :raises NoNode: none does; the sentence says what was tried, and how to start a node.
     :raises CloudMyTaskError: a node answered and declined.
     """
-    addresses = candidates(via, os.environ)
-    return await reach_one(reactor, addresses)
+    return await reach_one(reactor, candidates(via, os.environ))
 
 
 async def reach_one(reactor: Any, addresses: Sequence[Address]) -> Link:
     """Connect to the first of ``addresses`` that answers; raises like :func:`reach`."""
-    identity = default_client()
-    tried: list[str] = []
-    for address in addresses:
-        try:
-            client = await connect(address.endpoint(reactor), reactor, identity)
-        except UNREACHABLE as problem:
-            tried.append(f"{address.source} {address.text}: {problem}")
-        else:
-            return Link(reactor, identity, address, client)
-    raise NoNode("; ".join(tried) or "no address is configured and no node runs on this machine")
+    ways = _ways(reactor)
+    return Link(ways, await ways.to_first(addresses))
+
+
+async def reach_any(reactor: Any, manner: Manner) -> Link:
+    """Like :func:`reach`; but where no address answers and none was given with ``--via``, connect to a node that is
+    remembered from there."""
+    addresses = candidates(manner.via, os.environ)
+    if manner.via is not None:
+        return await reach_one(reactor, addresses)
+    ways, remembered = _ways(reactor), Remembered(cache_file(os.environ))
+    standbys = [Standby(each, manner, remembered, remembered.recall(each)) for each in addresses]
+    try:
+        reached = await ways.to_first(addresses)
+    except NoNode:
+        for standby in standbys:
+            found = await standby.reach(ways, None, "does not answer")
+            if found is not None:
+                return Link(ways, found, standby)
+        raise
+    return Link(ways, reached, next(each for each in standbys if each.asked is reached.address))
 
 
 START_A_NODE = 'start one with "twistd -n cmt-node"'
 
 
 def with_node(
-    via: str | None, work: Callable[[Any, Link], Coroutine[Deferred[Any], Any, int]]
+    manner: Manner, work: Callable[[Any, Link], Coroutine[Deferred[Any], Any, int]]
 ) -> Callable[[Any], Coroutine[Deferred[Any], Any, int]]:
     """Work for :func:`cloudmytask.cli.session.conduct` that is given a session and a link, which is closed at the end.
 
@@ -115,11 +232,17 @@ def with_node(
 
     async def conducted(session: Any) -> int:
         try:
-            link = await reach(session.reactor, via)
+            link = await reach_any(session.reactor, manner)
         except NoNode as problem:
             raise NoNode(f"{problem} ({START_A_NODE})") from None
         try:
-            return await work(session, link)
+            code = await work(session, link)
+            await link.learn()
+            return code
+        except NoSuchJob as problem:
+            if type(problem) is NoSuchJob and link.instead_of is not None:
+                raise NoNode(elsewhere(problem, link.address.text, link.instead_of)) from None
+            raise
         finally:
             link.close()
 

@@ -55,7 +55,7 @@ def ps(manner: Manner, states: tuple[str, ...], name: str | None, everything: bo
             manner.note(f"the newest {NEWEST} jobs; --all shows all")
         return 0
 
-    return conduct(with_node(manner.via, work))
+    return conduct(with_node(manner, work))
 
 
 @verb()
@@ -99,7 +99,7 @@ def why(manner: Manner, selector: str) -> int:
             manner.data("\n".join([one_line(answer.sentence), *lines]))
         return 0
 
-    return conduct(with_node(manner.via, work))
+    return conduct(with_node(manner, work))
 
 
 def _show(manner: Manner, jobs: Sequence[JobStatus]) -> None:

@@ -39,4 +39,4 @@ def nodes(manner: Manner) -> int:
                 manner.note(notice)
         return 0
 
-    return conduct(with_node(manner.via, work))
+    return conduct(with_node(manner, work))

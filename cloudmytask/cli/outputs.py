@@ -61,7 +61,7 @@ def result(manner: Manner, selector: str, only: str | None, output: str | None, 
         manner.note(f"{job.id} {job.state.value}: {why.sentence}")
         return ExitCode.FAILED
 
-    return conduct(with_node(manner.via, work))
+    return conduct(with_node(manner, work))
 
 
 @verb(short_help="Show the output of a job so far.")
@@ -100,4 +100,4 @@ def logs(manner: Manner, selector: str, follow: bool, attempt: int | None, tail:
             await reading.show(raw=raw)
         return ExitCode.OK
 
-    return conduct(with_node(manner.via, work))
+    return conduct(with_node(manner, work))

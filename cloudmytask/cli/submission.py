@@ -1,6 +1,8 @@
 """Handing a job to a node: its script and input gathered, checked as far as that saves sending them, submitted once.
 
-Invariant: one idempotency key for all tries, so a lost connection never makes a second job.
+Invariant: one idempotency key for all tries, so a lost connection never makes a second job on one node. Another node is
+handed it only where the first did not say that it has it and does not come back; a job that must run at most once, not
+even then.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ class Ready:
 
     async def submit(self, link: Link) -> JobStatus:
         """The accepted job. :raises CloudMyTaskError:"""
-        return await link.ask(lambda client: client.submit(self.spec, self.script, self.stdin, key=self.key))
+        return await link.hand_over(
+            lambda client: client.submit(self.spec, self.script, self.stdin, key=self.key), once=self.spec.at_most_once
+        )
 
 
 async def gather(options: JobOptions, link: Link, inputs: Inputs, *, read_stdin: bool) -> Ready:

@@ -45,4 +45,4 @@ def submit(manner: Manner, options: JobOptions, no_stdin: bool) -> int:
         return 0
 
     check_script(options.script)
-    return conduct(with_node(manner.via, work))
+    return conduct(with_node(manner, work))

@@ -61,7 +61,7 @@ def top(manner: Manner, once: bool, ago: float | None) -> int:
             await _live(session, link)
         return 0
 
-    return conduct(with_node(manner.via, work))
+    return conduct(with_node(manner, work))
 
 
 async def _look(link: Link) -> Moment:

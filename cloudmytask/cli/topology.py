@@ -41,4 +41,4 @@ def topology(manner: Manner, dot: bool) -> int:
             manner.data(tree_drawing.text(view, tree_drawing.strokes_for(os.environ), bare=manner.quiet))
         return 0
 
-    return conduct(with_node(manner.via, work))
+    return conduct(with_node(manner, work))

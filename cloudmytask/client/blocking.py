@@ -1,32 +1,35 @@
 """The client library for plain scripts and threads: ``Client`` and ``Job``, in the words of ``concurrent.futures``.
 
 Invariant: a call either returns what it promises or raises a declared failure; Ctrl-C interrupts any of them. A
-connection that was lost is made anew by the next call: jobs live on the node, not in the connection. Threads may share
-a client, and then share its connection. A process that was forked from one that used a client cannot use any.
+connection that was lost is made anew by the next call: jobs live on the node, not in the connection. Where that node
+does not answer, new work goes to another one of its cluster. Threads may share a client, and then share its connection.
+A process that was forked from one that used a client cannot use any.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.client import reactor_thread
 from cloudmytask.client.addresses import Address, candidates
 from cloudmytask.client.cluster_calls import ClusterCalls
-from cloudmytask.client.connecting import connect, new_key
+from cloudmytask.client.connecting import new_key
+from cloudmytask.client.lines import Lines
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.options import Duration, Size, default_client, qos_class, seconds, size, stdin_source
 from cloudmytask.client.reactor_thread import ReactorGone
 from cloudmytask.client.result import Result
 from cloudmytask.client.sources import Source
-from cloudmytask.errors import ConnectionInterrupted, JobFailed, NoNode
+from cloudmytask.client.ways import Ways
+from cloudmytask.errors import ConnectionInterrupted, JobFailed
 from cloudmytask.model import Explanation, JobQuery, JobSpec, JobState, Limits, QoS, StreamName
 from cloudmytask.wire.commands import INLINE_PART
 from cloudmytask.wire.documents import JobStatus
@@ -41,14 +44,16 @@ class Client(ClusterCalls):
 
     :param address: ``unix:PATH`` or ``HOST:PORT``; if absent ``$CMT_NODE``, the local node, the configuration file.
     :param client: the ClientID to claim; if absent ``$CMT_CLIENT`` or the user's name.
+    :param failover: whether, where that node does not answer, one of the others that it told us of is taken instead. A
+        job is asked for where it was accepted, all the same: its :class:`Job` remembers.
     :raises ConfigurationError: the address has neither form.
     """
 
-    def __init__(self, address: str | None = None, *, client: str | None = None) -> None:
+    def __init__(self, address: str | None = None, *, client: str | None = None, failover: bool = True) -> None:
         self._addresses = candidates(address, os.environ)
         self._client = client or default_client()
-        self._connection: NodeClient | None = None
-        self._connecting = DeferredLock()
+        self._failover = failover
+        self._lines: Lines | None = None
 
     def __enter__(self) -> Client:
         return self
@@ -61,13 +66,12 @@ class Client(ClusterCalls):
     def close(self) -> None:
         """End the connection; jobs go on. The client can be used again. Where the reactor is gone, as when the program
         ends, the connection is too."""
-        if self._connection is None:
+        lines = self._lines
+        if lines is None:
             return
 
         async def end(_reactor: Any) -> None:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
+            lines.close()
 
         with suppress(ReactorGone, ConnectionInterrupted):
             reactor_thread.run(end)
@@ -91,7 +95,9 @@ class Client(ClusterCalls):
         local: bool = False,
         key: str | None = None,
     ) -> Job:
-        """Submit a script; returns when the node has it on disk.
+        """Submit a script; returns when a node has it on disk. Where the connection is lost before it says so, the job
+        is submitted again under the same key, to another node if that one does not come back within seconds: then it
+        may run twice, once it is back. With ``at_most_once`` it fails instead.
 
         :param script: the script's path, or its source as bytes.
         :param stdin: bytes, or the path of a file, that the script reads as its standard input.
@@ -125,55 +131,52 @@ class Client(ClusterCalls):
         )
         once = key or new_key()
         fed = None if stdin is None else stdin_source(stdin)
-        return Job(self, self._call(lambda node: node.submit(spec, source, fed, key=once)))
+        return Job(
+            self,
+            *self._run(
+                lambda lines: lines.hand_over(lambda node: node.submit(spec, source, fed, key=once), once=at_most_once)
+            ),
+        )
 
     def job(self, job_id: str) -> Job:
         """A job that was submitted before. :raises NoSuchJob:"""
-        return Job(self, self._call(lambda node: node.getScriptJobStatus(job_id)))
+        return Job(self, *self._run(lambda lines: lines.find(lambda node: node.getScriptJobStatus(job_id))))
 
     def jobs(
         self, *, name: str | None = None, states: Sequence[JobState | str] = (), limit: int | None = 100
     ) -> list[Job]:
-        """This client's jobs, newest first; ``limit=None`` for all of them."""
+        """This client's jobs at the node that it talks to, newest first; ``limit=None`` for all of them."""
         query = JobQuery(name=name, states=frozenset(map(JobState, states)))
-        return [Job(self, status) for status in self._call(lambda node: node.jobs(query, limit))]
+        found, home = self._run(lambda lines: lines.find(lambda node: node.jobs(query, limit)))
+        return [Job(self, status, home) for status in found]
 
     def node(self) -> Mapping[str, Any]:
         """The node's picture of itself."""
         return self._call(lambda node: node.describe())
 
     def _call(self, ask: Callable[[NodeClient], Deferred[T]]) -> T:
+        return self._run(lambda lines: lines.ask(ask))
+
+    def _call_at(self, home: Address, ask: Callable[[NodeClient], Deferred[T]]) -> T:
+        return self._run(lambda lines: lines.ask_at(home, ask))
+
+    def _run(self, work: Callable[[Lines], Coroutine[Deferred[Any], Any, T]]) -> T:
         async def call(reactor: Any) -> T:
-            return await ask(await self._connected(reactor))
+            if self._lines is None:
+                ways = Ways(lambda address: address.endpoint(reactor), reactor, self._client)
+                self._lines = Lines(ways, self._addresses, self._failover)
+            return await work(self._lines)
 
         return reactor_thread.run(call)
 
-    async def _connected(self, reactor: Any) -> NodeClient:
-        # One at a time: the calls of other threads wait for the connection instead of making further ones.
-        await self._connecting.acquire()
-        try:
-            if self._connection is None or not self._connection.connected:
-                self._connection = await self._connect(reactor)
-            return self._connection
-        finally:
-            self._connecting.release()
-
-    async def _connect(self, reactor: Any) -> NodeClient:
-        problems: list[str] = []
-        for address in self._addresses:
-            try:
-                return await connect(address.endpoint(reactor), reactor, self._client)
-            except NoNode as problem:
-                problems.append(_unreachable(address, problem))
-        raise NoNode("; ".join(problems) or "no node is known: start one, or name one in $CMT_NODE")
-
 
 class Job:
-    """One submitted job; the object remembers the last state it was told."""
+    """One submitted job; the object remembers the last state it was told, and which node to ask."""
 
-    def __init__(self, client: Client, status: JobStatus) -> None:
+    def __init__(self, client: Client, status: JobStatus, home: Address) -> None:
         self._client = client
         self._status = status
+        self._home = home
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self._status.state.value}>"
@@ -186,7 +189,7 @@ class Job:
     def status(self) -> JobStatus:
         """The job as it stands now: the paper's ``getScriptJobStatus``."""
         if not self._status.state.terminal:
-            self._status = self._client._call(lambda node: node.getScriptJobStatus(self.id))
+            self._status = self._ask(lambda node: node.getScriptJobStatus(self.id))
         return self._status
 
     def done(self) -> bool:
@@ -207,7 +210,7 @@ class Job:
         :param timeout: seconds. :raises WaitTimeout: there was none by then.
         """
         if not self._status.state.terminal:
-            self._status = self._client._call(lambda node: node.wait(self.id, timeout))
+            self._status = self._ask(lambda node: node.wait(self.id, timeout))
         return self._status
 
     def result(self, timeout: float | None = None) -> Result:
@@ -243,33 +246,36 @@ class Job:
             if file is not None:
                 file.write(data)
 
-        return self._client._call(lambda node: node.output(self.id, write, offsets=wanted, follow=follow))
+        return self._ask(lambda node: node.output(self.id, write, offsets=wanted, follow=follow))
 
     def cancel(self, note: str = "") -> JobStatus:
         """Ask for its end; :meth:`wait` tells when it has come."""
-        self._status = self._client._call(lambda node: node.cancel(self.id, note))
+        self._status = self._ask(lambda node: node.cancel(self.id, note))
         return self._status
 
     def retry(self) -> Job:
         """Submit it once more, as a new job."""
         key = new_key()
-        return Job(self._client, self._client._call(lambda node: node.retry(self.id, key)))
+        return Job(self._client, self._ask(lambda node: node.retry(self.id, key)), self._home)
 
     def remove(self) -> None:
         """Delete its outcome and output."""
-        self._client._call(lambda node: node.remove(self.id))
+        self._ask(lambda node: node.remove(self.id))
 
     def why(self) -> Explanation:
         """Why it is in its state."""
-        return self._client._call(lambda node: node.explain(self.id))
+        return self._ask(lambda node: node.explain(self.id))
+
+    def _ask(self, ask: Callable[[NodeClient], Deferred[T]]) -> T:
+        return self._client._call_at(self._home, ask)
 
     def _fetch(self, write: Callable[[StreamName, bytes], None]) -> OutputEnd:
-        return self._client._call(lambda node: node.output(self.id, write))
+        return self._ask(lambda node: node.output(self.id, write))
 
     def _failure(self, status: JobStatus) -> JobFailed:
         pieces: list[bytes] = []
         if status.state is not JobState.EXPIRED:
-            self._client._call(
+            self._ask(
                 lambda node: node.output(self.id, lambda _, data: pieces.append(data), offsets={StreamName.STDERR: 0})
             )
         tail = b"".join(pieces).decode("utf-8", "replace").splitlines()[-STDERR_TAIL:]
@@ -281,7 +287,3 @@ class Job:
             reason=None if status.reason is None else status.reason.value,
             stderr_tail="\n".join(tail),
         )
-
-
-def _unreachable(address: Address, problem: NoNode) -> str:
-    return f"{address.text} ({address.source}): {problem}"

@@ -113,6 +113,16 @@ class Interrupt:
 
 
 @frozen
+class Move:
+    """Another node owns it from now on."""
+
+    at: float
+    node: str
+    to: str
+    """Its name, and where it is reached."""
+
+
+@frozen
 class Expire:
     """Retention ended, or the client removed the job."""
 
@@ -121,7 +131,7 @@ class Expire:
     removed: bool = False
 
 
-Event = Wait | Stage | Remark | Start | End | Cancel | Interrupt | Expire
+Event = Wait | Stage | Remark | Start | End | Cancel | Interrupt | Move | Expire
 
 
 def retriable(job: Job, outcome: Outcome) -> bool:
@@ -195,8 +205,8 @@ def _end(job: Job, event: End) -> Job:
         trail = _stamped(job, event, "failed", "another attempt follows")
         return evolve(job, state=JobState.WAITING, attempts=attempts, trail=trail)
     state = terminal_state(event.outcome)
-    trail = _stamped(job, event, "ended", state.value)
-    return evolve(job, state=state, ended_at=event.at, attempts=attempts, trail=trail)
+    ended = Stamp(at=event.at, stage="ended", node=_latest(job).executor, note=state.value)
+    return evolve(job, state=state, ended_at=event.at, attempts=attempts, trail=(*job.trail, ended))
 
 
 def _cancel_unstarted(job: Job, event: Cancel) -> Job:
@@ -235,6 +245,11 @@ def _expire(job: Job, event: Expire) -> Job:
     return evolve(job, state=JobState.EXPIRED, removed=event.removed, trail=trail)
 
 
+def _move(job: Job, event: Move) -> Job:
+    trail = _stamped(job, event, "moved", f"to {event.to}")
+    return evolve(job, state=JobState.EXPIRED, moved_to=event.to, trail=trail)
+
+
 def _unchanged(job: Job, _event: Event) -> Job:
     return job
 
@@ -269,6 +284,7 @@ TABLE: dict[tuple[JobState, type], Callable[..., Job]] = {
     (_P, Cancel): _cancel_unstarted,
     (_P, Interrupt): _unchanged,
     (_P, Remark): _remark,
+    (_P, Move): _move,
     (_W, Wait): _unchanged,
     (_W, Stage): _stage,
     (_W, Start): _late,  # of an attempt that was given up meanwhile
@@ -276,6 +292,7 @@ TABLE: dict[tuple[JobState, type], Callable[..., Job]] = {
     (_W, Cancel): _cancel_unstarted,
     (_W, Interrupt): _unchanged,
     (_W, Remark): _remark,
+    (_W, Move): _move,
     (_S, Start): _start,
     (_S, End): _end,  # the environment could not be built, or it was cancelled in time
     (_S, Cancel): _cancel_started,  # the executor aborts and reports End

@@ -83,6 +83,8 @@ def job_to_record(job: Job) -> str:
         value["expires"] = job.expires
     if job.removed:
         value["removed"] = True
+    if job.moved_to is not None:
+        value["moved_to"] = job.moved_to
     return _encode(value)
 
 
@@ -109,6 +111,7 @@ def job_from_record(spec_text: str, record_text: str) -> Job:
         ended_at=get("ended_at"),
         expires=get("expires"),
         removed=get("removed", False),
+        moved_to=get("moved_to"),
     )
 
 

@@ -25,7 +25,7 @@ from cloudmytask.cluster import (
 )
 from cloudmytask.core.admission import check_client
 from cloudmytask.errors import NoSuchJob, NotPermitted
-from cloudmytask.model import Blob, Content, JobId, Reason, StreamName
+from cloudmytask.model import Blob, Content, Job, JobId, Reason, StreamName
 from cloudmytask.peering.blacklist import Blacklist
 from cloudmytask.peering.links import LinkPool
 from cloudmytask.peering.relaying import Relaying
@@ -63,6 +63,9 @@ class SupervisorDoor:
         contents: Sequence[Content],  # noqa: ARG002
         sink: AttemptSink,  # noqa: ARG002
     ) -> Deferred[OfferAnswer]:
+        return fail(self._refusal())
+
+    def handed_over(self, link: Link, job: Job, contents: Sequence[Content]) -> Deferred[OfferAnswer]:  # noqa: ARG002
         return fail(self._refusal())
 
     def followed(

@@ -30,7 +30,7 @@ from cloudmytask.cluster import (
 )
 from cloudmytask.core.spec_document import blob_from_document
 from cloudmytask.errors import InvalidArgument, NoSuchJob
-from cloudmytask.model import Blob, Content, Digest, JobId, Reason, StreamName
+from cloudmytask.model import Blob, Content, Digest, Job, JobId, Reason, StreamName
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.wire import peer_commands as commands
 from cloudmytask.wire import peer_documents as documents
@@ -118,6 +118,18 @@ class PeerLink:
         )
         return asked.addCallbacks(answered, failed)
 
+    def hand_over(self, job: Job, contents: Sequence[Content]) -> Deferred[OfferAnswer]:
+        riding = {content.blob: content.data for content in contents if len(content.data) <= INLINE_PART}
+        script, stdin = job.spec.script, job.spec.stdin
+        asked = self._protocol.ask(
+            commands.HandOverJob,
+            OFFER_TIMEOUT,
+            job=documents.job_to_handover(job),
+            script=riding.get(script),
+            stdin=None if stdin is None else riding.get(stdin),
+        )
+        return asked.addCallback(lambda box: documents.answer_from_document(box["answer"]))
+
     def send_blob(self, blob: Blob, read: Callable[[int, int], Deferred[bytes]]) -> Deferred[None]:
         return Deferred.fromCoroutine(send_blob(self._protocol, next(self._numbers), blob, read))
 
@@ -188,6 +200,7 @@ class PeerLink:
         return {
             commands.Ping: lambda: {"capacity": documents.capacity_to_document(self._door.pinged(self))},
             commands.OfferJob: self._offered,
+            commands.HandOverJob: self._handed_over,
             commands.FollowAttempt: self._followed,
             commands.StopAttempt: self._attempt_stopped,
             commands.AttemptStarted: self._attempt_started,
@@ -220,6 +233,13 @@ class PeerLink:
         sink = RemoteSink(self._protocol, watch)
         answered = self._door.offered(self, documents.offer_from_document(offer), contents, sink)
         return answered.addCallback(lambda answer: {"answer": documents.answer_to_document(answer)})
+
+    def _handed_over(
+        self, job: Mapping[str, Any], script: bytes | None, stdin: bytes | None
+    ) -> Deferred[dict[str, Any]]:
+        contents = [_content(data) for data in (script, stdin) if data]
+        taken = self._door.handed_over(self, documents.job_from_handover(job), contents)
+        return taken.addCallback(lambda answer: {"answer": documents.answer_to_document(answer)})
 
     def _followed(self, watch: int, job: str, attempt: int, offsets: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
         places = offsets_from_document(offsets)

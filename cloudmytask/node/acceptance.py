@@ -6,12 +6,13 @@ never a second job; what was refused leaves nothing behind.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from attrs import define
+from attrs import define, evolve
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Receipt, Submission, World
+from cloudmytask.cluster import OfferAnswer
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.admission import check_key, check_spec
 from cloudmytask.core.job_id import job_id
@@ -19,6 +20,7 @@ from cloudmytask.core.queue import WaitingQueue
 from cloudmytask.core.records import body_digest
 from cloudmytask.core.retention import granted
 from cloudmytask.errors import (
+    Banned,
     BlobMissing,
     CloudMyTaskError,
     IdempotencyConflict,
@@ -28,8 +30,9 @@ from cloudmytask.errors import (
     NoSuchNode,
     QueueFull,
 )
-from cloudmytask.model import ClientId, Digest, Job, JobId, JobSpec, JobState, QoS, Stamp
+from cloudmytask.model import ClientId, Content, Digest, Job, JobId, JobSpec, JobState, QoS, Stamp
 from cloudmytask.node.ledger import Ledger
+from cloudmytask.node.luggage import missing
 from cloudmytask.node.roles import Door, Placement
 
 
@@ -78,6 +81,45 @@ class Acceptance:
             raise JobNotFinished(f"job {old.id} is {old.state.value}; only a job that has ended can be retried")
         return await self.submit(client, Submission(key=key, spec=old.spec))
 
+    async def take_over(self, job: Job, contents: Sequence[Content]) -> OfferAnswer:
+        """Make a job of a node that shuts down this node's own; accepted once it is durable here."""
+        why = self._refusal(job)
+        if why is None and await self._known(job.id) is not None:
+            return OfferAnswer(True, self._placement.here())  # it was taken over before, and the answer was lost
+        if why is None:
+            lacking = await missing(self._world.store, job.spec, contents)
+            if lacking:
+                return OfferAnswer(False, self._placement.here(), "blobs are missing", lacking)
+            why = self._refusal(job)
+        if why is not None:
+            return OfferAnswer(False, self._placement.here(), why)
+        here = self._config.name
+        own = evolve(
+            job,
+            sequence=self._ledger.sequence(),
+            origin=here,
+            state=JobState.PENDING,
+            trail=(*job.trail, Stamp(self._world.wall(), "taken over", here, f"from {job.origin}")),
+        )
+        await self._accept_first(own, contents)
+        return OfferAnswer(True, self._placement.here())
+
+    def _refusal(self, job: Job) -> str | None:
+        """Why a job is not taken over."""
+        check_spec(job.spec, self._config.script_max)
+        if self._door.draining:
+            return "draining"
+        if self._queue.full:
+            return "its queue is full"
+        try:
+            self._door.check_forwarded(job.client)
+        except Banned as ban:
+            return f"banned: {ban}"
+        here = self._config.name
+        if job.spec.local or (job.spec.node not in (None, here, *self._others())):
+            return "not wanted here"
+        return None
+
     def _check_whereabouts(self, spec: JobSpec) -> None:
         """:raises NoSuchNode, InvalidArgument: there is no such node, or it must not run on any."""
         here = self._config.name
@@ -116,7 +158,7 @@ class Acceptance:
             trail=(Stamp(at=now, stage="accepted", node=config.name),),
         )
         if spec.at_most_once:
-            await self._accept_first(job, submission)
+            await self._accept_first(job, submission.contents)
         else:
             await self._accept_meanwhile(job, submission)
         return job
@@ -131,11 +173,11 @@ class Acceptance:
             await self._withdraw(job.id)
             raise
 
-    async def _accept_first(self, job: Job, submission: Submission) -> None:
+    async def _accept_first(self, job: Job, contents: Sequence[Content]) -> None:
         """The script must not have started if the node dies before its acceptance is durable."""
         self._queue.expected += 1
         try:
-            await self._ledger.accept(job, submission.contents)
+            await self._ledger.accept(job, contents)
         except CloudMyTaskError:
             await self._withdraw(job.id)
             raise

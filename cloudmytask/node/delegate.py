@@ -17,7 +17,8 @@ from cloudmytask.boundaries import Link, World
 from cloudmytask.cluster import BootId, Capacity, NodeId, Offer, OfferAnswer, PeerIdentity, RemoteEnd
 from cloudmytask.core.placement import Choice, Course
 from cloudmytask.errors import CloudMyTaskError, NoSuchJob
-from cloudmytask.model import INLINE_MAX, Blob, Content, Job, JobId, JobSpec, Outcome, Reason, StreamName, Usage
+from cloudmytask.model import Blob, Job, JobId, JobSpec, Outcome, Reason, StreamName, Usage
+from cloudmytask.node.luggage import brought, needed, packed
 from cloudmytask.node.outputs import LiveOutput, Outputs
 from cloudmytask.node.roles import Acquaintances, Finished, Interest
 from cloudmytask.node.waiting import Signal, pause
@@ -28,8 +29,6 @@ RETRY_INTERVAL = 0.5
 """Seconds between attempts to reach an executor again."""
 UNHEARD_OF = 15.0
 """Seconds after which an executor that this life of ours never heard of is given up."""
-RIDES_MAX = 60 * 1024
-"""Bytes of a script or an input that go along with the offer."""
 REMEMBERED_MAX = 10_000
 """Blobs that are remembered to be somewhere already."""
 
@@ -57,10 +56,9 @@ class Delegate:
         """Prepare an attempt."""
         return Remote(self, job_id, attempt, before_start)
 
-    def contents_for(self, node_id: NodeId, spec: JobSpec) -> list[Blob]:
-        """What goes along with an offer: what is small, and not known to be there."""
-        blobs = [spec.script] if spec.stdin is None else [spec.script, spec.stdin]
-        return [blob for blob in blobs if 0 < blob.size <= RIDES_MAX and (node_id, blob.digest) not in self._there]
+    def unknown_to(self, node_id: NodeId, spec: JobSpec) -> list[Blob]:
+        """Which of a job's blobs are not known to be there."""
+        return [blob for blob in needed(spec) if (node_id, blob.digest) not in self._there]
 
 
 @define(eq=False)
@@ -134,7 +132,7 @@ class Remote:
         await self._before_start()
 
     async def _offer(self, choice: Choice, job: Job, course: Course, origin: PeerIdentity) -> OfferAnswer | None:
-        peer, delegate = choice.peer, self._delegate
+        peer, delegate, store = choice.peer, self._delegate, self._delegate._world.store
         offer = Offer(
             job_id=self.job_id,
             client=job.client,
@@ -147,14 +145,10 @@ class Remote:
         )
         try:
             link = await delegate._others.link(peer.node_id)
-            riding = await self._read(delegate.contents_for(peer.node_id, job.spec))
+            riding = await packed(store, delegate.unknown_to(peer.node_id, job.spec))
             answer = await link.offer(offer, riding, self)
             if answer.missing:
-                brought = [blob for blob in answer.missing if blob.size <= RIDES_MAX]
-                for blob in answer.missing:
-                    if blob not in brought:
-                        await link.send_blob(blob, _reader(delegate._world, blob))
-                answer = await link.offer(offer, await self._read(brought), self)
+                answer = await link.offer(offer, await brought(store, link, answer.missing), self)
         except CloudMyTaskError as problem:
             _log.info(
                 "job {job_id} could not be offered to {node}: {problem}",
@@ -230,14 +224,10 @@ class Remote:
         finished.live.finish()
         self._done.callback(finished)
 
-    async def _read(self, blobs: list[Blob]) -> list[Content]:
-        """:raises BlobMissing, BlobCorrupt: it is not here any more."""
-        store = self._delegate._world.store
-        return [Content(blob, await store.read(blob, 0, blob.size)) for blob in blobs if blob.size <= INLINE_MAX]
-
     def _remember(self, node_id: NodeId, spec: JobSpec) -> None:
         there = self._delegate._there
-        there[node_id, spec.script.digest] = None
+        for blob in needed(spec):
+            there[node_id, blob.digest] = None
         while len(there) > REMEMBERED_MAX:
             del there[next(iter(there))]
 
@@ -248,7 +238,3 @@ class Remote:
     def _not_told(self, failure: Failure) -> None:
         """The link broke over it: it is told again on the next one."""
         failure.trap(CloudMyTaskError)
-
-
-def _reader(world: World, blob: Blob) -> Callable[[int, int], Deferred[bytes]]:
-    return lambda offset, size: world.store.read(blob, offset, size)

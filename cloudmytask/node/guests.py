@@ -24,7 +24,6 @@ from cloudmytask.core.queue import Entry
 from cloudmytask.errors import Banned, CloudMyTaskError, NoSuchJob
 from cloudmytask.model import (
     Attempt,
-    Blob,
     Content,
     Digest,
     Job,
@@ -36,6 +35,7 @@ from cloudmytask.model import (
     StreamName,
 )
 from cloudmytask.node.delivery import Delivery
+from cloudmytask.node.luggage import missing
 from cloudmytask.node.outputs import Outputs
 from cloudmytask.node.roles import Attempts, Door, Finished, Placement, RemoteAttempt, Slots
 from cloudmytask.node.waiting import Signal, pause
@@ -128,9 +128,9 @@ class Guests:
             return OfferAnswer(True, self._placement.here())
         why = self._refusal(offer)
         if why is None:
-            missing = await self._missing(offer, contents)
-            if missing:
-                return OfferAnswer(False, self._placement.here(), "blobs are missing", missing)
+            lacking = await missing(self._world.store, offer.spec, contents)
+            if lacking:
+                return OfferAnswer(False, self._placement.here(), "blobs are missing", lacking)
             why = self._refusal(offer)  # a slot may have been taken, or the same offer accepted, meanwhile
         if why is not None:
             return OfferAnswer(False, self._placement.here(), why)
@@ -155,13 +155,6 @@ class Guests:
         if (offer.job_id, offer.attempt) in self._guests:
             return "here already"
         return None if offer.may_wait or self._placement.here().free > 0 else "busy"
-
-    async def _missing(self, offer: Offer, contents: Sequence[Content]) -> tuple[Blob, ...]:
-        brought = {content.blob for content in contents}
-        needed = [offer.spec.script] if offer.spec.stdin is None else [offer.spec.script, offer.spec.stdin]
-        return tuple(
-            [blob for blob in needed if blob.size and blob not in brought and not await self._world.store.has(blob)]
-        )
 
     def _accept(self, link: Link, offer: Offer, contents: Sequence[Content], sink: AttemptSink) -> None:
         for content in contents:

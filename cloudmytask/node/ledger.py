@@ -15,9 +15,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import World
-from cloudmytask.core.job import Event, Expire, step
+from cloudmytask.core.job import Event, Expire, Move, step
 from cloudmytask.core.retention import RetentionClock
-from cloudmytask.errors import CloudMyTaskError, JobExpired, JobNotFinished, NoSuchJob, StoreFailed
+from cloudmytask.errors import CloudMyTaskError, JobExpired, JobMoved, JobNotFinished, NoSuchJob, StoreFailed
 from cloudmytask.model import TERMINAL_STATES, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery, JobState
 from cloudmytask.node.waiting import Signal
 
@@ -162,6 +162,15 @@ class Ledger:
         await world.store.save(gone)
         return gone
 
+    async def move(self, job_id: JobId, to: str) -> None:
+        """Another node has made the job its own: what is left here is a note that says so. Its watchers are not told
+        of an outcome: there is none."""
+        entry = self._entries.pop(job_id)
+        gone = step(entry.job, Move(at=self._world.wall(), node=entry.job.origin, to=to))
+        gone = evolve(gone, expires=self.age() + self._tombstones)
+        await self._world.store.save(gone)
+        entry.signal.fire()
+
     def find(self, client: ClientId, job_id: JobId) -> Deferred[Job]:
         """The job as its owner may see it.
 
@@ -220,6 +229,8 @@ class Ledger:
     def _visible(self, job: Job | None, client: ClientId, job_id: JobId) -> Job:
         if job is None or job.client != client:
             raise NoSuchJob(f"there is no job {job_id} of client {client} on this node")
+        if job.moved_to is not None:
+            raise JobMoved(f"job {job_id} was handed over to {job.moved_to} when this node shut down; ask there")
         return self._aged(job)
 
     def _aged(self, job: Job) -> Job:

@@ -35,6 +35,7 @@ from cloudmytask.node.executor import Executor
 from cloudmytask.node.front_door import NodeFrontDoor
 from cloudmytask.node.gate import Gate
 from cloudmytask.node.guests import Guests
+from cloudmytask.node.handover import Handover
 from cloudmytask.node.ledger import Ledger
 from cloudmytask.node.meter import Meter
 from cloudmytask.node.neighborhood import Neighborhood
@@ -126,9 +127,16 @@ class Node:
         acceptance = Acceptance(
             world, config, gate, ledger, placer, queue, self._other_names, origin.enqueue, origin.withdraw
         )
+        self._handover = Handover(world, ledger, placer, accounts, self)
         self._upkeep = Upkeep(world, ledger, config.sweep_interval, guests.digests)
         self._announcer = Announcer(
-            clock, entropy, me, roster.publish, self._condition, roster.present, Pace(config.announce_budget, config.heartbeat)
+            clock,
+            entropy,
+            me,
+            roster.publish,
+            self._condition,
+            roster.present,
+            Pace(config.announce_budget, config.heartbeat),
         )
         self._relaying = relaying = Relaying(
             clock,
@@ -147,7 +155,9 @@ class Node:
         self.front_door = NodeFrontDoor(
             world, gate, ledger, outputs, acceptance, origin, blacklist, self.describe, self.cluster
         )
-        self.peer_door = NodePeerDoor(world, lambda: me, pool, guests, placer, neighborhood, relaying, blacklist)
+        self.peer_door = NodePeerDoor(
+            world, lambda: me, pool, acceptance, guests, placer, neighborhood, relaying, blacklist
+        )
         self._wire(News(entropy, accounts, placer, self._seeker))
 
     @property
@@ -294,6 +304,8 @@ class Node:
         self._gate.close()
         self._changed()
         self._guests.end_all()
+        if self._me.address:
+            await self._handover.all_waiting()
         if self._executor.running:
             _log.info("draining: {running} scripts are running", running=self._executor.running)
             idle = self._executor.idle.wait()

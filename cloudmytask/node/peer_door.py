@@ -24,8 +24,9 @@ from cloudmytask.cluster import (
     Role,
 )
 from cloudmytask.errors import NotPermitted, NotSupervised
-from cloudmytask.model import Blob, Content, JobId, Reason, StreamName
+from cloudmytask.model import Blob, Content, Job, JobId, Reason, StreamName
 from cloudmytask.node import uploads
+from cloudmytask.node.acceptance import Acceptance
 from cloudmytask.node.guests import Guests
 from cloudmytask.node.neighborhood import Neighborhood
 from cloudmytask.node.placer import Placer
@@ -41,6 +42,7 @@ class NodePeerDoor:
     _world: World
     _identity: Callable[[], PeerIdentity]
     _pool: LinkPool
+    _acceptance: Acceptance
     _guests: Guests
     _placer: Placer
     _neighborhood: Neighborhood
@@ -61,6 +63,10 @@ class NodePeerDoor:
     ) -> Deferred[OfferAnswer]:
         _from_node(link)
         return self._guests.offered(link, offer, contents, sink)
+
+    def handed_over(self, link: Link, job: Job, contents: Sequence[Content]) -> Deferred[OfferAnswer]:
+        _from_node(link)
+        return Deferred.fromCoroutine(self._acceptance.take_over(job, contents))
 
     def followed(
         self, link: Link, job_id: JobId, attempt: int, offsets: Mapping[StreamName, int], sink: AttemptSink

@@ -197,7 +197,8 @@ class Placer:
     def _placed(self, work: Work) -> None:
         """A job has come: place it, or another one that goes first."""
         self.place()
-        self._place_elsewhere()
+        if not self._door.draining:
+            self._place_elsewhere()
         if work.entry.job_id in self._queue:
             work.left_waiting()
         self._changed()
@@ -308,4 +309,3 @@ class Placer:
 
 def _course(wish: Hashable) -> Course:
     return ANYWHERE if wish is None else cast(Course, wish)
-

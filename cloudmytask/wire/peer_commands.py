@@ -7,7 +7,7 @@ end, with a proof that it knows the cluster's key; ``ProvePeer`` returns the pro
 accepted, the executor calls back: ``AttemptStarted``, ``AttemptOutput`` piece after piece, ``AttemptEnded`` last. The
 origin has all output by then. ``FollowAttempt`` takes that up again on another connection; ``StopAttempt`` ends it.
 Blobs that the target lacks go ahead with ``BeginUpload``, ``UploadPiece`` and ``CommitUpload``, as a client's do.
-``AskForWork`` is the question of a node that has become free.
+``AskForWork`` is the question of a node that has become free, ``HandOverJob`` the farewell of one that shuts down.
 
 ``Attach``, ``Detach`` and ``TellPath`` keep the overlay; ``Relay`` carries announcements where multicast does not
 reach. ``ExchangeBans`` makes two ban lists one. A CSU answers the paper's ``AddToBlackListRequest`` and
@@ -49,6 +49,17 @@ class OfferJob(NodeCommand):
     arguments = [
         (b"watch", amp.Integer()),
         (b"offer", Document()),
+        (b"script", amp.String(optional=True)),
+        (b"stdin", amp.String(optional=True)),
+    ]
+    response = [(b"answer", Document())]
+
+
+class HandOverJob(NodeCommand):
+    """A node that shuts down makes a waiting job the other end's own; ``job``: its spec and its record."""
+
+    arguments = [
+        (b"job", Document()),
         (b"script", amp.String(optional=True)),
         (b"stdin", amp.String(optional=True)),
     ]

@@ -6,6 +6,7 @@ it. Fields are only ever added.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from cloudmytask.cluster import (
 )
 from cloudmytask.core.admission import check_client
 from cloudmytask.core.job_id import LENGTH, normalize
+from cloudmytask.core.records import job_from_record, job_to_record, spec_to_json
 from cloudmytask.core.spec_document import (
     blob_from_document,
     blob_to_document,
@@ -42,7 +44,7 @@ from cloudmytask.core.spec_document import (
     typed,
 )
 from cloudmytask.errors import InvalidArgument
-from cloudmytask.model import JobId, Outcome, Reason, Stamp, StreamName, Usage
+from cloudmytask.model import Job, JobId, Outcome, Reason, Stamp, StreamName, Usage
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -185,6 +187,25 @@ def offer_from_document(document: object) -> Offer:
         visited=several("visited", fields.get("visited"), node_id, VISITED_MAX),
         may_wait=typed(fields, "may_wait", boolean, False),
     )
+
+
+def job_to_handover(job: Job) -> Json:
+    """What ``HandOverJob`` sends."""
+    return {"spec": spec_to_document(job.spec), "record": json.loads(job_to_record(job))}
+
+
+def job_from_handover(document: object) -> Job:
+    """:raises InvalidArgument:"""
+    fields = mapping("job", document)
+    spec = spec_from_document(fields.get("spec"))
+    try:
+        job = job_from_record(spec_to_json(spec), json.dumps(mapping("record", fields.get("record"))))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as problem:
+        raise InvalidArgument(f"job: its record is malformed: {problem!r}"[:300]) from None
+    check_client(job.client)
+    if job_id("job", job.id) != job.id:
+        raise InvalidArgument(f"job: {job.id!r} is not in its canonical form")
+    return job
 
 
 def answer_to_document(answer: OfferAnswer) -> Json:

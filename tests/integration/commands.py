@@ -39,7 +39,7 @@ class Commands:
         self.directory = directory
         self._program = before + CMT
         named = {} if node is None else {"CMT_NODE": node}
-        home = {"XDG_STATE_HOME": str(directory / "xdg"), "XDG_CONFIG_HOME": str(directory / "xdg")}
+        home = {f"XDG_{kind}_HOME": str(directory / "xdg") for kind in ("STATE", "CONFIG", "CACHE")}
         self.environment = environment({**home, **named, "CMT_CLIENT": "tester", **(extra or {})})
         self.environment.pop("NO_COLOR", None)
 

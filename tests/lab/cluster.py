@@ -153,6 +153,7 @@ class Cluster:
             "CMT_CLIENT": client,
             "XDG_STATE_HOME": f"{place}/xdg",
             "XDG_CONFIG_HOME": f"{place}/xdg",
+            "XDG_CACHE_HOME": f"{place}/xdg",
         }
         return self.lan.start(host, sys.executable, "-c", CMT, *arguments, extra=extra)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -336,5 +337,5 @@ def test_no_document_raises_anything_but_an_invalid_argument(document: Any) -> N
         documents.bans_from_document,
         documents.report_from_document,
     ):
-        with pytest.raises(InvalidArgument):
+        with suppress(InvalidArgument):
             decode(document)

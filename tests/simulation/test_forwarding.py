@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloudmytask.errors import Banned, InvalidArgument, NoSuchNode
+from cloudmytask.errors import Banned, InvalidArgument, JobMoved, NoSuchNode
 from cloudmytask.model import INLINE_MAX, ClientId, JobState, QoS, Reason, StreamName
 from cloudmytask.simulation.runner import ScriptPlan
 from tests.virtual_cluster import FOREVER, Company
@@ -294,6 +294,41 @@ def test_a_draining_node_gets_no_more_jobs_and_leaves(two: Company) -> None:
     job = two.submit(ann, ScriptPlan())
     two.clock.advance(5.0)
     assert two.result(ann.getScriptJobStatus(job.id)).state is JobState.WAITING
+
+
+def test_a_draining_node_hands_its_queue_to_others(two: Company) -> None:
+    ann = two.connect("a")
+    two.submit(ann, ScriptPlan(duration=30.0))
+    two.submit(two.connect("b"), ScriptPlan(duration=8.0))
+    script = bytes(range(256)) * 1000
+    small = two.submit(ann, ScriptPlan(duration=1.0, output=((0.5, OUT, b"small"),)))
+    large = two.submit(ann, ScriptPlan(duration=1.0, output=((0.5, OUT, b"large"),)), script=script)
+    local = two.submit(ann, ScriptPlan(duration=1.0), local=True)
+    two.result(two.hosts["a"].stop())
+    there = two.connect("b")
+    for job, text in ((small, b"small"), (large, b"large")):
+        ended = two.wait(there, job)
+        assert (ended.state, ended.executor, ended.document["origin"]) == (JobState.SUCCEEDED, "b", "b")
+        assert two.output(there, job)[0] == text
+        assert "taken over on b: from a" in two.why(there, job)
+    two.hosts["a"].start()
+    ann = two.connect("a")
+    with pytest.raises(JobMoved, match=r"handed over to b at 127\.0\.0\.2:7001"):
+        two.result(ann.getScriptJobStatus(small.id))
+    assert two.wait(ann, local).executor == "a"
+    assert two.ran(small) == ["b"]
+
+
+def test_a_queue_that_nobody_takes_stays(two: Company) -> None:
+    ann = two.connect("a")
+    two.submit(ann, ScriptPlan(duration=1.0))
+    two.submit(ann, ScriptPlan(duration=30.0))
+    job = two.submit(ann, ScriptPlan(duration=1.0), node="a")
+    two.hosts["b"].kill()
+    two.until(lambda: two.alive("a") == ["a"], patience=10.0)
+    two.result(two.hosts["a"].stop())
+    two.hosts["a"].start()
+    assert two.wait(two.connect("a"), job).state is JobState.SUCCEEDED
 
 
 def test_a_draining_executor_interrupts_and_the_origin_goes_on_elsewhere() -> None:

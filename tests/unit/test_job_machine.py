@@ -16,6 +16,7 @@ from cloudmytask.core.job import (
     Expire,
     ImpossibleTransition,
     Interrupt,
+    Move,
     Remark,
     Stage,
     Start,
@@ -98,6 +99,7 @@ EVENTS: dict[str, Event] = {
     "cancel": Cancel(5.0, NODE, "ann", "enough"),
     "interrupt": Interrupt(5.0, NODE, "the node died", OUT, ERR),
     "expire": Expire(5.0, NODE),
+    "move": Move(5.0, NODE, "b at 127.0.0.2:7001"),
     "remark": Remark(5.0, NODE, "refused", "by b: busy"),
 }
 SAME = "the very same object"
@@ -107,6 +109,7 @@ CHANGES: dict[tuple[JobState, str], JobState | str] = {
     (P, "cancel"): CANCELLED,
     (P, "interrupt"): SAME,
     (P, "remark"): P,
+    (P, "move"): X,
     (W, "wait"): SAME,
     (W, "stage"): S,
     (W, "start"): SAME,
@@ -114,6 +117,7 @@ CHANGES: dict[tuple[JobState, str], JobState | str] = {
     (W, "cancel"): CANCELLED,
     (W, "interrupt"): SAME,
     (W, "remark"): W,
+    (W, "move"): X,
     (S, "start"): R,
     (S, "end"): OK,
     (S, "cancel"): S,
