@@ -98,6 +98,12 @@ class QueueFull(CloudMyTaskError):
     exit_code = ExitCode.QUOTA
 
 
+class DiskShort(CloudMyTaskError):
+    """The node has too little room left on its disk to accept new work (``disk_min``)."""
+
+    exit_code = ExitCode.QUOTA
+
+
 class NodeDraining(CloudMyTaskError):
     """The node is shutting down and accepts no new work."""
 
@@ -229,6 +235,7 @@ WIRE_ERRORS: tuple[type[CloudMyTaskError], ...] = (
     JobNotFinished,
     IdempotencyConflict,
     QueueFull,
+    DiskShort,
     NodeDraining,
     Banned,
     TooManyRequests,

@@ -39,6 +39,8 @@ class Company:
     """For one node, by its name."""
     seed: int = 7
     key: bytes | None = None
+    skews: Mapping[str, float] = field(factory=dict)
+    """Seconds by which the wall clock of a host is ahead, by its name."""
     clock: VirtualClock = field(factory=VirtualClock)
     launches: list[tuple[str, Launch]] = field(factory=list)
     """Where each script was started, in order."""
@@ -67,6 +69,7 @@ class Company:
                 SeededEntropy(random.Random(dice.random())),
                 group=self.group,
                 key=self.key,
+                skew=self.skews.get(name, 0.0),
             )
             self.hosts[name].start()
 

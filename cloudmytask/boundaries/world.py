@@ -64,6 +64,10 @@ class LoadProbe(Protocol):
         """Share of the CPU that is in use at all, our jobs included; None where it is not measured."""
 
 
+DiskFree = Callable[[], int | None]
+"""Bytes that are free where the store is, a moment ago; None where it is not measured."""
+
+
 class Spool(Protocol):
     """Bytes that are still arriving: a script's output, or an upload. Writing never waits for the disk."""
 
@@ -222,3 +226,4 @@ class World:
     probe: LoadProbe
     bus: Bus
     links: Links
+    disk_free: DiskFree = lambda: None

@@ -95,7 +95,7 @@ def cancel(
         for job in jobs:
             manner.note(f"{job.id} is {job.state.value if job.state.terminal else 'being cancelled'}")
 
-    return chosen(manner, selectors, name, states, each, show)
+    return chosen(manner, selectors, name, states, each, show, changes=True)
 
 
 @verb(short_help="Submit jobs once more.")
@@ -112,7 +112,10 @@ def retry(manner: Manner, selectors: tuple[str, ...], name: str | None, states: 
         key = new_key()
         return await link.ask(lambda client: client.retry(job_id, key))
 
-    return chosen(manner, selectors, name, states, each, lambda jobs: manner.data("\n".join(job.id for job in jobs)))
+    def show(jobs: Sequence[JobStatus]) -> None:
+        manner.data("\n".join(job.id for job in jobs))
+
+    return chosen(manner, selectors, name, states, each, show, changes=True)
 
 
 @verb(short_help="Delete outcome and output of jobs.")
@@ -131,7 +134,7 @@ def rm(manner: Manner, selectors: tuple[str, ...], name: str | None, states: tup
         for job in jobs:
             manner.note(f"{job.id} is removed")
 
-    return chosen(manner, selectors, name, states, each, show)
+    return chosen(manner, selectors, name, states, each, show, changes=True)
 
 
 async def _ended(session: Session, link: Link, job_id: JobId, deadline: float | None) -> JobStatus:

@@ -13,6 +13,7 @@ import click
 
 from cloudmytask.cli.failures import UsageError
 from cloudmytask.cli.words import Manner
+from cloudmytask.errors import NoNode
 from cloudmytask.model import JobId, JobState
 
 if TYPE_CHECKING:
@@ -50,18 +51,23 @@ def chosen(
     states: Sequence[str],
     each: Callable[[Link, JobId], Coroutine[Any, Any, JobStatus]],
     show: Callable[[Sequence[JobStatus]], object],
+    *,
+    changes: bool = False,
 ) -> int:
     """Ask ``each`` for every chosen job in turn, then ``show`` the answers unless JSON is wanted.
 
+    :param changes: whether ``each`` does something to the job, so that it must not be the wrong one.
     :raises CloudMyTaskError: the first that fails ends it.
     """
     from cloudmytask.cli.link import with_node
-    from cloudmytask.cli.selectors import several
+    from cloudmytask.cli.selectors import LAST, several
     from cloudmytask.cli.session import conduct
 
     check_chosen(selectors, name, states)
 
     async def work(_session: Session, link: Link) -> int:
+        if changes and LAST in selectors and link.instead_of is not None:
+            raise NoNode(f"{LAST!r} may be a job at {link.instead_of.text}, which does not answer; name it by its id")
         found = await several(link.client, selectors, name, states)
         jobs = [await each(link, job_id) for job_id in found]
         if manner.as_json:

@@ -41,7 +41,9 @@ class Following:
 
     async def read(self, attempt: int, *, follow: bool) -> OutputEnd:
         """All of it. :raises CloudMyTaskError:"""
-        return await self._link.ask(lambda client: Deferred.fromCoroutine(self._read(client, attempt, follow)))
+        return await self._link.ask(
+            lambda client: Deferred.fromCoroutine(self._read(client, attempt, follow)), about=self._job_id
+        )
 
     async def _read(self, client: NodeClient, attempt: int, follow: bool) -> OutputEnd:
         boot = client.node.get("boot")

@@ -18,7 +18,7 @@ from cloudmytask.cli.failures import OutputFailed
 from cloudmytask.cli.follow import attempts
 from cloudmytask.cli.hints import missing_neighbor
 from cloudmytask.cli.job_options import DASH, JobOptions
-from cloudmytask.cli.link import Link, kept_there, reach_any, reach_one
+from cloudmytask.cli.link import Link, reach_any, reach_one
 from cloudmytask.cli.outlet import Display, Outlet
 from cloudmytask.cli.progress import Progress
 from cloudmytask.cli.reading import mention_discarded
@@ -28,7 +28,7 @@ from cloudmytask.cli.spooled import STDIN, Inputs
 from cloudmytask.cli.submission import Ready, gather
 from cloudmytask.cli.words import STDERR, Manner
 from cloudmytask.client.addresses import Address
-from cloudmytask.errors import ConnectionInterrupted, NoNode
+from cloudmytask.errors import NoNode
 from cloudmytask.model import JobState, Reason, StreamName
 from cloudmytask.wire.documents import JobStatus
 
@@ -137,8 +137,6 @@ class Foreground:
             self._cancel()
         try:
             ended = await self._following
-        except ConnectionInterrupted as problem:
-            raise ConnectionInterrupted(f"{problem}; {kept_there(job.id)}") from None
         except CancelledError:
             if self._outlet.failure is None:
                 raise
@@ -154,11 +152,11 @@ class Foreground:
             self._quiet_progress()
             await self._display.end()
             mention_discarded(self._manner, end, StreamName)
-            status = await link.ask(lambda client: client.getScriptJobStatus(job.id))
+            status = await link.ask(lambda client: client.getScriptJobStatus(job.id), about=job.id)
             if not status.state.terminal:
                 self._note_in_order(f"attempt {end.attempt} has ended; another follows, with output of its own")
         self._quiet_progress()
-        return await link.ask(lambda client: client.wait(job.id))
+        return await link.ask(lambda client: client.wait(job.id), about=job.id)
 
     def _taken(self, stream: StreamName, data: bytes) -> Deferred[None] | None:
         self._quiet_progress()

@@ -11,25 +11,18 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import deferLater
 
-from cloudmytask.cli.remembered import Memory, Remembered, cache_file
+from cloudmytask.cli.remembered import Remembered, cache_file
+from cloudmytask.cli.standby import Standby
 from cloudmytask.cli.words import Manner
 from cloudmytask.client.addresses import Address, candidates
 from cloudmytask.client.lines import elsewhere
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.options import default_client
-from cloudmytask.client.peers import peers_of
 from cloudmytask.client.ways import UNREACHABLE, Reached, Ways
-from cloudmytask.errors import (
-    CloudMyTaskError,
-    ConnectionInterrupted,
-    NodeDraining,
-    NoNode,
-    NoSuchJob,
-    RequestTimeout,
-)
+from cloudmytask.errors import ConnectionInterrupted, NodeDraining, NoNode, NoSuchJob, RequestTimeout
 from cloudmytask.model import JobId
 
 T = TypeVar("T")
@@ -39,8 +32,6 @@ PATIENCE = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0)
 """Seconds between attempts to reach a node again that we had spoken to."""
 LOSSES_MAX = 20
 """Connections that one question may cost before we believe that it is the question's fault."""
-LEARN_TIMEOUT = 0.03
-"""Seconds for which a verb that has done its work waits to hear which other nodes there are."""
 
 
 @define(eq=False)
@@ -78,7 +69,7 @@ class Link:
                 return await question(self.client)
             except ConnectionInterrupted:
                 await self._mend(about)
-        raise ConnectionInterrupted(f"{self.address.text}: the connection was lost {LOSSES_MAX} times")
+        raise self._lost(f"{self.address.text}: the connection was lost {LOSSES_MAX} times", about)
 
     async def hand_over(self, question: Question[T], *, once: bool) -> T:
         """Like :meth:`ask`, for new work: where the node does not answer, or takes none, another one is asked.
@@ -92,14 +83,16 @@ class Link:
             except NodeDraining:
                 if not await self._move("takes no new work"):
                     raise
-            except (ConnectionInterrupted, RequestTimeout):
-                if once or not await self._move("does not answer"):
+            except (ConnectionInterrupted, RequestTimeout) as problem:
+                # Where the connection stands again it was lost each time that we asked: no node would fare better.
+                fault = isinstance(problem, ConnectionInterrupted) and self.client.connected
+                if once or fault or not await self._move("does not answer"):
                     raise
 
     async def learn(self) -> None:
         """Remember for other days which other nodes there are, if that is due. Never fails, and hardly takes time."""
         if self._standby is not None:
-            await self._standby.learn(self._reached)
+            await self._standby.learn(self._ways, self._reached)
 
     def close(self) -> None:
         """End the connection. Idempotent."""
@@ -131,54 +124,20 @@ class Link:
                 else:
                     self._reached = Reached(was.address, client, was.instead_of, was.name)
                     return
-            waited = f"{sum(PATIENCE):.0f} s"
-            problem = f"the connection to {was.address.text} was lost and could not be made again within {waited}"
-            kept = "" if about is None else f"; {kept_there(about)}"
-            raise ConnectionInterrupted(f"{problem}: {reason}{kept}")
+            lost = f"the connection to {was.address.text} was lost and could not be made again"
+            raise self._lost(f"{lost} within {sum(PATIENCE):.0f} s: {reason}", about)
         finally:
             self._mending.release()
 
-
-def kept_there(job_id: JobId) -> str:
-    """What becomes of a job whose node is gone, and what to do."""
-    return f"job {job_id} is kept there and goes on when that node is back; ask again then: cmt wait {job_id}"
-
-
-@define(eq=False)
-class Standby:
-    """The nodes that may stand in for one that was named, as far as they are remembered.
-
-    :ivar asked: the address that was named.
-    """
-
-    asked: Address
-    _manner: Manner
-    _remembered: Remembered
-    _memory: Memory | None
-    _tried: set[str] = field(init=False, factory=set)
-
-    async def reach(self, ways: Ways, gone: Reached | None, why: str) -> Reached | None:
-        """Connect to the next of them, and say so; None if none is left."""
-        self._tried.update({self.asked.key} if gone is None else {self.asked.key, gone.address.key})
-        peers = () if self._memory is None else self._memory.peers
-        found = await ways.to_stand_in(peers, self.asked, self._tried)
-        if found is not None:
-            left = self.asked if gone is None else gone.address
-            self._manner.note(f"{left.text} {why}; talking to {found.name} at {found.address.text}")
-        return found
-
-    async def learn(self, reached: Reached) -> None:
-        """See :meth:`Link.learn`."""
-        memory, stands_in = self._memory, reached.instead_of is not None
-        if memory is not None and self._remembered.fresh(memory):
-            first = memory.peers[0].address.key if memory.peers else None
-            if not stands_in or first == reached.address.key:
-                return
-        try:
-            view = await reached.client.some_of_cluster(LEARN_TIMEOUT)
-        except (CloudMyTaskError, CancelledError):
-            return  # another time
-        self._remembered.keep(self.asked, peers_of(view, default_client(), with_teller=stands_in))
+    def _lost(self, problem: str, about: JobId | None) -> ConnectionInterrupted:
+        """What becomes of a job whose node is gone, and what to do."""
+        if about is None:
+            return ConnectionInterrupted(problem)
+        via = f"--via {self.address.text} " if self._standby is None or self.instead_of is not None else ""
+        return ConnectionInterrupted(
+            f"{problem}; job {about} is kept there and goes on when that node is back; ask again then:"
+            f" cmt {via}wait {about}"
+        )
 
 
 def _ways(reactor: Any) -> Ways:
@@ -207,7 +166,7 @@ async def reach_any(reactor: Any, manner: Manner) -> Link:
     if manner.via is not None:
         return await reach_one(reactor, addresses)
     ways, remembered = _ways(reactor), Remembered(cache_file(os.environ))
-    standbys = [Standby(each, manner, remembered, remembered.recall(each)) for each in addresses]
+    standbys = [Standby(each, manner, remembered) for each in addresses]
     try:
         reached = await ways.to_first(addresses)
     except NoNode:

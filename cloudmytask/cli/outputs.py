@@ -84,7 +84,7 @@ def logs(manner: Manner, selector: str, follow: bool, attempt: int | None, tail:
     async def work(session: Session, link: Link) -> int:
         job_id = await one(link.client, selector)
         if manner.as_json and follow:
-            job = await link.ask(lambda client: client.wait(job_id))
+            job = await link.ask(lambda client: client.wait(job_id), about=job_id)
         else:
             job = await link.ask(lambda client: client.getScriptJobStatus(job_id))
         if attempt is not None and attempt > job.attempt and (job.state.terminal or not follow):

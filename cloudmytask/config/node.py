@@ -156,6 +156,15 @@ class NodeConfig(InstanceConfig):
             DURATION, "How long a job is still known as expired after its retention.", minimum=0, maximum=_DECADE
         ),
     )
+    disk_min: int = field(
+        default=64 * 1024**2,
+        validator=valid,
+        metadata=about(
+            SIZE,
+            "How much room must be left on the disk of the state directory for the node to accept new work.",
+            minimum=0,
+        ),
+    )
     sweep_interval: float = field(
         default=30.0,
         validator=valid,

@@ -109,6 +109,8 @@ class Acceptance:
         check_spec(job.spec, self._config.script_max)
         if self._door.draining:
             return "draining"
+        if self._door.disk_short:
+            return "its disk is full"
         if self._queue.full:
             return "its queue is full"
         try:

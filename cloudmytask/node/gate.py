@@ -8,10 +8,13 @@ Invariant: no decision waits for anybody; the bans that count are those that the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import Factory, define
 
 from cloudmytask.core.admission import check_client
-from cloudmytask.errors import NodeDraining
+from cloudmytask.core.units import show_size
+from cloudmytask.errors import DiskShort, NodeDraining
 from cloudmytask.model import ClientId
 from cloudmytask.node.waiting import Signal
 from cloudmytask.peering.sensing import Sensing
@@ -23,6 +26,9 @@ class Gate:
 
     node: str
     sensing: Sensing | None = None
+    disk_free: Callable[[], int | None] = lambda: None
+    disk_min: int = 0
+    """Bytes that must be free for new work to be accepted."""
     draining: bool = False
     closing: Signal = Factory(Signal)
     """Fired when draining begins, and again when it is cut short."""
@@ -66,7 +72,18 @@ class Gate:
         """
         self.check_banned(client)
 
+    @property
+    def disk_short(self) -> bool:
+        """Whether there is too little room on the disk for new work."""
+        free = self.disk_free()
+        return free is not None and free < self.disk_min
+
     def admit_work(self) -> None:
-        """:raises NodeDraining: no new work is accepted any more."""
+        """:raises NodeDraining: no new work is accepted any more. :raises DiskShort: not for now."""
+        if self.disk_short:
+            raise DiskShort(
+                f"node {self.node} has {show_size(self.disk_free() or 0)} left on its disk and accepts new work from"
+                f" {show_size(self.disk_min)} on (disk_min)"
+            )
         if self.draining:
             raise NodeDraining(f"node {self.node} is shutting down and accepts no new work")

@@ -142,6 +142,8 @@ class Guests:
         check_spec(offer.spec, self._config.script_max)
         if self._door.draining:
             return "draining"
+        if self._door.disk_short:
+            return "its disk is full"
         if self._identity().node_id in offer.visited:
             return "visited"
         if offer.hops > self._config.max_hops:

@@ -99,7 +99,7 @@ class Node:
             RateLimits(requests=config.request_rate, requests_burst=config.request_burst, bytes=config.byte_rate)
         )
         sensing = Sensing(me.node_id, me.name, clock, blacklist, self._reports.add, rates)
-        self._gate = gate = Gate(config.name, sensing)
+        self._gate = gate = Gate(config.name, sensing, world.disk_free, config.disk_min)
         # jobs
         self._ledger = ledger = Ledger(world, retention, recovery.next_sequence, config.tombstones)
         self._outputs = outputs = Outputs(world.store, config.output_max)
@@ -265,6 +265,7 @@ class Node:
             backlog=self._placer.backlog(),
             tree=self._neighborhood.position,
             draining=self._gate.draining,
+            disk_short=self._gate.disk_short,
             insecure=self._config.beyond_loopback,
             bans=self._blacklist.digest,
         )

@@ -28,11 +28,15 @@ class Door(Protocol):
         """Whether the node is shutting down."""
 
     @property
+    def disk_short(self) -> bool:
+        """Whether there is too little room on the disk for new work."""
+
+    @property
     def closing(self) -> Signal:
         """Fired when draining begins, and again when it is cut short."""
 
     def admit_work(self) -> None:
-        """:raises NodeDraining: no new work is accepted any more."""
+        """:raises NodeDraining: no new work is accepted any more. :raises DiskShort: not for now."""
 
     def check_forwarded(self, client: ClientId) -> None:
         """:raises Banned: the client whose job another node offers is banned here."""

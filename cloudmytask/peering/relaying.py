@@ -1,9 +1,9 @@
 """Announcements over links, where multicast does not reach everybody.
 
-Whoever does not hear a neighbor of the overlay on the bus asks it for what it has heard, and is told everything from
-then on. What came by such a way goes on along the whole tree, so that the others hear of it too. Seeds are sought out
-while they are not known, and every few seconds a peer taken at random is asked, the dead included, which joins what a
-partition parted.
+Whoever does not hear somebody on the bus who lives all the same asks its neighbors in the overlay for what they have
+heard, and is told everything from then on; so is a neighbor whose obituary was refuted. What came by such a way goes on
+along the whole tree, so that the others hear of it too. Seeds are sought out while they are not known, and every few
+seconds a peer taken at random is asked, the dead included, which joins what a partition parted.
 
 Invariant: a message goes over each link of the tree once: only what was news to us is passed on, and not to whom it
 came from. Where everybody hears everybody nothing is relayed.
@@ -61,6 +61,8 @@ class Relaying:
     _batch_due: bool = field(init=False, default=False)
     _wanted: dict[NodeId, float] = field(init=False, default=Factory(dict))
     """Until when a neighbor wants everything."""
+    _claims: dict[tuple[NodeId, NodeId], tuple[Obituary, float]] = field(init=False, default=Factory(dict))
+    """Obituaries by neighbors, by subject and reporter, and until when a refutation is awaited."""
     _asked: dict[NodeId, float] = field(init=False, default=Factory(dict))
     _answered: dict[NodeId, float] = field(init=False, default=Factory(dict))
     _series: list[Periodic] = field(init=False, default=Factory(list))
@@ -68,6 +70,7 @@ class Relaying:
     def start(self) -> None:
         """Seek the seeds, and relay where it turns out to be needed."""
         self._roster.on_news(self._news)
+        self._roster.on_obituary(self._claimed)
         self._series = [every(self._clock, LOOK, self._look), every(self._clock, EXCHANGE, self._exchange)]
         self._seek()
 
@@ -107,6 +110,8 @@ class Relaying:
 
     def _news(self, message: BusMessage, by: NodeId | None) -> None:
         relayed = by is not None and by != self._me.node_id
+        if self._claims and isinstance(message, Announcement):
+            self._refuted(message)
         if not relayed and not self._wanted:
             return
         now = self._clock.seconds()
@@ -115,6 +120,22 @@ class Relaying:
                 continue
             if relayed or now < self._wanted.get(neighbor, 0.0):
                 self._put(neighbor, message)
+
+    def _claimed(self, obituary: Obituary) -> None:
+        if obituary.reporter in self.neighbors():
+            until = self._clock.seconds() + ASKED
+            self._claims[obituary.subject, obituary.reporter] = (obituary, until)
+
+    def _refuted(self, message: Announcement) -> None:
+        """Whoever declared dead whom we hear is to hear it through us."""
+        for (subject, reporter), (obituary, _until) in list(self._claims.items()):
+            if (
+                subject == message.node_id
+                and obituary.boot_id == message.boot_id
+                and obituary.incarnation < message.incarnation
+            ):
+                self._wanted[reporter] = self._clock.seconds() + ASKED
+                del self._claims[subject, reporter]
 
     def _put(self, neighbor: NodeId, message: BusMessage) -> None:
         pending = self._pending.setdefault(neighbor, {})
@@ -146,9 +167,11 @@ class Relaying:
             for stranger in known.keys() - neighbors:
                 if known[stranger] < now - ASKED:
                     del known[stranger]
+        self._claims = {key: claim for key, claim in self._claims.items() if now < claim[1]}
+        deaf = any(self._misses(member, now) for member in self._roster.members())
         for neighbor in neighbors:
             member, link = self._roster.get(neighbor), self._pool.live(neighbor)
-            if link is None or (member is not None and self._hears(member, now)):
+            if link is None or (not deaf and member is not None and self._hears(member, now)):
                 continue
             if now >= self._asked.get(neighbor, float("-inf")) + ASK_AGAIN:
                 self._asked[neighbor] = now
@@ -157,6 +180,10 @@ class Relaying:
 
     def _hears(self, member: Member, now: float) -> bool:
         return now < member.direct + SILENCE * member.interval
+
+    def _misses(self, member: Member, now: float) -> bool:
+        """It lives, as others tell, and for longer than it takes to suspect a dead one it was not heard."""
+        return member.standing is Standing.ALIVE and now >= member.direct + SILENCE * member.interval + LOOK
 
     def _exchange(self) -> None:
         self._seek()

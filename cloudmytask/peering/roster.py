@@ -61,6 +61,7 @@ class Roster:
     _on_changed: list[Callable[[Member], None]] = field(init=False, default=Factory(list))
     _on_dead: list[Callable[[NodeId], None]] = field(init=False, default=Factory(list))
     _on_news: list[Callable[[BusMessage, NodeId | None], None]] = field(init=False, default=Factory(list))
+    _on_obituary: list[Callable[[Obituary], None]] = field(init=False, default=Factory(list))
     _ticks: Periodic | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
@@ -97,6 +98,10 @@ class Roster:
         """Call ``told`` with each message that is news, and who relayed it; our own node id for what we publish
         ourselves, None for what came over the bus."""
         self._on_news.append(told)
+
+    def on_obituary(self, told: Callable[[Obituary], None]) -> None:
+        """Call ``told`` with each obituary about somebody else, believed or not."""
+        self._on_obituary.append(told)
 
     def watch(self, node_id: NodeId, boot_id: BootId, ended: Callable[[], None]) -> Vigil:
         """Call ``ended`` once, when that boot of that instance is dead, has left, or another boot took its place; later
@@ -193,6 +198,8 @@ class Roster:
             if obituary.boot_id == self._me.boot_id:
                 self.refute(obituary.incarnation)
             return
+        for told in self._on_obituary:
+            told(obituary)
         member = self._membership.get(obituary.subject)
         if member is None or not member.present or member.announcement.boot_id != obituary.boot_id:
             return

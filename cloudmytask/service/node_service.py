@@ -18,7 +18,7 @@ from cloudmytask.probe import SAMPLE_INTERVAL
 from cloudmytask.service.claim import claim
 from cloudmytask.service.instance_service import InstanceService, Life, Reactor, StartAborted, Step
 from cloudmytask.service.peers import make_peers
-from cloudmytask.service.world import make_probe, make_runner, make_world
+from cloudmytask.service.world import DiskRoom, make_probe, make_runner, make_world
 from cloudmytask.store.sqlite_store import SqliteStore
 from cloudmytask.version import VERSION
 
@@ -53,10 +53,12 @@ class NodeService(InstanceService[NodeConfig, Node]):
         probe = make_probe(config, self._running)
         peers = make_peers(config, reactor, reactor)
         begun.append(("leave the group", peers.bus.close))
-        node = Node(make_world(reactor, store, runner, probe, peers), config, held.address)
+        disk = DiskRoom(config.state)
+        disk.sample()
+        node = Node(make_world(reactor, store, runner, probe, peers, disk), config, held.address)
         factory = NodeFactory(node.front_door, reactor, peers.links)
         ports = self._listen(held, factory, begun)
-        self._repeat(begun, (SAMPLE_INTERVAL, probe.sample))
+        self._repeat(begun, (SAMPLE_INTERVAL, probe.sample), (SAMPLE_INTERVAL, disk.sample))
         # Last, because it begins to run what an earlier life left. Nobody is served before we return.
         begun.append(("stop its work", node.stop_now))
         node.start()

@@ -9,8 +9,10 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
+from attrs import define, field
 from twisted.internet.interfaces import IReactorFDSet
 
 from cloudmytask.boundaries import Clock, JobStore, World
@@ -44,7 +46,27 @@ def make_runner(config: NodeConfig, reactor: IReactorFDSet, clock: Clock) -> Pro
     return ProcessRunner(reactor, clock, sys.executable, str(config.state.resolve()), exit_grace=config.exit_grace)
 
 
-def make_world(clock: Clock, store: JobStore, runner: ProcessRunner, probe: SampledProbe, peers: Peers) -> World:
+@define(eq=False)
+class DiskRoom:
+    """How much room there is below a directory, as of the last :meth:`sample`."""
+
+    _path: Path
+    free: int | None = field(init=False, default=None)
+    """Bytes that this user may still write; None where it cannot be known."""
+
+    def sample(self) -> None:
+        """Ask the file system (statvfs(3))."""
+        try:
+            found = os.statvfs(self._path)
+        except OSError:
+            self.free = None
+        else:
+            self.free = found.f_bavail * found.f_frsize
+
+
+def make_world(
+    clock: Clock, store: JobStore, runner: ProcessRunner, probe: SampledProbe, peers: Peers, disk: DiskRoom
+) -> World:
     """All of it together."""
     return World(
         clock=clock,
@@ -55,4 +77,5 @@ def make_world(clock: Clock, store: JobStore, runner: ProcessRunner, probe: Samp
         probe=probe,
         bus=peers.bus,
         links=peers.links,
+        disk_free=lambda: disk.free,
     )

@@ -69,6 +69,10 @@ class Host:
     observer: Offered | None = None
     key: bytes | None = None
     """The cluster's."""
+    skew: float = 0.0
+    """Seconds by which the wall clock of this machine is ahead."""
+    disk_free: int | None = None
+    """Bytes; None is not measured."""
     disk: MemoryDisk = field(init=False)
     machine: SimulatedMachine = field(init=False, factory=SimulatedMachine)
     _life: _Life | None = field(init=False, default=None)
@@ -90,6 +94,10 @@ class Host:
         assert self._life is not None, f"no node runs on {self.name}"
         return self._life.node
 
+    def wall(self) -> float:
+        """What its wall clock shows."""
+        return self.clock.wall() + self.skew
+
     def start(self) -> None:
         """Start the node, or start it again."""
         assert self._life is None
@@ -103,7 +111,7 @@ class Host:
         bus = (self.group or SimulatedGroup(self.network, self.entropy.random)).bus(self.name)
         links = ObservedLinks(self._endpoint, clock, self.entropy, self.key)
         links.observer = self.observer
-        world = World(clock, self.clock.wall, self.entropy, store, runner, NoProbe(), bus, links)
+        world = World(clock, self.wall, self.entropy, store, runner, NoProbe(), bus, links, lambda: self.disk_free)
         node = Node(world, self.config, self.config.listen[0] if self.config.listen else "")
         self._life = _Life(node, store, runner, clock, bus)
         node.start()

@@ -623,4 +623,5 @@ def test_a_node_that_does_not_come_back(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 125
     assert said.startswith("cmt: connection-interrupted: ")
-    assert said.endswith(f"job {job} is kept there and goes on when that node is back; ask again then: cmt wait {job}\n")
+    kept = f"job {job} is kept there and goes on when that node is back; ask again then: cmt wait {job}\n"
+    assert said.endswith(kept)

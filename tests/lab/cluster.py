@@ -1,6 +1,7 @@
 """A cluster in the lab: a node on every host, perhaps a CSU on the last, and people who use ``cmt`` there.
 
-Invariant: daemons are started, asked and killed as people do it; nothing is looked up in their state.
+Invariant: daemons are started, asked and killed as people do it, by ``cmt`` or by the client library; nothing is looked
+up in their state.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +19,8 @@ from attrs import define, field
 
 from cloudmytask.errors import ExitCode
 from tests.integration.commands import CMT
-from tests.integration.daemons import command
+from tests.integration.daemons import ROOT, command, environment
+from tests.lab import observer
 from tests.lab.lan import KILLED, Completed, Lan, Running
 from tests.lab.waiting import PATIENCE, until
 
@@ -95,6 +98,37 @@ def _level(line: str) -> object:
 
 
 @define(eq=False)
+class Observer:
+    """The client library in a process of its own, for looks that are repeated (see :mod:`tests.lab.observer`)."""
+
+    _process: subprocess.Popen[str] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, observer.__file__],
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def look(self, what: str, node: str, client: str) -> list[dict[str, Any]]:
+        """The nodes, or the jobs. :raises AssertionError: the node does not tell."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps({"what": what, "node": node, "client": client}), file=self._process.stdin, flush=True)
+        told = json.loads(self._process.stdout.readline())
+        assert "answer" in told, f"{node}: {told}"
+        return list(told["answer"])
+
+    def close(self) -> None:
+        """End it."""
+        with self._process:
+            self._process.kill()
+
+
+@define(eq=False)
 class Cluster:
     """Nodes h1, h2 … of one LAN, and its CSU.
 
@@ -107,6 +141,7 @@ class Cluster:
     options: tuple[str, ...] = ()
     daemons: dict[str, Daemon] = field(factory=dict)
     ended: list[Daemon] = field(factory=list)
+    observer: Observer = field(init=False, factory=Observer)
 
     @property
     def names(self) -> set[str]:
@@ -175,26 +210,30 @@ class Cluster:
         self.lan.outside(path).write_text(source)
         return str(path)
 
-    def submit(self, host: int, source: str, *options: str, count: int = 1) -> list[str]:
-        """Submit a script so often, at once, with its number as argument; the ids."""
+    def submit(
+        self, host: int, source: str, *options: str, arguments: tuple[str, ...] = (), count: int = 1
+    ) -> list[str]:
+        """Submit a script so often, at once, with its number as last argument; the ids."""
         path = self.script(host, source)
-        begun = [self.begin(host, "submit", *options, path, str(number)) for number in range(count)]
+        begun = [self.begin(host, "submit", *options, path, *arguments, str(number)) for number in range(count)]
         return [_succeeded(each.completed()).strip() for each in begun]
 
     def job(self, host: int, job_id: str) -> Mapping[str, Any]:
-        """What ``cmt ps`` says about a job."""
-        [found] = [job for job in self.json(host, "ps", "--all")["jobs"] if job["id"] == job_id]
-        return dict(found)
+        """What the node on a host says about a job."""
+        [found] = [job for job in self._look("jobs", host) if job["id"] == job_id]
+        return found
 
     def views(self, hosts: Iterable[int] | None = None) -> dict[int, View]:
-        """What ``cmt nodes`` says on each of these hosts, or on all on which a node runs."""
+        """The nodes as the node on each of these hosts sees them, or on all on which a node runs."""
         chosen = hosts if hosts is not None else [int(name[1:]) for name in sorted(self.names)]
-        begun = {host: self.begin(host, "nodes", "--json") for host in chosen}
-        answers = {host: json.loads(_succeeded(each.completed())) for host, each in begun.items()}
         return {
-            host: {node["name"]: node for node in answer["nodes"] if node["role"] == "node"}
-            for host, answer in answers.items()
+            host: {node["name"]: node for node in self._look("nodes", host) if node["role"] == "node"}
+            for host in chosen
         }
+
+    def _look(self, what: str, host: int) -> list[dict[str, Any]]:
+        path = self.lan.outside(self.lan.directory(host) / "state" / "node.sock")
+        return self.observer.look(what, f"unix:{path}", "tester")
 
     def _node(self, host: int) -> Daemon:
         name = self.lan.name(host)
@@ -223,6 +262,7 @@ def serving(lan: Lan, *options: str) -> Iterator[Cluster]:
         yield made
         assert made.complaints() == []
     finally:
+        made.observer.close()
         for daemon in made.daemons.values():
             daemon.close()
 

@@ -19,7 +19,12 @@ print("attempt", os.environ["CMT_ATTEMPT"], "on", os.environ["CMT_EXECUTOR"], fl
 if os.environ["CMT_ATTEMPT"] == "1":
     time.sleep(600)
 """
-SHORT = "import sys, time; time.sleep(2); print('done', sys.argv[1])"
+UNTIL_TOLD = """
+import os, sys, time
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.05)
+print("done")
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -100,8 +105,9 @@ def test_jobs_on_a_host_without_a_cable_finish_elsewhere_and_once(cluster: Clust
 
 
 def test_a_killed_origin_comes_back_and_brings_its_jobs_to_an_end(cluster: Cluster) -> None:
-    here = cluster.submit(2, SHORT, "--local", count=4)
-    [there] = cluster.submit(2, SHORT, "--avoid", "h2")
+    told = cluster.lan.directory(2) / "told"
+    here = cluster.submit(2, UNTIL_TOLD, "--local", arguments=(str(told),), count=4)
+    [there] = cluster.submit(2, UNTIL_TOLD, "--avoid", "h2", arguments=(str(told),))
     _running(cluster, 2, here[0])
     _running(cluster, 2, there)
     cluster.kill("h2")
@@ -109,9 +115,10 @@ def test_a_killed_origin_comes_back_and_brings_its_jobs_to_an_end(cluster: Clust
     _standing(cluster, "h2", "dead")
     until(lambda: check_whole(cluster.views(), cluster.names))
     cluster.start(2)
+    cluster.lan.outside(told).touch()
     assert cluster.cmt(2, "wait", *here, there, patience=60).code == 0
-    for number, job_id in enumerate([*here, there]):
-        assert cluster.text(2, "result", job_id) == f"done {number if job_id != there else 0}\n"
+    for job_id in (*here, there):
+        assert cluster.text(2, "result", job_id) == "done\n"
     until(lambda: check_whole(cluster.views(ALL), cluster.names))
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IStreamClientEndpoint
 
 from cloudmytask.cli.follow import attempts
 from cloudmytask.cli.link import Link
+from cloudmytask.client.addresses import Address
+from cloudmytask.client.ways import Reached, Ways
 from cloudmytask.model import StreamName
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.documents import JobStatus
@@ -20,19 +20,10 @@ FIRST = ScriptPlan(duration=None, output=((0.5, OUT, b"first "),))
 SECOND = ScriptPlan(duration=1.0, output=((0.5, OUT, b"second"),))
 
 
-@frozen
-class _Address:
-    place: Place
-    text: str = NODE
-
-    def endpoint(self, _reactor: object) -> IStreamClientEndpoint:
-        return self.place.network.endpoint("ann", NODE)
-
-
 def _follow(place: Place, job: JobStatus, shown: list[bytes], when_shown: Any) -> Deferred[list[int]]:
     """The numbers of the attempts that have ended, once all have; what they write goes to ``shown``."""
-    address: Any = _Address(place)
-    link = Link(place.clock, "ann", address, place.connect("ann"))
+    ways = Ways(lambda _address: place.network.endpoint("ann", NODE), place.clock, "ann")
+    link = Link(ways, Reached(Address.parse("node:1", "the test"), place.connect("ann")))
 
     def take(_stream: StreamName, data: bytes) -> None:
         shown.append(data)
