@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudmytask.cluster import Announcement, Standing
+from cloudmytask.cluster import Announcement, NodeId, Standing
 from cloudmytask.config import CsuConfig
 from cloudmytask.errors import DiskShort, QueueFull
 from cloudmytask.model import ClientId, JobState
@@ -138,7 +138,7 @@ def test_a_forged_attraction_costs_nothing_but_a_try() -> None:
     company.acquainted()
     ghost = evolve(
         heard[-1],
-        node_id=heard[-1].node_id[:-4] + "beef",
+        node_id=NodeId(heard[-1].node_id[:-4] + "beef"),
         name="ghost",
         address="127.0.0.77:7001",
         capacity=evolve(heard[-1].capacity, slots=99, free=99),
