@@ -3,7 +3,9 @@
 # make test      everything that must hold: style, types, import contracts, tests
 # make lint      the same without the tests
 # make lock      renew constraints.txt from the newest releases
-# make benchmarks
+# make benchmarks  what one node and several achieve, a quarter of an hour on a quiet machine
+# make placement  how well jobs are placed, in the simulation, ten minutes and more
+# make paper      the paper's experiment, seven minutes; make paper PAPER=--full with the original's times, 35 minutes
 # make clean
 
 # A Python of 3.11 or later; another one: make test PYTHON=/path/to/python
@@ -15,7 +17,7 @@ STAMP := .venv/installed
 PIP := -m pip --quiet --quiet --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: run cluster test lint lock benchmarks clean
+.PHONY: run cluster test lint lock benchmarks placement paper clean
 
 run: $(STAMP)
 	@$(BIN)/cmt run examples/primes.py
@@ -34,6 +36,14 @@ lint: $(STAMP)
 
 benchmarks: $(STAMP)
 	@$(BIN)/python -m benchmarks.run
+	@$(BIN)/python -m benchmarks.cluster
+
+placement: $(STAMP)
+	@$(BIN)/python -m benchmarks.placement
+
+paper: $(STAMP)
+	@$(BIN)/python $(PIP) install --only-binary :all: --constraint constraints.txt --editable '.[bench]'
+	@$(BIN)/python -m benchmarks.paper_experiment $(PAPER)
 
 # Wheels only: nothing is compiled, so no compiler is needed.
 $(STAMP): pyproject.toml constraints.txt
@@ -47,7 +57,7 @@ $(STAMP): pyproject.toml constraints.txt
 lock:
 	@rm -rf .venv.lock
 	@$(PYTHON) -m venv .venv.lock
-	@.venv.lock/bin/python $(PIP) install --only-binary :all: --editable '.[dev]'
+	@.venv.lock/bin/python $(PIP) install --only-binary :all: --editable '.[dev,bench]'
 	@.venv.lock/bin/python -m pip --disable-pip-version-check freeze --exclude-editable > constraints.txt
 	@rm -rf .venv.lock
 

@@ -1,6 +1,6 @@
 """What being several costs and gains: real nodes on loopback, against one node or a local run in the same run.
 
-Prints JSON; writes docs/benchmarks.md and benchmarks/figures.json if all were measured.
+Prints JSON; writes its section of docs/benchmarks.md and benchmarks/figures.json if all were measured.
 Usage: python -m benchmarks.cluster [NAME ...]
 """
 

@@ -4,7 +4,7 @@ Load 0.95, heavy-tailed lengths of 2 s on average, four slots a node, all jobs a
 arrivals for both policies and for the central queue. So that the cluster need not fill up first, for which the
 longest jobs would take minutes, the first jobs are what is left of those that would be running already; and jobs that
 would outlast the arrivals by far are cut short, when nothing arrives any more that they could hold up.
-Prints JSON; writes docs/benchmarks.md and benchmarks/figures.json if all sizes were run.
+Prints JSON; writes its section of docs/benchmarks.md and benchmarks/figures.json if all sizes were run.
 Usage: python -m benchmarks.placement [--nodes N ...] [--jobs N] [--seed N]
 """
 

@@ -1,13 +1,11 @@
 """All benchmarks: a real node, a real client, ratios against a floor measured in the same run.
 
-Writes docs/benchmarks.md and benchmarks/figures.json. Usage: python -m benchmarks.run [NAME ...]
+Writes its section of docs/benchmarks.md and benchmarks/figures.json. Usage: python -m benchmarks.run [NAME ...]
 """
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import signal
 import socket
 import statistics
@@ -20,9 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from attrs import define
-
 from benchmarks import floor
+from benchmarks.daemons import cpu_seconds
+from benchmarks.reporting import Figure, record
 from cloudmytask import reactor as monotonic
 
 monotonic.install()
@@ -38,20 +36,7 @@ from cloudmytask.client.sources import Source  # noqa: E402
 from cloudmytask.model import JobSpec, JobState, StreamName  # noqa: E402
 from cloudmytask.wire.commands import PIECE, WINDOW  # noqa: E402
 
-HERE = Path(__file__).parent
 SLOTS = 2
-
-
-@define
-class Figure:
-    """One measured ratio (or amount) and its goal."""
-
-    name: str
-    value: float
-    unit: str
-    goal: str
-    met: bool
-    note: str
 
 
 @contextmanager
@@ -251,12 +236,6 @@ def sleep(seconds: float) -> Deferred[None]:
     return slept
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, its children not counted."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def fsync_seconds(directory: Path) -> float:
     """The median of what an fsync of a page takes here."""
     taken = []
@@ -285,33 +264,10 @@ async def measure(names: list[str], directory: Path, pid: int) -> list[Figure]:
     figures: list[Figure] = []
     for name in names:
         for figure in await BENCHMARKS[name](client, directory, pid):
-            print(f"{figure.name}: {figure.value:.3g} {figure.unit} (goal {figure.goal}; {figure.note})", flush=True)
+            print(figure, flush=True)
             figures.append(figure)
     client.close()
     return figures
-
-
-def report(figures: list[Figure]) -> str:
-    """The page of the documentation."""
-    rows = "\n".join(
-        f"| {f.name} | {f.value:.3g} {f.unit} | {f.goal} | {'yes' if f.met else '**no**'} | {f.note} |" for f in figures
-    )
-    return f"""# Benchmarks
-
-`make benchmarks` measures these on a quiet machine: a real node, a real client and the floor in turn, in one run. The
-floor is `posix_spawn` of the same interpreter with the same flags, two at a time. Ratios hold from machine to machine,
-absolute figures do not. This run: {os.cpu_count()} cores, Python {platform.python_version()}, Linux
-{platform.release().partition("-")[0]}.
-
-| what | measured | goal | met | |
-|---|---|---|---|---|
-{rows}
-
-A trivial script is the worst case: it lasts as long as the interpreter takes to start, so that whatever the node and
-the client do for a job, on the same two cores, shows in full. What limits it is the interpreter: about 4 ms of CPU a
-job in the node (AMP and Deferreds, three commits, a work directory, the spawn itself) where a bare script takes 11.
-Streaming is limited by the node's Python code for each piece of 60 KiB, each of which is answered.
-"""
 
 
 def main() -> None:
@@ -325,14 +281,7 @@ def main() -> None:
         measured.addBoth(lambda _: reactor.stop())
         reactor.run()
     if len(figures) and not sys.argv[1:]:
-        (HERE / "figures.json").write_text(
-            json.dumps(
-                [{"name": f.name, "value": round(f.value, 4), "unit": f.unit, "goal": f.goal} for f in figures],
-                indent=1,
-            )
-            + "\n"
-        )
-        (HERE.parent / "docs" / "benchmarks.md").write_text(report(figures))
+        record("node", figures)
 
 
 if __name__ == "__main__":

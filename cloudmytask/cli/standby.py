@@ -40,7 +40,7 @@ class Standby:
         """Connect to the next of them, and say so; None if none is left.
 
         :param gone: where we were connected before.
-        :raises CloudMyTaskError: one declined.
+        :raises Banned: the client is.
         """
         left = self.asked if gone is None else gone.address
         self._tried.update({self.asked.key, left.key})

@@ -17,7 +17,7 @@ from cloudmytask.client.addresses import Address
 from cloudmytask.client.connecting import connect
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.peers import Peer
-from cloudmytask.errors import ConnectionInterrupted, NoNode, RequestTimeout
+from cloudmytask.errors import Banned, CloudMyTaskError, ConnectionInterrupted, NoNode, RequestTimeout
 
 UNREACHABLE = (NoNode, ConnectionInterrupted, RequestTimeout)
 """Failures of an attempt to connect after which the next address is worth trying."""
@@ -81,7 +81,7 @@ class Ways:
         """The first of ``peers`` that answers, and is who it should be; None if there is none.
 
         :param tried: keys of the addresses that are not to be tried; those that were are added.
-        :raises CloudMyTaskError: one declined.
+        :raises Banned: the client is.
         """
         for peer in peers:
             if peer.address.key in tried:
@@ -89,7 +89,9 @@ class Ways:
             tried.add(peer.address.key)
             try:
                 client = await self.to(peer.address, STAND_IN_PATIENCE)
-            except UNREACHABLE:
+            except Banned:  # then it is everywhere
+                raise
+            except CloudMyTaskError:
                 continue
             if client.node.get("id") == peer.node_id:
                 return Reached(peer.address, client, instead_of, peer.name)

@@ -48,6 +48,9 @@ class ClusterChecker:
     _outcomes: dict[tuple[str, JobId], JobState] = field(init=False, factory=dict)
     _offers: Counter[tuple[JobId, int]] = field(init=False, factory=Counter)
     _banned: dict[ClientId, float] = field(init=False, factory=dict)
+    _split: bool = field(init=False, default=False)
+    _whole_since: float = field(init=False, default=0.0)
+    _up_since: dict[str, float] = field(init=False, factory=dict)
     _idle_since: dict[str, float] = field(init=False, factory=dict)
 
     def started(self, node: str, client: ClientId, *, running: int, slots: int, now: float) -> None:
@@ -56,7 +59,10 @@ class ClusterChecker:
         if running > slots:
             self.violated(Violation(f"{running} scripts run on the {slots} slots of {node}"))
         since = self._banned.get(client)
-        if since is not None and now > since + self.ban_grace:
+        if since is None or self._split:
+            return
+        known = max(since, self._whole_since, self._up_since.get(node, 0.0)) + self.ban_grace
+        if now > known:
             self.violated(Violation(f"{node} starts a job of {client} {now - since:.3f} s after the ban"))
 
     def offered(self, node: NodeId, offer: Offer, answer: OfferAnswer) -> None:
@@ -108,9 +114,24 @@ class ClusterChecker:
         if self.longest_idle > self.idle_grace:
             self.violated(Violation(f"a slot was free for {self.longest_idle:.2f} s while jobs waited elsewhere"))
 
-    def excuse(self) -> None:
-        """The network or a node has just failed: who is idle now may not know of waiting jobs."""
+    def died(self) -> None:
+        """A node has just died: who is idle now may not know of waiting jobs."""
         self._idle_since.clear()
+
+    def returned(self, node: str, now: float) -> None:
+        """A node is up again, and has missed what was said meanwhile."""
+        self._idle_since.clear()
+        self._up_since[node] = now
+
+    def split(self) -> None:
+        """The network fell into parts that hear nothing of each other."""
+        self._idle_since.clear()
+        self._split = True
+
+    def healed(self, now: float) -> None:
+        """It is whole again."""
+        self._idle_since.clear()
+        self._split, self._whole_since = False, now
 
     def places(self, node: str, whereabouts: Mapping[JobId, Sequence[str]]) -> None:
         """In which places a node has each open job."""

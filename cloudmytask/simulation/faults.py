@@ -65,7 +65,7 @@ class Faults:
         host = self._hosts[name]
         self.kills += 1
         self._note("kill", name)
-        self._checker.excuse()
+        self._checker.died()
         if self._dice.random() < 0.5:
             host.lose_power()
         else:
@@ -75,7 +75,7 @@ class Faults:
 
     def _revive(self, host: Host) -> None:
         self._note("start", host.name)
-        self._checker.excuse()
+        self._checker.returned(host.name, self._clock.seconds())
         host.start()
         self._over()
 
@@ -84,11 +84,13 @@ class Faults:
         self._dice.shuffle(names)
         middle = self._dice.randrange(1, len(names)) if len(names) > 1 else 1
         self._note("partition", middle)
+        self._checker.split()
         self._network.paths.partition(names[:middle], names[middle:])
         self._clock.callLater(seconds, self._heal)
 
     def _heal(self) -> None:
         self._note("heal")
+        self._checker.healed(self._clock.seconds())
         self._network.paths.partition()
         self._over()
 

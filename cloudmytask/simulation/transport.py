@@ -8,13 +8,14 @@ waits, and only there. Whoever dies behind a cut is missed by nobody until somet
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 from twisted.internet import error
 from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import ITransport
+from twisted.internet.interfaces import IPushProducer, ITransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from cloudmytask.simulation.network import Network
 
 
-@implementer(ITransport)
+@implementer(ITransport, IPushProducer)
 @define(eq=False, repr=False)
 class SimulatedTransport:
     """One end of a connection."""
@@ -40,6 +41,8 @@ class SimulatedTransport:
     _waiting: list[tuple[Callable[[Any], None], object]] = field(init=False, factory=list)
     """What was sent while there was no path."""
     _impatient: Timer | None = field(init=False, default=None)
+    _unread: deque[bytes] | None = field(init=False, default=None)
+    """What has arrived while nothing was to be read; None while reading."""
 
     def write(self, data: bytes) -> None:
         """Twisted's interface."""
@@ -82,9 +85,30 @@ class SimulatedTransport:
     def deliver(self, data: bytes) -> None:
         """Bytes arrive; where nobody is left to take them, their sender is told so."""
         if not self._lost:
-            self.protocol.dataReceived(data)
+            if self._unread is None:
+                self.protocol.dataReceived(data)
+            else:
+                self._unread.append(data)
         elif not self.peer._lost:
             self._reset()
+
+    def pauseProducing(self) -> None:
+        """Twisted's interface: read nothing for now."""
+        if self._unread is None:
+            self._unread = deque()
+
+    def resumeProducing(self) -> None:
+        """Twisted's interface: read what has arrived meanwhile, and go on reading."""
+        unread, self._unread = self._unread, None
+        while unread and not self._lost:
+            self.protocol.dataReceived(unread.popleft())
+            if self._unread is not None:  # paused again
+                self._unread = deque([*unread, *self._unread])
+                return
+
+    def stopProducing(self) -> None:
+        """Twisted's interface."""
+        self.loseConnection()
 
     def end(self, why: Exception) -> None:
         """The connection is over at this end."""

@@ -80,6 +80,19 @@ def test_a_ban_is_honored_in_time(checker: ClusterChecker) -> None:
         checker.started("n1", ANN, running=1, slots=4, now=12.5)
 
 
+def test_a_ban_is_not_known_where_nobody_can_tell(checker: ClusterChecker) -> None:
+    checker.banned(ANN, 10.0)
+    checker.split()
+    checker.started("n1", ANN, running=1, slots=4, now=50.0)
+    checker.healed(60.0)
+    checker.returned("n2", 70.0)
+    checker.started("n1", ANN, running=1, slots=4, now=61.9)
+    checker.started("n2", ANN, running=1, slots=4, now=71.9)
+    for node, now in (("n1", 62.1), ("n2", 72.1)):
+        with pytest.raises(Violation, match=f"{node} starts"):
+            checker.started(node, ANN, running=1, slots=4, now=now)
+
+
 def test_hops_are_limited(checker: ClusterChecker) -> None:
     checker.offered(NodeId("n9"), _offer("n0", "n1", hops=1), YES)
     checker.offered(NodeId("n9"), _offer("n0", "n1", "n2", hops=3), NO)
@@ -175,7 +188,7 @@ def test_a_slot_that_is_used_in_between_is_not_idle(checker: ClusterChecker) -> 
         checker.started("n1", ANN, running=1, slots=2, now=0.75)
     for _ in range(5):
         _looks(checker, 0.75)
-        checker.excuse()
+        checker.died()
     assert checker.longest_idle == 0.75
 
 
