@@ -23,13 +23,13 @@ from cloudmytask.core.spec_document import spec_to_document, text, typed
 from cloudmytask.model import Explanation, JobId, JobQuery, JobSpec, QoS, StreamName
 from cloudmytask.version import VERSION
 from cloudmytask.wire import commands
+from cloudmytask.wire.ban_documents import ban_from_document
 from cloudmytask.wire.cluster_documents import listed, sample_from_document, view_from_document
 from cloudmytask.wire.documents import (
     JobStatus,
     explanation_from_document,
     query_to_document,
 )
-from cloudmytask.wire.peer_documents import ban_from_document
 
 HELLO_TIMEOUT = 10.0
 """Seconds that a node may take to answer a new connection."""

@@ -21,8 +21,8 @@ from cloudmytask.core.admission import DURATION_MAX, NOTE_MAX, check_client
 from cloudmytask.errors import InvalidArgument, NotPermitted
 from cloudmytask.model import ClientId
 from cloudmytask.wire import commands
+from cloudmytask.wire.ban_documents import ban_to_document
 from cloudmytask.wire.cluster_documents import sample_to_document, view_to_document
-from cloudmytask.wire.peer_documents import ban_to_document
 
 T = TypeVar("T")
 

@@ -25,6 +25,7 @@ from cloudmytask.errors import (
     NoNode,
     UnsupportedVersion,
 )
+from cloudmytask.net.peer_answers import PeerAnswers
 from cloudmytask.net.peer_link import PeerLink
 from cloudmytask.wire import peer_commands as commands
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
@@ -102,7 +103,8 @@ class PeerLinks:
             raise ForeignCluster(f"{address}: that is ourselves, or an instance with the same id {us.node_id}")
         if not proven(proof(self._key, Side.CALLED, nonces, identities), answer["proof"]):
             raise ForeignCluster(f"{address}: {peer.name} does not know the key of cluster {us.cluster!r}")
-        link = _linked(protocol, peer, door, self._key)
+        link = _linked(protocol, peer, self._key)
+        _answer(protocol, link, door, self._key)
         await protocol.ask(commands.ProvePeer, HELLO_TIMEOUT, proof=proof(self._key, Side.CALLER, nonces, identities))
         return link
 
@@ -158,9 +160,9 @@ class Introduction:
         peer, self._peer = self._peer, None
         if not proven(self._expected, proof):
             raise ForeignCluster(f"{peer.name} does not know this cluster's key")
-        link = PeerLink(self._protocol, peer, self._door, self._key)
+        link = _linked(self._protocol, peer, self._key)
         self._door.welcome(link)
-        _become(self._protocol, link)
+        _answer(self._protocol, link, self._door, self._key)
         self._introduced(link)
         return {}
 
@@ -175,22 +177,21 @@ class _LinkFactory(Factory):
         return self._protocol
 
 
-def _linked(protocol: GuardedAMP, peer: PeerIdentity, door: PeerDoor, key: bytes | None) -> PeerLink:
-    link = PeerLink(protocol, peer, door, key)
-    _become(protocol, link)
-    return link
-
-
-def _become(protocol: GuardedAMP, link: PeerLink) -> None:
-    """From now on the connection is a link: it answers what peers ask, and nothing else."""
-    before = protocol.on_lost
+def _linked(protocol: GuardedAMP, peer: PeerIdentity, key: bytes | None) -> PeerLink:
+    """The link that a connection becomes."""
+    before, link = protocol.on_lost, PeerLink(protocol, peer, key)
 
     def lost() -> None:
         before()
         link.lost()
 
     protocol.on_lost = lost
-    protocol.answer_with(Vocabulary(link.responders()))
+    return link
+
+
+def _answer(protocol: GuardedAMP, link: PeerLink, door: PeerDoor, key: bytes | None) -> None:
+    """From now on the connection answers what peers ask, and nothing else."""
+    protocol.answer_with(Vocabulary(PeerAnswers(link, protocol, door, key).responders()))
 
 
 def _abort(protocol: GuardedAMP) -> None:

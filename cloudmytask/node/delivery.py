@@ -132,6 +132,7 @@ class Delivery:
             await sink.ended(self._end)
         except CloudMyTaskError as problem:
             _log.debug("job {job_id}: its follower is gone: {why}", job_id=self._job_id, why=str(problem))
+            self._lost(sink)
             return
         finally:
             DeferredList(list(window), consumeErrors=True)

@@ -102,9 +102,13 @@ class SimulatedTransport:
         unread, self._unread = self._unread, None
         while unread and not self._lost:
             self.protocol.dataReceived(unread.popleft())
-            if self._unread is not None:  # paused again
-                self._unread = deque([*unread, *self._unread])
+            if self._paused():  # once more, by what was read
+                unread.extend(self._unread or ())
+                self._unread = unread
                 return
+
+    def _paused(self) -> bool:
+        return self._unread is not None
 
     def stopProducing(self) -> None:
         """Twisted's interface."""

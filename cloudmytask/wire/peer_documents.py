@@ -6,17 +6,13 @@ it. Fields are only ever added.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from cloudmytask.cluster import (
     AttachAnswer,
-    Ban,
-    BanReport,
-    BanVersion,
     BootId,
     Capacity,
     NodeId,
@@ -29,7 +25,6 @@ from cloudmytask.cluster import (
 )
 from cloudmytask.core.admission import check_client
 from cloudmytask.core.job_id import LENGTH, normalize
-from cloudmytask.core.records import job_from_record, job_to_record, spec_to_json
 from cloudmytask.core.spec_document import (
     blob_from_document,
     blob_to_document,
@@ -40,11 +35,10 @@ from cloudmytask.core.spec_document import (
     spec_from_document,
     spec_to_document,
     text,
-    texts,
     typed,
 )
 from cloudmytask.errors import InvalidArgument
-from cloudmytask.model import Job, JobId, Outcome, Reason, Stamp, StreamName, Usage
+from cloudmytask.model import JobId, Outcome, Reason, Stamp, StreamName, Usage
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -53,8 +47,6 @@ VISITED_MAX = 65
 """Nodes in one trail: the origin and as many hops as may be configured."""
 STAMPS_MAX = 100
 """Entries of a trail that one answer may bring."""
-BANS_MAX = 2000
-"""Bans in one message."""
 
 _NODE_ID = re.compile(r"[0-9a-f]{32}\Z")
 _BOOT_ID = re.compile(r"[0-9a-f]{16}\Z")
@@ -126,12 +118,12 @@ def identity_from_document(document: object) -> PeerIdentity:
     if role not in tuple(Role):
         raise InvalidArgument(f"role: {role[:60]!r} is none of {', '.join(Role)}")
     return PeerIdentity(
-        cluster=_name("cluster", fields.get("cluster")),
+        cluster=name("cluster", fields.get("cluster")),
         role=Role(role),
         node_id=node_id("id", fields.get("id")),
         boot_id=boot_id("boot", fields.get("boot")),
-        name=_name("name", fields.get("name")),
-        address=_printable("address", fields.get("address"), 300),
+        name=name("name", fields.get("name")),
+        address=printable("address", fields.get("address"), 300),
     )
 
 
@@ -189,25 +181,6 @@ def offer_from_document(document: object) -> Offer:
     )
 
 
-def job_to_handover(job: Job) -> Json:
-    """What ``HandOverJob`` sends."""
-    return {"spec": spec_to_document(job.spec), "record": json.loads(job_to_record(job))}
-
-
-def job_from_handover(document: object) -> Job:
-    """:raises InvalidArgument:"""
-    fields = mapping("job", document)
-    spec = spec_from_document(fields.get("spec"))
-    try:
-        job = job_from_record(spec_to_json(spec), json.dumps(mapping("record", fields.get("record"))))
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as problem:
-        raise InvalidArgument(f"job: its record is malformed: {problem!r}"[:300]) from None
-    check_client(job.client)
-    if job_id("job", job.id) != job.id:
-        raise InvalidArgument(f"job: {job.id!r} is not in its canonical form")
-    return job
-
-
 def answer_to_document(answer: OfferAnswer) -> Json:
     """What ``OfferJob`` answers."""
     return {
@@ -224,7 +197,7 @@ def answer_from_document(document: object) -> OfferAnswer:
     return OfferAnswer(
         accepted=boolean("accepted", fields.get("accepted")),
         capacity=capacity_from_document(fields.get("capacity")),
-        why=_printable("why", fields.get("why", ""), 1000),
+        why=printable("why", fields.get("why", ""), 1000),
         missing=several("missing", fields.get("missing", []), blob_from_document, 2),
     )
 
@@ -266,11 +239,11 @@ def end_from_document(document: object) -> RemoteEnd:
             exit_code=typed(fields, "exit_code", integer, None),
             signal=typed(fields, "signal", integer, None),
             usage=usage,
-            detail=_printable("detail", fields.get("detail", ""), 10_000),
+            detail=printable("detail", fields.get("detail", ""), 10_000),
         ),
         discarded={stream: typed(discarded, stream, count, 0) for stream in StreamName},
         interrupted=boolean("interrupted", fields.get("interrupted")),
-        executor=_name("executor", fields.get("executor")),
+        executor=name("executor", fields.get("executor")),
         capacity=capacity_from_document(fields.get("capacity")),
         trail=several("trail", fields.get("trail", []), _stamp, STAMPS_MAX),
     )
@@ -295,76 +268,8 @@ def attach_from_document(document: object) -> AttachAnswer:
         accepted=boolean("accepted", fields.get("accepted")),
         root=RootKey(count("term", fields.get("term")), node_id("root", fields.get("root"))),
         path=several("path", fields.get("path", []), node_id, 1000),
-        why=_printable("why", fields.get("why", ""), 1000),
+        why=printable("why", fields.get("why", ""), 1000),
         try_next=several("try_next", fields.get("try_next", []), _other, 2),
-    )
-
-
-def ban_to_document(ban: Ban) -> Json:
-    """A ban; ``remaining`` in seconds."""
-    return {
-        "client": ban.client,
-        "reason": ban.reason,
-        "by": ban.by,
-        "term": ban.term,
-        "remaining": ban.until,
-        "counter": ban.version.counter,
-        "admin": ban.version.admin,
-        "version_by": ban.version.node_id,
-        "lifted": ban.lifted,
-        "reporters": list(ban.reporters),
-    }
-
-
-def ban_from_document(field: str, document: object) -> Ban:
-    """:raises InvalidArgument:"""
-    fields = mapping(field, document)
-    return Ban(
-        client=check_client(text("client", fields.get("client"))),
-        reason=_printable("reason", fields.get("reason"), 500),
-        by=_printable("by", fields.get("by"), 200),
-        term=finite("term", fields.get("term")),
-        until=finite("remaining", fields.get("remaining")),
-        version=BanVersion(
-            counter=count("counter", fields.get("counter")),
-            admin=boolean("admin", fields.get("admin")),
-            node_id=node_id("version_by", fields.get("version_by")),
-        ),
-        lifted=typed(fields, "lifted", boolean, False),
-        reporters=texts("reporters", fields.get("reporters", []))[:10],
-    )
-
-
-def bans_to_document(bans: Sequence[Ban]) -> Json:
-    """What ``ExchangeBans`` sends and answers."""
-    return {"bans": [ban_to_document(ban) for ban in bans]}
-
-
-def bans_from_document(document: object) -> tuple[Ban, ...]:
-    """:raises InvalidArgument:"""
-    return several("bans", mapping("bans", document).get("bans"), ban_from_document, BANS_MAX)
-
-
-def report_to_document(report: BanReport) -> Json:
-    """What ``AddToBlackListRequest`` sends."""
-    return {
-        "client": report.client,
-        "reason": report.reason,
-        "reporter": report.reporter,
-        "name": report.reporter_name,
-        "count": report.count,
-    }
-
-
-def report_from_document(document: object) -> BanReport:
-    """:raises InvalidArgument:"""
-    fields = mapping("report", document)
-    return BanReport(
-        client=check_client(text("client", fields.get("client"))),
-        reason=_printable("reason", fields.get("reason"), 500),
-        reporter=node_id("reporter", fields.get("reporter")),
-        reporter_name=_name("name", fields.get("name")),
-        count=count("count", fields.get("count")),
     )
 
 
@@ -374,26 +279,26 @@ def _stamp(field: str, value: object) -> Stamp:
     at, stage, node, note = value
     return Stamp(
         finite("trail.at", at),
-        _printable("trail.stage", stage, 40),
-        _name("trail.node", node),
-        _printable("trail.note", note, 1000),
+        printable("trail.stage", stage, 40),
+        name("trail.node", node),
+        printable("trail.note", note, 1000),
     )
 
 
 def _other(field: str, value: object) -> tuple[NodeId, str]:
     if not isinstance(value, list) or len(value) != 2:
         raise InvalidArgument(f"{field}: an entry is not a list of 2")
-    return node_id(field, value[0]), _printable(field, value[1], 300)
+    return node_id(field, value[0]), printable(field, value[1], 300)
 
 
-def _name(field: str, value: object) -> str:
-    found = _printable(field, value, 64)
+def name(field: str, value: object) -> str:
+    found = printable(field, value, 64)
     if not found:
         raise InvalidArgument(f"{field}: it is empty")
     return found
 
 
-def _printable(field: str, value: object, limit: int) -> str:
+def printable(field: str, value: object, limit: int) -> str:
     found = text(field, value)
     if len(found) > limit:
         raise InvalidArgument(f"{field}: {len(found)} characters are more than the limit, {limit}")

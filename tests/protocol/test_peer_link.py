@@ -29,7 +29,7 @@ from cloudmytask.cluster import (
 from cloudmytask.core.job_id import job_id
 from cloudmytask.errors import InvalidArgument
 from cloudmytask.model import Blob, ClientId, Digest, JobSpec, Outcome, Reason, Stamp, Usage
-from cloudmytask.wire import peer_commands
+from cloudmytask.wire import ban_documents, peer_commands
 from cloudmytask.wire import peer_documents as documents
 from cloudmytask.wire.commands import NodeCommand
 from cloudmytask.wire.peer_proof import Side, proof
@@ -313,9 +313,9 @@ def test_the_rest_comes_across_unchanged() -> None:
     attach = AttachAnswer(False, RootKey(3, US.node_id), (US.node_id,), "full", ((US.node_id, US.address),))
     assert documents.attach_from_document(documents.attach_to_document(attach)) == attach
     ban = Ban(ClientId("m"), "why", "ann", 60.0, 30.0, BanVersion(2, True, US.node_id), True, ("a", "b"))
-    assert documents.bans_from_document(documents.bans_to_document([ban])) == (ban,)
+    assert ban_documents.bans_from_document(ban_documents.bans_to_document([ban])) == (ban,)
     report = BanReport(ClientId("m"), "flood", US.node_id, "a", 7)
-    assert documents.report_from_document(documents.report_to_document(report)) == report
+    assert ban_documents.report_from_document(ban_documents.report_to_document(report)) == report
     assert documents.offer_from_document(documents.offer_to_document(OFFER)) == OFFER
 
 
@@ -334,8 +334,8 @@ def test_no_document_raises_anything_but_an_invalid_argument(document: Any) -> N
         documents.identity_from_document,
         documents.capacity_from_document,
         documents.attach_from_document,
-        documents.bans_from_document,
-        documents.report_from_document,
+        ban_documents.bans_from_document,
+        ban_documents.report_from_document,
     ):
         with suppress(InvalidArgument):
             decode(document)

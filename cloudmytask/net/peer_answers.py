@@ -1,0 +1,178 @@
+"""What one end of a link answers to the other: through ``boundaries.PeerDoor``.
+
+Invariant: whatever arrives is decoded and checked before the door sees it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from cloudmytask.boundaries import PeerDoor
+from cloudmytask.cluster import RemoteEnd
+from cloudmytask.core.spec_document import blob_from_document
+from cloudmytask.errors import InvalidArgument, NoSuchJob
+from cloudmytask.model import Blob, Content, Digest, Reason, StreamName
+from cloudmytask.net.incoming import IncomingUploads
+from cloudmytask.net.peer_link import PeerLink
+from cloudmytask.wire import peer_commands as commands
+from cloudmytask.wire import peer_documents as documents
+from cloudmytask.wire.announcement import Unreadable, decode_message
+from cloudmytask.wire.ban_documents import ban_to_document, bans_from_document, bans_to_document, report_from_document
+from cloudmytask.wire.commands import AbortUpload, BeginUpload, CommitUpload, NodeCommand, UploadPiece
+from cloudmytask.wire.documents import offsets_from_document
+from cloudmytask.wire.guard import GuardedAMP, Responder
+from cloudmytask.wire.handover_documents import job_from_handover
+
+
+class PeerAnswers:
+    """The responders of one link."""
+
+    def __init__(self, link: PeerLink, protocol: GuardedAMP, door: PeerDoor, key: bytes | None) -> None:
+        self._link = link
+        self._protocol = protocol
+        self._door = door
+        self._key = key
+        self._uploads = IncomingUploads(lambda blob: door.receive_blob(link, blob))
+        link.on_lost(self._uploads.abort_all)
+
+    def responders(self) -> dict[type[NodeCommand], Responder]:
+        """What this end answers."""
+        return {
+            commands.Ping: lambda: {"capacity": documents.capacity_to_document(self._door.pinged(self._link))},
+            commands.OfferJob: self._offered,
+            commands.HandOverJob: self._handed_over,
+            commands.FollowAttempt: self._followed,
+            commands.StopAttempt: self._attempt_stopped,
+            commands.AttemptStarted: self._attempt_started,
+            commands.AttemptOutput: self._attempt_output,
+            commands.AttemptEnded: self._attempt_ended,
+            commands.AskForWork: lambda capacity: {
+                "coming": self._door.asked_for_work(self._link, documents.capacity_from_document(capacity))
+            },
+            commands.Attach: self._attached,
+            commands.Detach: lambda: self._door.detached(self._link),
+            commands.TellPath: self._path_told,
+            commands.Relay: self._relayed,
+            commands.ExchangeBans: lambda bans: {
+                "bans": bans_to_document(self._door.bans_exchanged(self._link, bans_from_document(bans)))
+            },
+            commands.AddToBlackListRequest: lambda report: {
+                "banned": self._door.reported(self._link, report_from_document(report))
+            },
+            commands.CheckBanned: self._banned_checked,
+            BeginUpload: lambda upload, blob: self._uploads.begin(upload, blob_from_document("blob", blob)),
+            UploadPiece: self._upload_piece,
+            CommitUpload: lambda upload: self._uploads.commit(upload).addCallback(_empty),
+            AbortUpload: self._upload_aborted,
+        }
+
+    def _offered(
+        self, watch: int, offer: Mapping[str, Any], script: bytes | None, stdin: bytes | None
+    ) -> Deferred[dict[str, Any]]:
+        contents = [_content(data) for data in (script, stdin) if data]
+        sink = RemoteSink(self._protocol, watch)
+        answered = self._door.offered(self._link, documents.offer_from_document(offer), contents, sink)
+        return answered.addCallback(lambda answer: {"answer": documents.answer_to_document(answer)})
+
+    def _handed_over(
+        self, job: Mapping[str, Any], script: bytes | None, stdin: bytes | None
+    ) -> Deferred[dict[str, Any]]:
+        contents = [_content(data) for data in (script, stdin) if data]
+        taken = self._door.handed_over(self._link, job_from_handover(job), contents)
+        return taken.addCallback(lambda answer: {"answer": documents.answer_to_document(answer)})
+
+    def _followed(self, watch: int, job: str, attempt: int, offsets: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
+        places = offsets_from_document(offsets)
+        sink = RemoteSink(self._protocol, watch)
+        return self._door.followed(self._link, documents.job_id("job", job), attempt, places, sink).addCallback(_empty)
+
+    def _attempt_stopped(self, job: str, attempt: int, reason: str, hurry: bool) -> None:
+        if reason not in tuple(Reason):
+            raise InvalidArgument(f"reason: {reason[:60]!r} is none of {', '.join(Reason)}")
+        self._door.attempt_stopped(self._link, documents.job_id("job", job), attempt, Reason(reason), hurry)
+
+    def _attempt_started(self, watch: int) -> Deferred[dict[str, Any]]:
+        sink = self._link.sinks.get(watch)
+        if sink is None:
+            raise NoSuchJob("nobody here follows that attempt any more")
+        return sink.started().addCallback(_empty)
+
+    def _attempt_output(
+        self, watch: int, stream: str, offset: int, data: bytes
+    ) -> Deferred[dict[str, Any]] | dict[str, Any]:
+        sink = self._link.sinks.get(watch)
+        if stream not in tuple(StreamName):
+            raise InvalidArgument(f"stream: {stream[:60]!r} is none of {', '.join(StreamName)}")
+        if offset < 0:
+            raise InvalidArgument(f"offset: {offset} is negative")
+        return {} if sink is None else sink.output(StreamName(stream), offset, data).addCallback(_empty)
+
+    def _attempt_ended(self, watch: int, end: Mapping[str, Any]) -> Deferred[dict[str, Any]] | dict[str, Any]:
+        found = documents.end_from_document(end)
+        sink = self._link.sinks.pop(watch, None)
+        return {} if sink is None else sink.ended(found).addCallback(_empty)
+
+    def _attached(self, root: str, depth: int) -> dict[str, Any]:
+        answer = self._door.attached(self._link, documents.node_id("root", root), documents.count("depth", depth))
+        return {"answer": documents.attach_to_document(answer)}
+
+    def _path_told(self, term: int, path: list[str]) -> None:
+        found = documents.several("path", path, documents.node_id, 1000)
+        self._door.path_told(self._link, documents.count("term", term), found)
+
+    def _relayed(self, messages: list[bytes]) -> None:
+        try:
+            found = [decode_message(each, self._link.peer.cluster, self._key) for each in messages]
+        except Unreadable as problem:
+            raise InvalidArgument(f"messages: {problem}") from None
+        self._door.relayed(self._link, found)
+
+    def _banned_checked(self, client: str) -> dict[str, Any]:
+        ban = self._door.banned_checked(self._link, client)
+        return {"ban": None if ban is None else ban_to_document(ban)}
+
+    def _upload_piece(self, upload: int, offset: int, data: bytes) -> None:
+        self._uploads.piece(upload, offset, data)
+
+    def _upload_aborted(self, upload: int) -> None:
+        self._uploads.abort(upload)
+
+
+class RemoteSink:
+    """Implements ``boundaries.AttemptSink``: the follower at the other end of a link. What waits for its disk has no
+    timeout: it ends with the link."""
+
+    def __init__(self, protocol: GuardedAMP, watch: int) -> None:
+        self._protocol = protocol
+        self._watch = watch
+
+    def started(self) -> Deferred[None]:
+        return self._protocol.ask(commands.AttemptStarted, None, watch=self._watch).addCallback(_nothing)
+
+    def output(self, stream: StreamName, offset: int, data: bytes) -> Deferred[None]:
+        asked = self._protocol.ask(
+            commands.AttemptOutput, watch=self._watch, stream=stream.value, offset=offset, data=data
+        )
+        return asked.addCallback(_nothing)
+
+    def ended(self, end: RemoteEnd) -> Deferred[None]:
+        document = maybeDeferred(documents.end_to_document, end)
+        return document.addCallback(
+            lambda told: self._protocol.ask(commands.AttemptEnded, None, watch=self._watch, end=told)
+        ).addCallback(_nothing)
+
+
+def _nothing(_: object) -> None:
+    return None
+
+
+def _empty(_: object) -> dict[str, Any]:
+    return {}
+
+
+def _content(data: bytes) -> Content:
+    return Content(Blob(Digest(hashlib.sha256(data).hexdigest()), len(data)), data)
