@@ -19,18 +19,14 @@ from cloudmytask.cluster import (
     Announcement,
     Ban,
     BanReport,
-    BootId,
     ClusterView,
     LoadSample,
-    MemberStatus,
     NodeId,
-    PeerIdentity,
     Role,
-    Standing,
 )
 from cloudmytask.config import CsuConfig
 from cloudmytask.core.admission import LIMIT_MAX, check_client
-from cloudmytask.core.announcing import Condition, Pace
+from cloudmytask.core.announcing import Condition
 from cloudmytask.core.ban_records import check_report
 from cloudmytask.csu.door import NOTHING, SupervisorDoor
 from cloudmytask.csu.history import History
@@ -39,12 +35,7 @@ from cloudmytask.csu.registry import Registry, status_of
 from cloudmytask.csu.witnesses import Witnesses
 from cloudmytask.errors import NotPermitted
 from cloudmytask.model import ClientId, NodeStatus
-from cloudmytask.peering.announcer import Announcer
-from cloudmytask.peering.ban_exchange import BanExchange
-from cloudmytask.peering.blacklist import KEY, Blacklist
-from cloudmytask.peering.links import LinkPool
-from cloudmytask.peering.relaying import Relaying
-from cloudmytask.peering.roster import Roster
+from cloudmytask.peering.circle import Circle, identity_of
 from cloudmytask.peering.sensing import Sensing
 from cloudmytask.version import VERSION
 
@@ -68,34 +59,18 @@ class CentralSupervisoryUnit(NoJobs):
         clock, entropy = world.clock, world.entropy
         self._world, self._config = world, config
         self._started = clock.seconds()
-        self._me = me = PeerIdentity(
-            cluster=config.cluster,
-            role=Role.CSU,
-            node_id=NodeId(recovery.node_id),
-            boot_id=BootId(f"{recovery.boots & 0xFFFFFFFF:08x}{entropy.token(4).hex()}"),
-            name=config.name,
-            address=address,
-        )
-        self._pool = LinkPool(clock, world.links, me)
-        self._roster = Roster(clock, entropy, world.bus, self._pool, me)
-        pace = Pace(config.announce_budget)
-        self._announcer = Announcer(
-            clock, entropy, me, self._roster.publish, self._condition, self._roster.present, pace
-        )
-        self._relaying = Relaying(
-            clock,
-            entropy,
+        self._me = me = identity_of(config, recovery.node_id, recovery.boots, entropy, address)
+        self._circle = circle = Circle(
+            world,
+            config,
             me,
-            self._roster,
-            self._pool,
-            self._announcer.current,
-            lambda: self._announcer.gap,
-            config.seeds,
-            neighbors=lambda: self._linked()[:RELAYS_MAX],
+            world.store.remember,
+            recovery.memory,
+            condition=self._condition,
+            nearest=lambda: self._linked()[:RELAYS_MAX],
+            spread_to=lambda: self._linked()[:SPREAD_MAX],
         )
-        self._blacklist = Blacklist(me.node_id, config.name, clock, world.wall, world.store.remember)
-        self._blacklist.recall(recovery.memory.get(KEY))
-        self._exchange = BanExchange(self._blacklist, clock, entropy, self._nearest, self._pool.get)
+        self._blacklist = circle.blacklist
         self._witnesses = Witnesses()
         # whoever floods a CSU is kept out of it; that is no reason to keep it from the nodes
         self._sensing = Sensing(me.node_id, config.name, clock, self._blacklist, lambda _report: None)
@@ -104,22 +79,15 @@ class CentralSupervisoryUnit(NoJobs):
         self._history = History(
             clock, world.wall, world.store, self._registry, self._nodes, config.history_interval, config.history
         )
-        self.door = SupervisorDoor(me, self._pool, self._relaying, self._blacklist, self._report)
+        self.door = SupervisorDoor(circle, self._report)
 
     def start(self) -> None:
         """Join the cluster, and begin to supervise it."""
-        self._roster.refute = self._announcer.refute
-        self._roster.newcomer = self._announcer.greet
-        self._roster.on_heard(self._heard)
-        self._roster.on_changed(lambda member: self._registry.stands(member.node_id, member.standing))
+        roster = self._circle.roster
+        roster.on_heard(lambda announcement: self._registry.heard(announcement, self._world.wall()))
+        roster.on_changed(lambda member: self._registry.stands(member.node_id, member.standing))
         self._blacklist.on_change(self._bans_changed)
-        if self._me.address:
-            self._world.links.open(self.door)
-            self._exchange.begin()
-            self._pool.start()
-            self._roster.start()
-            self._announcer.start()
-            self._relaying.start()
+        self._circle.start(self.door)
         self._history.begin()
 
     def drain(self) -> Deferred[None]:
@@ -128,12 +96,8 @@ class CentralSupervisoryUnit(NoJobs):
 
     def stop_now(self) -> None:
         """End without a word."""
-        self._exchange.end()
-        self._announcer.stop()
-        self._relaying.stop()
-        self._roster.stop()
+        self._circle.stop()
         self._history.stop()
-        self._pool.close()
 
     @property
     def instances(self) -> tuple[SeenInstance, ...]:
@@ -172,23 +136,12 @@ class CentralSupervisoryUnit(NoJobs):
         )
 
     def cluster(self) -> ClusterView:
-        own = MemberStatus(self._announcer.current(), Standing.ALIVE, 0.0, linked=False, conflict=self._roster.conflict)
-        known = (own, *self._roster.statuses())
-        present = {each.announcement.node_id for each in known}
         wall = self._world.wall()
         oldest = wall - self._config.history
         gone = (
-            status_of(each, self._me.cluster, wall)
-            for each in self._registry.instances()
-            if each.node_id not in present and each.last_seen >= oldest
+            status_of(each, self._me.cluster, wall) for each in self._registry.instances() if each.last_seen >= oldest
         )
-        return ClusterView(
-            by=self._me.node_id,
-            cluster=self._me.cluster,
-            members=(*known, *gone),
-            bus=self._world.bus.statistics(),
-            interval=self._announcer.interval,
-        )
+        return self._circle.view(gone)
 
     def bans(self) -> tuple[Ban, ...]:
         return self._blacklist.bans()
@@ -211,28 +164,19 @@ class CentralSupervisoryUnit(NoJobs):
     def _condition(self) -> Condition:
         return Condition(capacity=NOTHING, insecure=self._config.beyond_loopback, bans=self._blacklist.digest)
 
-    def _heard(self, announcement: Announcement) -> None:
-        self._registry.heard(announcement, self._world.wall())
-        self._exchange.heard(announcement)
-
     def _nodes(self) -> Iterator[Announcement]:
-        for member in self._roster.members():
+        for member in self._circle.roster.members():
             if member.present and member.announcement.role is Role.NODE:
                 yield member.announcement
 
     def _linked(self) -> list[NodeId]:
         """The nodes that a link is open to."""
-        return [each.node_id for each in self._nodes() if self._pool.live(each.node_id) is not None]
-
-    def _nearest(self) -> list[Link]:
-        links = (self._pool.live(node_id) for node_id in self._linked()[:SPREAD_MAX])
-        return [link for link in links if link is not None]
+        return [each.node_id for each in self._nodes() if self._circle.pool.live(each.node_id) is not None]
 
     def _bans_changed(self, news: Sequence[Ban], _source: Link | None) -> None:
         for ban in news:
             if ban.lifted:
                 self._witnesses.forget(ban.client)
-        self._announcer.changed()
 
     def _report(self, link: Link, report: BanReport) -> bool:
         peer = link.peer
@@ -247,8 +191,6 @@ class CentralSupervisoryUnit(NoJobs):
         return ban is not None or bool(words)
 
     async def _drain(self) -> None:
-        if self._me.address:
-            await self._announcer.leave()
-        self.stop_now()
-        self._world.bus.close()
+        await self._circle.leave()
+        self._history.stop()
         await self._history.flush()

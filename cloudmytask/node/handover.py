@@ -1,12 +1,12 @@
 """What a node that shuts down does with its waiting jobs: other nodes make them their own.
 
 Invariant: a job is let go only once another node has it on disk; one that nobody takes stays, and is queued again when
-this node comes back. Jobs that are to run on this node only, or that have an attempt under way, stay as well.
+this node comes back. Jobs that are to run on this node only, or at most once, or are running, stay as well.
 """
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -33,15 +33,18 @@ class Handover:
     _placement: Placement
     _accounts: Accounts
     _others: Acquaintances
+    _until: float = field(init=False, default=0.0)
 
-    async def all_waiting(self) -> int:
-        """Hand over what waits; how many jobs found a new owner."""
+    async def all_waiting(self, patience: float) -> int:
+        """Hand over what waits; how many jobs found a new owner within ``patience`` seconds."""
+        self._until = self._world.clock.seconds() + patience
         waiting = [
             job
             for job, accepted in self._ledger.open_jobs()
             if accepted
             and job.state in (JobState.PENDING, JobState.WAITING)
             and not job.spec.local
+            and not job.spec.at_most_once  # should the answer be lost, two nodes would own it
             and self._placement.holds(job.id) in ("queue", None)
         ]
         counts = [0]
@@ -64,6 +67,8 @@ class Handover:
         self._world.entropy.random.shuffle(peers)
         peers.sort(key=lambda peer: self._accounts.free(peer.node_id) == 0)
         for peer in peers:
+            if self._world.clock.seconds() >= self._until:
+                break
             try:
                 if await self._to(peer, job):
                     self._placement.withdraw(job.id)

@@ -6,24 +6,17 @@ world. ``front_door`` is for clients, ``peer_door`` for other instances.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from cloudmytask.boundaries import Link, World
+from cloudmytask.boundaries import World
 from cloudmytask.cluster import (
-    Ban,
-    BootId,
     ClusterView,
-    MemberStatus,
-    NodeId,
     PeerIdentity,
     Role,
-    Standing,
 )
 from cloudmytask.config import NodeConfig
-from cloudmytask.core.announcing import Condition, Pace
+from cloudmytask.core.announcing import Condition
 from cloudmytask.core.placement import Accounts, Policy
 from cloudmytask.core.queue import WaitingQueue
 from cloudmytask.core.rates import RateLimits, Rates
@@ -46,16 +39,9 @@ from cloudmytask.node.peer_door import NodePeerDoor
 from cloudmytask.node.placer import Placer
 from cloudmytask.node.seeker import Seeker
 from cloudmytask.node.upkeep import Upkeep
-from cloudmytask.peering.announcer import Announcer
-from cloudmytask.peering.ban_exchange import BanExchange
 from cloudmytask.peering.ban_reports import BanReports
-from cloudmytask.peering.blacklist import KEY as BANS_KEY
-from cloudmytask.peering.blacklist import Blacklist
-from cloudmytask.peering.links import LinkPool
-from cloudmytask.peering.relaying import Relaying
-from cloudmytask.peering.roster import Roster
+from cloudmytask.peering.circle import Circle, identity_of
 from cloudmytask.peering.sensing import Sensing
-from cloudmytask.peering.vigils import Vigil
 from cloudmytask.periodic import Periodic, every
 from cloudmytask.version import VERSION
 
@@ -63,6 +49,8 @@ _log = Logger(namespace="cloudmytask.node")
 
 PLACE_INTERVAL = 1.0
 """Seconds between looks around on behalf of waiting jobs."""
+HANDOVER_TIME = 10.0
+"""Seconds within which waiting jobs of a node that shuts down find another owner, or stay."""
 DELIVERY_TIME = 5.0
 """Seconds that a node which shuts down waits for the followers of its guests to take their last words."""
 
@@ -79,26 +67,26 @@ class Node:
         clock, entropy = world.clock, world.entropy
         retention = RetentionClock.resume(recovery.age, recovery.checkpoint_at, now, wall)
         self._world, self._config, self._started = world, config, now
-        self._me = me = PeerIdentity(
-            cluster=config.cluster,
-            role=Role.NODE,
-            node_id=NodeId(recovery.node_id),
-            boot_id=BootId(f"{recovery.boots & 0xFFFFFFFF:08x}{entropy.token(4).hex()}"),
-            name=config.name,
-            address=address,
-        )
+        self._me = me = identity_of(config, recovery.node_id, recovery.boots, entropy, address)
         # among peers
-        self._pool = pool = LinkPool(clock, world.links, me)
-        self._blacklist = blacklist = Blacklist(me.node_id, me.name, clock, world.wall, world.store.remember)
-        blacklist.recall(recovery.memory.get(BANS_KEY))
-        self._roster = roster = Roster(clock, entropy, world.bus, pool, me)
-        self._neighborhood = neighborhood = Neighborhood(clock, entropy, me, roster, pool, self._changed)
-        self._ban_exchange = BanExchange(blacklist, clock, entropy, self._neighbor_links, pool.get)
-        self._reports = BanReports(clock, self._supervisors, pool.get)
+        self.circle = circle = Circle(
+            world,
+            config,
+            me,
+            world.store.remember,
+            recovery.memory,
+            condition=self._condition,
+            nearest=lambda: self._neighborhood.neighbors(),
+            spread_to=lambda: self._neighborhood.neighbors(),
+        )
+        self._neighborhood = neighborhood = Neighborhood(
+            clock, entropy, me, circle.roster, circle.pool, circle.changed, circle.relaying.acquaint
+        )
+        self._reports = BanReports(clock, lambda: circle.alive(Role.CSU), circle.link)
         rates = Rates(
             RateLimits(requests=config.request_rate, requests_burst=config.request_burst, bytes=config.byte_rate)
         )
-        sensing = Sensing(me.node_id, me.name, clock, blacklist, self._reports.add, rates)
+        sensing = Sensing(me.node_id, me.name, clock, circle.blacklist, self._reports.add, rates)
         self._gate = gate = Gate(config.name, sensing, world.disk_free, config.disk_min)
         # jobs
         self._ledger = ledger = Ledger(world, retention, recovery.next_sequence, config.tombstones)
@@ -115,9 +103,9 @@ class Node:
             lambda: gate.draining,
             lambda: not any(True for _ in accounts.peers()),
         )
-        self._placer = placer = Placer(world, config.name, gate, meter, queue, accounts, policy, self._changed)
-        self._delegate = delegate = Delegate(world, outputs, self, placer.learned)
-        self._seeker = Seeker(world, policy, gate, placer, self)
+        self._placer = placer = Placer(world, config.name, gate, meter, queue, accounts, policy, circle.changed)
+        self._delegate = delegate = Delegate(world, outputs, circle, placer.learned)
+        self._seeker = Seeker(world, policy, gate, placer, circle)
         self._guests = guests = Guests(
             world, config, lambda: me, gate, executor, outputs, placer, delegate, self._slot_freed
         )
@@ -127,37 +115,14 @@ class Node:
         acceptance = Acceptance(
             world, config, gate, ledger, placer, queue, self._other_names, origin.enqueue, origin.withdraw
         )
-        self._handover = Handover(world, ledger, placer, accounts, self)
+        self._handover = Handover(world, ledger, placer, accounts, circle)
         self._upkeep = Upkeep(world, ledger, config.sweep_interval, guests.digests)
-        self._announcer = Announcer(
-            clock,
-            entropy,
-            me,
-            roster.publish,
-            self._condition,
-            roster.present,
-            Pace(config.announce_budget, config.heartbeat),
-        )
-        self._relaying = relaying = Relaying(
-            clock,
-            entropy,
-            me,
-            roster,
-            pool,
-            self._announcer.current,
-            lambda: self._announcer.gap,
-            config.seeds,
-            neighbors=neighborhood.neighbors,
-        )
-        neighborhood.acquaint = relaying.acquaint
         self._recovered = recovery.jobs
         self._placing: Periodic | None = None
         self.front_door = NodeFrontDoor(
-            world, gate, ledger, outputs, acceptance, origin, blacklist, self.describe, self.cluster
+            world, gate, ledger, outputs, acceptance, origin, circle.blacklist, self.describe, self.cluster
         )
-        self.peer_door = NodePeerDoor(
-            world, lambda: me, pool, acceptance, guests, placer, neighborhood, relaying, blacklist
-        )
+        self.peer_door = NodePeerDoor(world, circle, acceptance, guests, placer, neighborhood)
         self._wire(News(entropy, accounts, placer, self._seeker))
 
     @property
@@ -176,14 +141,9 @@ class Node:
 
     def start(self) -> None:
         """Take over what an earlier life left, and begin to work."""
+        self.circle.start(self.peer_door)
         if self._me.address:
-            self._world.links.open(self.peer_door)
-            self._pool.start()
-            self._roster.start()
             self._neighborhood.start()
-            self._ban_exchange.begin()
-            self._announcer.start()
-            self._relaying.start()
         jobs, self._recovered = self._recovered, ()
         self._origin.resume(jobs)
         self._upkeep.begin()
@@ -220,44 +180,17 @@ class Node:
 
     def cluster(self) -> ClusterView:
         """All instances, as this node sees them."""
-        own = MemberStatus(
-            announcement=self._announcer.current(),
-            standing=Standing.ALIVE,
-            heard=0.0,
-            linked=False,
-            conflict=self._roster.conflict,
-        )
-        return ClusterView(
-            by=self._me.node_id,
-            cluster=self._config.cluster,
-            members=(own, *self._roster.statuses()),
-            bus=self._world.bus.statistics(),
-            interval=self._announcer.interval,
-        )
-
-    # roles.Acquaintances
-
-    def link(self, node_id: NodeId) -> Deferred[Link]:
-        """A link to a node."""
-        return self._pool.get(node_id)
-
-    def watch(self, node_id: NodeId, boot_id: BootId, ended: Callable[[], None]) -> Vigil:
-        """Somebody wants to know when that life of a node is over."""
-        return self._roster.watch(node_id, boot_id, ended)
+        return self.circle.view()
 
     # how the roles hear of each other
 
     def _wire(self, news: News) -> None:
-        roster = self._roster
-        roster.refute = self._announcer.refute
-        roster.newcomer = self._announcer.greet
+        roster = self.circle.roster
         roster.on_changed(news.changed)
         roster.on_dead(news.dead)
         roster.on_heard(news.heard)
-        roster.on_heard(self._ban_exchange.heard)
         roster.on_heard(self._reports.heard)
-        self._blacklist.on_change(lambda _news, _source: self._changed())
-        self._blacklist.on_banned(self._banned)
+        self.circle.blacklist.on_banned(self._origin.banned)
 
     def _condition(self) -> Condition:
         return Condition(
@@ -267,12 +200,8 @@ class Node:
             draining=self._gate.draining,
             disk_short=self._gate.disk_short,
             insecure=self._config.beyond_loopback,
-            bans=self._blacklist.digest,
+            bans=self.circle.blacklist.digest,
         )
-
-    def _changed(self) -> None:
-        if self._me.address:
-            self._announcer.changed()
 
     def _slot_freed(self) -> None:
         """A script has ended: waiting jobs get the slot, our own or, if they wait longer, others'."""
@@ -284,29 +213,15 @@ class Node:
         self._placer.look_around()
         self._seeker.seek()
 
-    def _banned(self, ban: Ban) -> None:
-        self._origin.banned(ban)
-
     def _other_names(self) -> list[str]:
-        return [m.announcement.name for m in self._roster.members() if m.announcement.role is Role.NODE]
-
-    def _supervisors(self) -> list[NodeId]:
-        return [
-            m.node_id
-            for m in self._roster.members()
-            if m.announcement.role is Role.CSU and m.standing is Standing.ALIVE
-        ]
-
-    def _neighbor_links(self) -> list[Link]:
-        links = [self._pool.live(node_id) for node_id in self._neighborhood.neighbors()]
-        return [link for link in links if link is not None]
+        return [m.announcement.name for m in self.circle.roster.members() if m.announcement.role is Role.NODE]
 
     async def _drain(self) -> None:
         self._gate.close()
-        self._changed()
+        self._neighborhood.refuse("draining")
+        self.circle.changed()
         self._guests.end_all()
-        if self._me.address:
-            await self._handover.all_waiting()
+        await self._handover.all_waiting(HANDOVER_TIME)
         if self._executor.running:
             _log.info("draining: {running} scripts are running", running=self._executor.running)
             idle = self._executor.idle.wait()
@@ -318,17 +233,5 @@ class Node:
             self._placing.stop()
         await self._origin.settled()
         await self._guests.delivered(DELIVERY_TIME)
-        await self._leave()
+        await self.circle.leave(self._neighborhood.leave)
         await self._upkeep.end()
-
-    async def _leave(self) -> None:
-        """Say goodbye to the others."""
-        if not self._me.address:
-            return
-        self._ban_exchange.end()
-        self._roster.stop()
-        await self._announcer.leave()
-        self._relaying.stop()
-        self._neighborhood.leave()
-        self._pool.close()
-        self._world.bus.close()

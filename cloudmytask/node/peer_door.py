@@ -5,7 +5,7 @@ Invariant: no policy but this: jobs come from nodes only, and a CSU's business i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -30,9 +30,7 @@ from cloudmytask.node.acceptance import Acceptance
 from cloudmytask.node.guests import Guests
 from cloudmytask.node.neighborhood import Neighborhood
 from cloudmytask.node.placer import Placer
-from cloudmytask.peering.blacklist import Blacklist
-from cloudmytask.peering.links import LinkPool
-from cloudmytask.peering.relaying import Relaying
+from cloudmytask.peering.circle import Circle
 
 
 @frozen(eq=False)
@@ -40,20 +38,17 @@ class NodePeerDoor:
     """See the module."""
 
     _world: World
-    _identity: Callable[[], PeerIdentity]
-    _pool: LinkPool
+    _circle: Circle
     _acceptance: Acceptance
     _guests: Guests
     _placer: Placer
     _neighborhood: Neighborhood
-    _relaying: Relaying
-    _blacklist: Blacklist
 
     def identity(self) -> PeerIdentity:
-        return self._identity()
+        return self._circle.me
 
     def welcome(self, link: Link) -> None:
-        self._pool.welcome(link)
+        self._circle.pool.welcome(link)
 
     def pinged(self, link: Link) -> Capacity:  # noqa: ARG002 - whoever asks
         return self._placer.here()
@@ -92,10 +87,10 @@ class NodePeerDoor:
         self._neighborhood.path_told(link, term, path)
 
     def relayed(self, link: Link, messages: Sequence[BusMessage]) -> None:
-        self._relaying.relayed(link, messages)
+        self._circle.relaying.relayed(link, messages)
 
     def bans_exchanged(self, link: Link, bans: Sequence[Ban]) -> Sequence[Ban]:
-        return self._blacklist.answer(bans, link)
+        return self._circle.blacklist.answer(bans, link)
 
     def reported(self, link: Link, report: BanReport) -> bool:  # noqa: ARG002 - not to us
         raise NotSupervised("this instance is a node; reports go to a CSU")

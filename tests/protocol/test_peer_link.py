@@ -264,7 +264,7 @@ def test_a_peer_that_accepts_and_never_answers(company: Company) -> None:
     company.network.listen("silent", Factory.forProtocol(Protocol))
     company.network.name("127.0.0.99:7001", "silent")
     asked: list[object] = []
-    company.hosts["a"].node._pool.dial("127.0.0.99:7001").addBoth(asked.append)
+    company.hosts["a"].node.circle.pool.dial("127.0.0.99:7001").addBoth(asked.append)
     until(lambda: bool(asked), company.clock, patience=10.0)
 
 

@@ -172,7 +172,7 @@ class Rogue(ClusterRun):
         node = self.hosts["n0"].node
         node._gate.sensing = None
         self.checker.offers_max, self.checker.idle_grace = 100_000, math.inf
-        node._blacklist._banned.clear()
+        node.circle.blacklist._banned.clear()
 
 
 def test_a_ban_that_is_ignored_on_forward(plant: Plant) -> None:

@@ -114,10 +114,10 @@ def test_announcements_of_somebody_else_do_no_harm() -> None:
     """Replays, older boots, and nodes that nobody can reach: nothing is lost, nobody real is pushed out."""
     company = Company(2)
     heard: list[Announcement] = []
-    company.hosts["b"].node._roster.on_heard(heard.append)
+    company.hosts["b"].node.circle.roster.on_heard(heard.append)
     company.acquainted()
     company.clock.advance(5.0)
-    listener = company.hosts["b"].node._roster
+    listener = company.hosts["b"].node.circle.roster
     for announcement in heard:
         listener.heard(announcement)  # recorded and sent again
     [a] = [m for m in company.hosts["b"].node.cluster().members if m.announcement.name == "a"]
@@ -134,7 +134,7 @@ def test_a_forged_attraction_costs_nothing_but_a_try() -> None:
 
     company = Company(2)
     heard: list[Announcement] = []
-    company.hosts["a"].node._roster.on_heard(heard.append)
+    company.hosts["a"].node.circle.roster.on_heard(heard.append)
     company.acquainted()
     ghost = evolve(
         heard[-1],
@@ -144,7 +144,7 @@ def test_a_forged_attraction_costs_nothing_but_a_try() -> None:
         capacity=evolve(heard[-1].capacity, slots=99, free=99),
         sequence=1,
     )
-    company.hosts["a"].node._roster.heard(ghost)
+    company.hosts["a"].node.circle.roster.heard(ghost)
     ann = company.connect("a")
     jobs = [company.submit(ann, ScriptPlan(duration=2.0)) for _ in range(4)]
     for job in jobs:

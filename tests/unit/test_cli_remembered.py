@@ -1,4 +1,4 @@
-"""The file of nodes that earlier verbs were told of: what is kept, for how long, and that a broken file does nothing."""
+"""The file of nodes that earlier verbs were told of: what is kept, for how long; a broken file does nothing."""
 
 from __future__ import annotations
 
