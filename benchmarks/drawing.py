@@ -77,8 +77,8 @@ def _throughput(directory: Path, jobs: Sequence[JobRow], said: str) -> None:
     axes.plot(sizes, [nodes / jobs[0].length for nodes in sizes], "--", color="tab:gray", label="ideal: nodes ÷ length")
     axes.plot(sizes, rates, "o-", color="tab:blue", label="measured")
     for nodes, rate in zip(sizes, rates, strict=True):
-        axes.annotate(f"{rate * jobs[0].length / nodes:.1%}", (nodes, rate), (6, -12), textcoords="offset points")
-    axes.set(xlabel="nodes", ylabel="jobs per second", xticks=sizes, xlim=(0, None), ylim=(0, None))
+        axes.annotate(f"{rate * jobs[0].length / nodes:.1%}", (nodes, rate), (0, -16), textcoords="offset points")
+    axes.set(xlabel="nodes", ylabel="jobs per second", xticks=sizes, xlim=(0, max(sizes) + 1), ylim=(0, None))
     axes.set_title(f"Throughput under “full”, and its share of the ideal\n{said}", fontsize=10)
     axes.legend()
     picture.savefig(directory / "throughput.png", dpi=110)

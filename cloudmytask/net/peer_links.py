@@ -7,11 +7,12 @@ where there is one; a connection that comes to nothing is closed.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IStreamClientEndpoint, ISystemHandle, ITCPTransport
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
@@ -36,6 +37,9 @@ _log = Logger(namespace="cloudmytask.peers")
 
 HELLO_TIMEOUT = 5.0
 """Seconds that each step of an introduction may take."""
+UNACKNOWLEDGED = 5.0
+"""Seconds after which a link ends whose other end does not even acknowledge what was sent: its host, or the way to it,
+is gone without a word."""
 
 
 class PeerLinks:
@@ -186,6 +190,9 @@ def _linked(protocol: GuardedAMP, peer: PeerIdentity, key: bytes | None) -> Peer
         link.lost()
 
     protocol.on_lost = lost
+    transport: Any = protocol.transport
+    if ITCPTransport.providedBy(transport) and ISystemHandle.providedBy(transport):
+        transport.getHandle().setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED * 1000))
     return link
 
 

@@ -42,6 +42,7 @@ class Acceptance:
 
     :ivar others: names of the other nodes that are known.
     :ivar enqueue: takes over an accepted job.
+    :ivar guest: whether an attempt of a job of that id is here for another node.
     :ivar withdraw: gives up a job whose acceptance did not become durable.
     """
 
@@ -54,6 +55,7 @@ class Acceptance:
     _others: Callable[[], Iterable[str]]
     _enqueue: Callable[[Job], None]
     _withdraw: Callable[[JobId], Awaitable[None]]
+    _guest: Callable[[JobId], bool]
 
     async def submit(self, client: ClientId, submission: Submission) -> Receipt:
         """Accept a job; see ``FrontDoor.submit``."""
@@ -73,6 +75,10 @@ class Acceptance:
                 how = "was removed" if known.removed else "has expired"
                 raise JobExpired(f"key {submission.key}: it belongs to job {identity}, which {how}; take another key")
             return Receipt(known, known=True)
+        if self._guest(identity):
+            raise IdempotencyConflict(
+                f"key {submission.key}: it belongs to job {identity}, which runs here for another node that accepted it"
+            )
         return Receipt(await self._accept(identity, client, submission, body), known=False)
 
     async def retry(self, client: ClientId, old: Job, key: str) -> Receipt:
@@ -106,6 +112,8 @@ class Acceptance:
 
     def _refusal(self, job: Job) -> str | None:
         """Why a job is not taken over."""
+        if self._guest(job.id):
+            return "an attempt of it is here"
         check_spec(job.spec, self._config.script_max)
         if self._door.draining:
             return "draining"

@@ -76,6 +76,10 @@ class Ledger:
         entry = self._entries.get(job_id)
         return entry.job if entry is not None and not entry.refused else None
 
+    def owns(self, job_id: JobId) -> bool:
+        """Whether a job of that id is open here."""
+        return job_id in self._entries
+
     def signal(self, job_id: JobId) -> Signal | None:
         """Fired at each publication of a live job, and by whoever has news of its output."""
         entry = self._entries.get(job_id)

@@ -107,13 +107,13 @@ class Node:
         self._delegate = delegate = Delegate(world, outputs, circle, placer.learned)
         self._seeker = Seeker(world, policy, gate, placer, circle)
         self._guests = guests = Guests(
-            world, config, lambda: me, gate, executor, outputs, placer, delegate, self._slot_freed
+            world, config, lambda: me, gate, executor, outputs, placer, delegate, self._slot_freed, ledger.owns
         )
         self._origin = origin = Origin(
             world, config, gate, ledger, executor, placer, delegate, lambda: me, queue, slot_freed=self._slot_freed
         )
         acceptance = Acceptance(
-            world, config, gate, ledger, placer, queue, self._other_names, origin.enqueue, origin.withdraw
+            world, config, gate, ledger, placer, queue, self._other_names, origin.enqueue, origin.withdraw, guests.has
         )
         self._handover = Handover(world, ledger, placer, accounts, circle)
         self._upkeep = Upkeep(world, ledger, config.sweep_interval, guests.digests)

@@ -8,29 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 
-from attrs import Factory, define, frozen
-from twisted.internet.defer import CancelledError, Deferred
+from attrs import Factory, define, field
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import DelayedCall, World
 from cloudmytask.cluster import Ban, NodeId, OfferAnswer, PeerIdentity
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.admission import NOTE_MAX, check_note
-from cloudmytask.core.backoff import RETRY, Backoff
+from cloudmytask.core.backoff import RETRY
 from cloudmytask.core.explain import Surroundings
 from cloudmytask.core.job import Cancel, End, Interrupt, Remark, Stage, Start, Wait, failures, retriable
 from cloudmytask.core.placement import ANYWHERE, Choice, Course, Wish
 from cloudmytask.core.queue import Entry, WaitingQueue
 from cloudmytask.errors import StoreFailed
 from cloudmytask.model import Job, JobId, JobState, Reason
+from cloudmytask.node.insistence import Insistence
 from cloudmytask.node.ledger import Ledger
+from cloudmytask.node.own_work import OwnWork
 from cloudmytask.node.roles import Attempts, Door, Finished, Placement, RemoteAttempt, Slots
 from cloudmytask.node.waiting import Signal
 
 _log = Logger(namespace="cloudmytask.origin")
-
-STORE_RETRY = Backoff(first=0.5, factor=2.0, ceiling=30.0)
-"""Between attempts to make an outcome durable on a disk that refuses."""
 
 
 @define(eq=False)
@@ -53,8 +52,12 @@ class Origin:
     _under_way: list[JobId] = Factory(list)
     """Jobs of which an attempt is not recorded yet."""
     _concluded: Signal = Factory(Signal)
+    _insistence: Insistence = field(init=False)
     _slot_freed: Callable[[], None] = lambda: None
     """Called when a script of this node has ended."""
+
+    def __attrs_post_init__(self) -> None:
+        self._insistence = Insistence(self._world, self._door, self._ledger)
 
     async def cancel(self, job: Job, note: str) -> Job:
         """End a job. One that has an outcome already stays as it is; one that is being cancelled is killed at once."""
@@ -84,7 +87,7 @@ class Origin:
             return await recorded
         except StoreFailed as problem:
             # It is done all the same, and will be on disk as soon as the disk takes it.
-            self._follow(job.id, self._insist(job.id, problem))
+            self._follow(job.id, self._insistence.insist(job.id, problem))
             raise
 
     def resume(self, jobs: Sequence[Job]) -> None:
@@ -302,7 +305,7 @@ class Origin:
         try:
             await self._ledger.record(identity, event, contents)
         except StoreFailed as problem:
-            await self._insist(identity, problem)
+            await self._insistence.insist(identity, problem)
         Deferred.fromCoroutine(self._clean(identity, attempt))  # nothing of the job waits for it
         job = self._ledger.live(identity)
         if job is None or job.state is not JobState.WAITING:  # it has ended, perhaps by a cancel meanwhile
@@ -318,41 +321,6 @@ class Origin:
         except StoreFailed as problem:
             _log.error("job {job_id}: its directory stays: {problem}", job_id=identity, problem=str(problem))
 
-    async def _insist(self, identity: JobId, problem: StoreFailed) -> None:
-        """What has happened to a job cannot be refused: try until the disk takes it. A node that shuts down tries once
-        more and gives up: on disk the job is without outcome, and runs again after the next start."""
-        tries = 0
-        while self._ledger.live(identity) is not None:  # not so if another save of it went before us
-            last = self._door.draining
-            tries += 1
-            delay = 0.0 if last else STORE_RETRY.delay(tries, self._world.entropy.random.random())
-            _log.error(
-                "job {job_id}: not durable ({problem}); next try in {delay:.1f} s",
-                job_id=identity,
-                problem=str(problem),
-                delay=delay,
-            )
-            await self._nap(delay)
-            try:
-                await self._ledger.resave(identity)
-            except StoreFailed as again:
-                problem = again
-            else:
-                return
-            if last:
-                _log.error("job {job_id}: given up, it runs again after the next start", job_id=identity)
-                return
-
-    async def _nap(self, seconds: float) -> None:
-        """Wait, but no longer than until the node shuts down."""
-        over = self._door.closing.wait()
-        timer = self._world.clock.callLater(seconds, over.cancel)
-        try:
-            await over
-        except CancelledError:
-            return
-        timer.cancel()
-
     def _pause(self, job: Job) -> None:
         delay = RETRY.delay(failures(job), self._world.entropy.random.random())
         due = self._world.clock.seconds() + delay
@@ -361,24 +329,3 @@ class Origin:
     def _unpause(self, job: Job) -> None:
         del self._pauses[job.id]
         self.enqueue(job)
-
-
-@frozen(eq=False)
-class OwnWork:
-    """A job of this node that is to be placed (``roles.Work``)."""
-
-    _origin: Origin
-    entry: Entry
-    course: Course
-
-    def start_here(self) -> None:
-        self._origin.start_here(self.entry.job_id)
-
-    def offer(self, choice: Choice) -> Deferred[OfferAnswer | None]:
-        return Deferred.fromCoroutine(self._origin.hand_over(self.entry.job_id, choice, self.course))
-
-    def left_waiting(self) -> None:
-        self._origin.note_waiting(self.entry.job_id)
-
-    def wanted(self) -> bool:
-        return self._origin.waits(self.entry.job_id)

@@ -13,14 +13,11 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import cast
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from cloudmytask.boundaries import World
 from cloudmytask.cluster import Backlog, Capacity, NodeId
 from cloudmytask.core.placement import (
     ANYWHERE,
-    TRIES_MAX,
     Accounts,
     Choice,
     Course,
@@ -31,9 +28,8 @@ from cloudmytask.core.placement import (
 from cloudmytask.core.queue import Entry, Fits, WaitingQueue
 from cloudmytask.model import ClientId, JobId
 from cloudmytask.node.meter import Meter
+from cloudmytask.node.offering import Offering
 from cloudmytask.node.roles import Door, Work
-
-_log = Logger(namespace="cloudmytask.placer")
 
 RUNNING_TOLD = 8
 """Clients whose running jobs are told to other nodes."""
@@ -57,11 +53,14 @@ class Placer:
     held: int = field(init=False, default=0)
     """Free slots that are promised to jobs which wait elsewhere and were asked for."""
     _works: dict[JobId, Work] = field(init=False, factory=dict)
-    _offered: dict[JobId, NodeId] = field(init=False, factory=dict)
+    _offering: Offering = field(init=False)
     _backlogs: dict[NodeId, Backlog] = field(init=False, factory=dict)
     """Of the nodes with waiting jobs, as far as they said."""
     _running: dict[NodeId, tuple[tuple[ClientId, int], ...]] = field(init=False, factory=dict)
     """What each node said of its clients' running jobs, if of any."""
+
+    def __attrs_post_init__(self) -> None:
+        self._offering = Offering(self._world, self._policy, self._accounts, self._has_room, self._refused, self._gone)
 
     # roles.Placement
 
@@ -84,7 +83,7 @@ class Placer:
 
     def withdraw(self, job_id: JobId) -> None:
         self._queue.remove(job_id)
-        if job_id not in self._offered:
+        if job_id not in self._offering:
             self._works.pop(job_id, None)
 
     def returned(self, client: ClientId) -> None:
@@ -102,7 +101,7 @@ class Placer:
     def holds(self, job_id: JobId) -> str | None:
         if job_id in self._queue:
             return "queue"
-        return "offer" if job_id in self._offered else None
+        return "offer" if job_id in self._offering else None
 
     def situation(self, work: Work) -> str:
         peers = tuple(self._accounts.peers())
@@ -123,7 +122,7 @@ class Placer:
 
     def place(self) -> None:
         """Give this node's free slots to waiting jobs."""
-        while not self._door.draining and self._meter.read().free > self.held and self._start_here():
+        while not self._door.draining and self._has_room() and self._start_here():
             pass
         self._changed()
 
@@ -259,48 +258,21 @@ class Placer:
         return given
 
     def _hand_over(self, entry: Entry, choice: Choice) -> None:
-        self._offered[entry.job_id] = choice.peer.node_id
-        self._accounts.reserve(choice.peer.node_id)  # at once: the next look at the accounts must see it
-        offered = Deferred.fromCoroutine(self._offer(entry, choice))
-        offered.addErrback(lambda failure: _log.failure("job {job_id}: broken offer", failure, job_id=entry.job_id))
+        self._offering.begin(entry, self._works[entry.job_id], choice)
 
-    async def _offer(self, entry: Entry, choice: Choice) -> None:
-        """Offer a job to one target after the other; its place in the queue is kept for it meanwhile."""
-        work = self._works[entry.job_id]
-        for tries in range(1, TRIES_MAX + 1):
-            target = choice.peer.node_id
-            self._offered[entry.job_id] = target
-            try:
-                answer = await work.offer(choice)
-            finally:
-                self._accounts.release(target)
-            if answer is None:
-                self._accounts.forget(target)  # until it announces itself again
-            else:
-                self._accounts.update(target, answer.capacity)
-            if not work.wanted() or (answer is not None and answer.accepted):
-                self._drop(entry, accepted=answer is not None and answer.accepted)
-                return
-            following = self._following(work, tries)
-            if following is None:
-                break
-            choice = following
-            self._accounts.reserve(choice.peer.node_id)
-        del self._offered[entry.job_id]
+    def _has_room(self) -> bool:
+        return self._meter.read().free > self.held
+
+    def _refused(self, entry: Entry, work: Work) -> None:
+        """Nobody took an offered job."""
         self._queue.restore(entry)
         self._queue.ended(entry.client)
         self.place()
         if entry.job_id in self._queue:
             work.left_waiting()
 
-    def _following(self, work: Work, tries: int) -> Choice | None:
-        """Where a refused job may go next; None: it waits, or there is room for it here."""
-        if tries == TRIES_MAX or self._meter.read().free > self.held:
-            return None
-        return self._policy.choose(self._accounts, work.course, self._world.entropy.random)
-
-    def _drop(self, entry: Entry, *, accepted: bool) -> None:
-        del self._offered[entry.job_id]
+    def _gone(self, entry: Entry, accepted: bool) -> None:
+        """An offered job was taken, or is not to be placed any more."""
         self._works.pop(entry.job_id, None)
         if not accepted:
             self._queue.ended(entry.client)
