@@ -4,7 +4,7 @@ Load 0.95, heavy-tailed lengths of 2 s on average, four slots a node, all jobs a
 arrivals for both policies and for the central queue. So that the cluster need not fill up first, for which the
 longest jobs would take minutes, the first jobs are what is left of those that would be running already; and jobs that
 would outlast the arrivals by far are cut short, when nothing arrives any more that they could hold up.
-Prints JSON; writes its section of docs/benchmarks.md and benchmarks/figures.json if all sizes were run.
+Prints JSON; writes a section for each size in docs/benchmarks.md and benchmarks/figures.json, unless --jobs is given.
 Usage: python -m benchmarks.placement [--nodes N ...] [--jobs N] [--seed N]
 """
 
@@ -139,19 +139,18 @@ def met(chance: float) -> float:
 def main() -> None:
     """Simulate, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--nodes", type=int, nargs="+", default=list(JOBS))
+    parser.add_argument("--nodes", type=int, nargs="+", default=list(JOBS), choices=list(JOBS))
     parser.add_argument("--jobs", type=int, help=f"instead of {JOBS} by size")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     pairs: list[Pair] = []
     for nodes in given.nodes:
         for gateway in GOALS:
-            plan = planned(nodes, gateway, given.jobs or JOBS.get(nodes, 100 * nodes), given.seed)
-            pairs.append(compare(plan))
+            pairs.append(compare(planned(nodes, gateway, given.jobs or JOBS[nodes], given.seed)))
             print(f"{pairs[-1].figure()}; {pairs[-1].seconds:.0f} s", file=sys.stderr, flush=True)
+        if given.jobs is None:
+            record(f"placement-{nodes}", [each.figure() for each in pairs if each.plan.nodes == nodes])
     print(json.dumps([each.document() for each in pairs], indent=1))
-    if given.jobs is None and given.nodes == list(JOBS):
-        record("placement", [each.figure() for each in pairs])
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Figure:
 
     def __str__(self) -> str:
         goal = f"goal {self.goal}; " if self.goal else ""
-        return f"{self.name}: {self.value:.3g} {self.unit} ({goal}{self.note})"
+        return f"{self.name}: {self.value:.4g} {self.unit} ({goal}{self.note})"
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
@@ -46,7 +46,7 @@ def record(section: str, figures: Sequence[Figure]) -> None:
     :raises ValueError: the page has no place for the section.
     """
     rows = "\n".join(
-        f"| {each.name} | {each.value:.3g} {each.unit} | {each.goal or '-'} | {_met(each)} | {each.note} |"
+        f"| {each.name} | {each.value:.4g} {each.unit} | {each.goal or '-'} | {_met(each)} | {each.note} |"
         for each in figures
     )
     show(section, f"| what | measured | goal | met | |\n|---|---|---|---|---|\n{rows}\n\n{machine()}")

@@ -222,6 +222,8 @@ class Instance:
     dead: bool = False
     silent: bool = False
     """Its host is gone as well: nothing refuses a connection."""
+    unheard: set[NodeId] = field(factory=set)
+    """Whose datagrams and connections do not arrive here."""
     mute: bool = False
     """It takes connections and answers nothing."""
     part: int = 0
@@ -326,7 +328,7 @@ class World:
         return self.random.uniform(0.0003, 0.0007)
 
     def reaches(self, one: Instance, other: Instance) -> bool:
-        return one.part == other.part
+        return one.part == other.part and one.node_id not in other.unheard
 
     def add(self, *, node_id: NodeId | None = None, start: bool = True, boot: int = 1, **options: Any) -> Instance:
         """A new instance; another boot of one that is dead, if that one's ``node_id`` is given."""

@@ -298,6 +298,7 @@ TABLE: dict[tuple[JobState, type], Callable[..., Job]] = {
     (_S, Cancel): _cancel_started,  # the executor aborts and reports End
     (_S, Interrupt): _interrupt_attempt,
     (_S, Remark): _remark,
+    (_R, Start): _late,  # told once more, because the answer was lost
     (_R, End): _end,
     (_R, Cancel): _cancel_started,  # the executor terminates the script and reports End
     (_R, Interrupt): _interrupt_attempt,

@@ -192,7 +192,8 @@ def _linked(protocol: GuardedAMP, peer: PeerIdentity, key: bytes | None) -> Peer
     protocol.on_lost = lost
     transport: Any = protocol.transport
     if ITCPTransport.providedBy(transport) and ISystemHandle.providedBy(transport):
-        transport.getHandle().setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED * 1000))
+        handle: Any = transport.getHandle()
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED * 1000))
     return link
 
 

@@ -15,18 +15,28 @@ from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Link, World
 from cloudmytask.cluster import BootId, Capacity, NodeId, Offer, OfferAnswer, PeerIdentity, RemoteEnd
-from cloudmytask.core.placement import Choice, Course
-from cloudmytask.errors import CloudMyTaskError, NoSuchJob
-from cloudmytask.model import Blob, Job, JobId, JobSpec, Outcome, Reason, StreamName, Usage
+from cloudmytask.core.placement import Choice, Course, Peer
+from cloudmytask.errors import (
+    BlobCorrupt,
+    BlobMissing,
+    CloudMyTaskError,
+    ConnectionInterrupted,
+    NoNode,
+    NoSuchJob,
+    RequestTimeout,
+)
+from cloudmytask.model import Blob, Content, Job, JobId, JobSpec, Outcome, Reason, StreamName, Usage
 from cloudmytask.node.luggage import brought, needed, packed
 from cloudmytask.node.outputs import LiveOutput, Outputs
 from cloudmytask.node.roles import Acquaintances, Finished, Interest
-from cloudmytask.node.waiting import Signal, pause
+from cloudmytask.node.waiting import Signal, first_of, pause
 
 _log = Logger(namespace="cloudmytask.delegate")
 
 RETRY_INTERVAL = 0.5
 """Seconds between attempts to reach an executor again."""
+UNCERTAIN_MAX = 3
+"""How often an offer is made whose answer does not come although its target is there."""
 UNHEARD_OF = 15.0
 """Seconds after which an executor that this life of ours never heard of is given up."""
 REMEMBERED_MAX = 10_000
@@ -46,6 +56,7 @@ class Delegate:
     _learned: Callable[[NodeId, Capacity], None]
     _remotes: dict[tuple[JobId, int], Remote] = field(init=False, factory=dict)
     _there: dict[tuple[NodeId, str], None] = field(init=False, factory=dict)
+    _abandoned: dict[tuple[NodeId, JobId, int], None] = field(init=False, factory=dict)
 
     @property
     def running(self) -> int:
@@ -55,6 +66,28 @@ class Delegate:
     def remote(self, job_id: JobId, attempt: int, before_start: Callable[[], Awaitable[None]]) -> Remote:
         """Prepare an attempt."""
         return Remote(self, job_id, attempt, before_start)
+
+    def abandon(self, node_id: NodeId, job_id: JobId, attempt: int) -> None:
+        """That attempt was given up, as its executor seemed to be gone: should it come back, it is told."""
+        self._abandoned[node_id, job_id, attempt] = None
+        while len(self._abandoned) > REMEMBERED_MAX:
+            del self._abandoned[next(iter(self._abandoned))]
+
+    def returned(self, node_id: NodeId) -> None:
+        """A node that seemed to be gone is back, or is there for the first time."""
+        attempts = [(job_id, attempt) for where, job_id, attempt in self._abandoned if where == node_id]
+        if attempts:
+            told = Deferred.fromCoroutine(self._end_abandoned(node_id, attempts))
+            told.addErrback(lambda failure: _log.failure("attempts that were given up were not ended", failure))
+
+    async def _end_abandoned(self, node_id: NodeId, attempts: list[tuple[JobId, int]]) -> None:
+        try:
+            link = await self._others.link(node_id)
+            for job_id, attempt in attempts:
+                await link.stop_attempt(job_id, attempt, Reason.LOST, hurry=True)
+                self._abandoned.pop((node_id, job_id, attempt), None)
+        except CloudMyTaskError as problem:
+            _log.info("{node} was not told what was given up: {why}", node=node_id, why=str(problem))
 
     def unknown_to(self, node_id: NodeId, spec: JobSpec) -> list[Blob]:
         """Which of a job's blobs are not known to be there."""
@@ -78,6 +111,8 @@ class Remote:
     _done: Deferred[Finished] = field(init=False, factory=Deferred)
     _over: bool = field(init=False, default=False)
     _settled: Signal = field(init=False, factory=Signal)
+    _news: Signal = field(init=False, factory=Signal)
+    """Fired when it is accepted, or called off."""
     _stop: Reason | None = field(init=False, default=None)
     _began: float = field(init=False, default=0.0)
 
@@ -126,13 +161,20 @@ class Remote:
 
     # its course
 
+    def call_off(self) -> None:
+        """It is not wanted any more, while it is on offer: whoever accepts it all the same will be told."""
+        self._over = self._live is None
+        self._news.fire()
+
     async def _started(self) -> None:
+        while self._live is None and not self._over:  # the answer to its offer was lost, and is asked for again
+            await self._news.wait()
         if self._over:
             raise NoSuchJob(f"attempt {self.attempt} of job {self.job_id} was given up")
         await self._before_start()
 
     async def _offer(self, choice: Choice, job: Job, course: Course, origin: PeerIdentity) -> OfferAnswer | None:
-        peer, delegate, store = choice.peer, self._delegate, self._delegate._world.store
+        peer = choice.peer
         offer = Offer(
             job_id=self.job_id,
             client=job.client,
@@ -143,30 +185,75 @@ class Remote:
             visited=(*course.visited, origin.node_id) if origin.node_id not in course.visited else course.visited,
             may_wait=choice.may_wait,
         )
-        try:
-            link = await delegate._others.link(peer.node_id)
-            riding = await packed(store, delegate.unknown_to(peer.node_id, job.spec))
-            answer = await link.offer(offer, riding, self)
-            if answer.missing:
-                answer = await link.offer(offer, await brought(store, link, answer.missing), self)
-        except CloudMyTaskError as problem:
-            _log.info(
-                "job {job_id} could not be offered to {node}: {problem}",
-                job_id=self.job_id,
-                node=peer.name,
-                problem=str(problem),
-            )
+        answered = await self._answered(peer, offer)
+        if answered is None:
             return None
+        link, answer = answered
         if answer.accepted:
             self._remember(peer.node_id, job.spec)
             self._accepted(peer.node_id, peer.name, link, resume=False)
         return answer
+
+    async def _answered(self, peer: Peer, offer: Offer) -> tuple[Link, OfferAnswer] | None:
+        """The answer to an offer, and the link that it came by.
+
+        If the answer is lost, the offer may have been accepted: then it is made again, which changes nothing, until
+        there is an answer or that life of the target is over.
+        """
+        others, clock = self._delegate._others, self._delegate._world.clock
+        over = Signal()
+        interest: Interest | None = None
+        boot: BootId | None = None
+        tries = 0
+        try:
+            while True:
+                tries += 1
+                try:
+                    link = await others.link(peer.node_id)
+                    if boot not in (None, link.peer.boot_id):
+                        return None  # it was started again, and knows nothing of it
+                    if interest is None:
+                        riding = await self._riding(peer, offer.spec)
+                        boot = link.peer.boot_id
+                        interest = others.watch(peer.node_id, boot, over.fire)
+                    answer = await link.offer(offer, riding, self)
+                    if answer.missing:
+                        riding = await brought(self._delegate._world.store, link, answer.missing)
+                        answer = await link.offer(offer, riding, self)
+                except (BlobMissing, BlobCorrupt):
+                    raise  # of our own: nobody will ever get it
+                except CloudMyTaskError as problem:
+                    _log.info(
+                        "job {job_id} could not be offered to {node}: {problem}",
+                        job_id=self.job_id,
+                        node=peer.name,
+                        problem=str(problem),
+                    )
+                    if boot is None or not isinstance(problem, ConnectionInterrupted | RequestTimeout | NoNode):
+                        return None
+                else:
+                    return link, answer
+                gone = over.wait()
+                ended = await first_of(gone, self._news.wait(), pause(clock, RETRY_INTERVAL)) is gone
+                if ended or self._over or tries == UNCERTAIN_MAX:
+                    self._over = True
+                    self._news.fire()
+                    self._delegate.abandon(peer.node_id, offer.job_id, offer.attempt)
+                    return None
+        finally:
+            if interest is not None:
+                interest.close()
+
+    async def _riding(self, peer: Peer, spec: JobSpec) -> list[Content]:
+        return await packed(self._delegate._world.store, self._delegate.unknown_to(peer.node_id, spec))
 
     def _accepted(self, node_id: NodeId, name: str, link: Link | None, *, resume: bool) -> None:
         delegate = self._delegate
         self.node_id, self._name = node_id, name
         self._began = delegate._world.clock.seconds()
         self._live = delegate._outputs.open(self.job_id, self.attempt, resume=resume)
+        self._over = False
+        self._news.fire()
         delegate._remotes[self.job_id, self.attempt] = self
         if link is not None:
             self._linked(link)
@@ -214,6 +301,8 @@ class Remote:
             return
         wall = self._delegate._world.clock.seconds() - self._began
         outcome = Outcome(reason=Reason.LOST, detail=why, usage=Usage(wall_seconds=wall))
+        assert self.node_id is not None
+        self._delegate.abandon(self.node_id, self.job_id, self.attempt)
         self._finish(Finished(outcome, True, self._live, self._name))
 
     def _finish(self, finished: Finished) -> None:

@@ -72,12 +72,13 @@ class Delivery:
         :raises NoSuchJob: it has given the attempt up.
         """
         while True:
-            while self._sink is None:
+            while (sink := self._sink) is None:
                 await self._followed.wait()
             try:
-                await self._sink.started()
+                await sink.started()
             except (ConnectionInterrupted, RequestTimeout):
-                await self._followed.wait()
+                if self._sink is sink:  # nobody else follows yet
+                    await self._followed.wait()
             else:
                 return
 
@@ -85,8 +86,14 @@ class Delivery:
         """The attempt has ended."""
         self._end = end
         self._news.fire()
-        if self._sink is None and self._timer is None:
+        if self._sink is None and (self._timer is None or not self._grace):
             self._wait_for_follower()
+
+    def abandon(self) -> None:
+        """Nobody will want to know how it ends."""
+        self._grace = 0.0
+        if self._end is not None and self._sink is None:
+            self._close()
 
     @property
     def _job_id(self) -> JobId:

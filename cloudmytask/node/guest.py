@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import World
@@ -50,6 +50,8 @@ class Guest:
     _delivered: Callable[[], None]
     _here: NodeId
     taken: Offer
+    carrier: NodeId
+    """Who offered it: its origin, or a node that hands it on."""
     _contents: tuple[Content, ...]
     job: Job = field(init=False)
     delivery: Delivery = field(init=False)
@@ -57,6 +59,8 @@ class Guest:
     _running_here: bool = field(init=False, default=False)
     _queued: bool = field(init=False, default=False)
     """Whether it waited here: then its client has one running job more, by the queue's count."""
+    _starting: Deferred[None] | None = field(init=False, default=None)
+    """While the follower's word is awaited before the script may start."""
     _ended: bool = field(init=False, default=False)
     _trail: list[Stamp] = field(init=False, factory=list)
     _arrival: float = field(init=False)
@@ -99,6 +103,9 @@ class Guest:
     def left_waiting(self) -> None:
         """Its origin is not told: it waits here as if it ran."""
 
+    def let_go(self) -> None:
+        """Whoever called it off has told its follower."""
+
     def wanted(self) -> bool:
         return not self._ended
 
@@ -122,6 +129,8 @@ class Guest:
             self._remote.stop(reason, hurry=hurry)
         elif self._running_here:
             slots.stop(identity, reason)
+            if self._starting is not None:
+                self._starting.cancel()
             if hurry:
                 slots.hurry(identity)
         elif not self._ended:
@@ -147,14 +156,29 @@ class Guest:
             self._placement.returned(self.job.client)
         self._slot_freed()
 
+    def abandon(self) -> None:
+        """Its origin has given it up."""
+        self.delivery.abandon()
+        self.stop(Reason.LOST, hurry=True)
+
+    def give_up_start(self) -> None:
+        """The node is shutting down: a script that waits for its follower's word is not started any more."""
+        if self._starting is not None:
+            self.stop(Reason.LOST, hurry=False)
+
     async def _before_start(self) -> None:
         started = Deferred.fromCoroutine(self.delivery.started())
         if self.job.spec.at_most_once:
+            self._starting = started
             try:
                 await started
+            except CancelledError:
+                return  # it was stopped meanwhile, and is not started
             except CloudMyTaskError as problem:
                 _log.info("job {job_id} is not started: {why}", job_id=self.job.id, why=str(problem))
                 self.stop(Reason.LOST, hurry=False)
+            finally:
+                self._starting = None
         else:
             # Its follower hears of it as soon as it can; the script does not wait for that.
             started.addErrback(lambda failure: failure.trap(CloudMyTaskError) and None)
@@ -181,9 +205,10 @@ class Guest:
         discarded = {stream.value: kept.discarded for stream, kept in finished.live.streams.items()}
         self._trail.extend(finished.trail)
         outcome = finished.outcome
-        if finished.interrupted and not outcome.detail:
-            outcome = evolve(outcome, detail=f"node {finished.executor} shut down")
-        self._last_word(outcome, finished.interrupted, finished.executor, discarded)
+        lost = finished.interrupted or outcome.reason is Reason.LOST
+        if lost and not outcome.detail:
+            outcome = evolve(outcome, detail=f"node {finished.executor} gave it up")
+        self._last_word(outcome, lost, finished.executor, discarded)
 
     def _last_word(self, outcome: Outcome, interrupted: bool, executor: str, discarded: Mapping[str, int]) -> None:
         if not self._ended:

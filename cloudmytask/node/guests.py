@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import AttemptSink, Link, World
-from cloudmytask.cluster import Offer, OfferAnswer, PeerIdentity
+from cloudmytask.cluster import Ban, Offer, OfferAnswer, PeerIdentity
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.admission import check_spec
-from cloudmytask.errors import Banned, NoSuchJob
+from cloudmytask.errors import Banned, InvalidArgument, NoSuchJob
 from cloudmytask.model import (
     Content,
     Digest,
@@ -32,7 +32,7 @@ from cloudmytask.node.guest import Guest
 from cloudmytask.node.luggage import missing
 from cloudmytask.node.outputs import Outputs
 from cloudmytask.node.roles import Attempts, Door, Placement, Slots
-from cloudmytask.node.waiting import Signal, pause
+from cloudmytask.node.waiting import Signal, first_of, pause
 
 _log = Logger(namespace="cloudmytask.guests")
 
@@ -88,24 +88,31 @@ class Guests:
     def stopped(self, job_id: JobId, attempt: int, reason: Reason, *, hurry: bool) -> None:
         """See ``boundaries.PeerDoor``."""
         guest = self._guests.get((job_id, attempt))
-        if guest is not None:
+        if guest is not None and reason is Reason.LOST:
+            guest.abandon()
+        elif guest is not None:
             guest.stop(reason, hurry=hurry)
+
+    def banned(self, ban: Ban) -> None:
+        """A client's jobs that wait here are given back; those that run may end by themselves."""
+        for guest in list(self._guests.values()):
+            if guest.job.client == ban.client and self._placement.holds(guest.job.id) == "queue":
+                guest.give_back(f"{ban.client} is banned: {ban.reason}")
 
     def end_all(self) -> None:
         """The node shuts down: those that wait here go back to where they came from."""
         for guest in list(self._guests.values()):
             if self._placement.holds(guest.job.id) == "queue":
                 guest.give_back("the node shut down")
+            else:
+                guest.give_up_start()
 
     async def delivered(self, patience: float) -> None:
         """Wait until the last words of all that have ended are taken, though no longer than ``patience`` seconds."""
-        over = pause(self._world.clock, patience)
-        over.addErrback(lambda failure: failure.trap(CancelledError) and None)
-        while self._guests and not over.called:
-            gone = self.gone.wait()
-            await DeferredList([over, gone], fireOnOneCallback=True)
-            gone.cancel()
-        over.cancel()
+        clock = self._world.clock
+        end = clock.seconds() + patience
+        while self._guests and clock.seconds() < end:
+            await first_of(self.gone.wait(), pause(clock, end - clock.seconds()))
 
     def forget(self, guest: Guest) -> None:
         """Nobody needs it any more."""
@@ -118,7 +125,7 @@ class Guests:
 
     async def _offered(self, link: Link, offer: Offer, contents: Sequence[Content], sink: AttemptSink) -> OfferAnswer:
         known = self._guests.get((offer.job_id, offer.attempt))
-        if known is not None and known.taken.origin.node_id == offer.origin.node_id:
+        if known is not None and known.carrier == link.peer.node_id and known.taken.origin == offer.origin:
             known.delivery.follow(link, sink, dict.fromkeys(StreamName, 0))
             return OfferAnswer(True, self._placement.here())
         why = self._refusal(offer)
@@ -134,7 +141,10 @@ class Guests:
 
     def _refusal(self, offer: Offer) -> str | None:
         """Why not."""
-        check_spec(offer.spec, self._config.script_max)
+        try:
+            check_spec(offer.spec, self._config.script_max)
+        except InvalidArgument as problem:
+            return str(problem)
         if self._door.draining:
             return "draining"
         if self._door.disk_short:
@@ -158,7 +168,7 @@ class Guests:
         others = [guest for (job_id, _), guest in self._guests.items() if job_id == offer.job_id]
         for guest in others:
             if guest.taken.origin.node_id == offer.origin.node_id and guest.taken.attempt < offer.attempt:
-                guest.stop(Reason.LOST, hurry=False)
+                guest.abandon()
         return bool(others) or self._owned(offer.job_id)
 
     def _accept(self, link: Link, offer: Offer, contents: Sequence[Content], sink: AttemptSink) -> None:
@@ -176,6 +186,7 @@ class Guests:
             lambda: self.forget(guest),
             self._identity().node_id,
             offer,
+            link.peer.node_id,
             tuple(contents),
         )
         self._guests[offer.job_id, offer.attempt] = guest

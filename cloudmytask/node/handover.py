@@ -6,22 +6,31 @@ this node comes back. Jobs that are to run on this node only, or at most once, o
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import World
 from cloudmytask.core.placement import Accounts, Peer
-from cloudmytask.errors import CloudMyTaskError
-from cloudmytask.model import Job, JobState
+from cloudmytask.errors import CloudMyTaskError, StoreFailed
+from cloudmytask.model import Job, JobId
 from cloudmytask.node.ledger import Ledger
 from cloudmytask.node.luggage import brought
-from cloudmytask.node.roles import Acquaintances, Placement
+from cloudmytask.node.roles import Acquaintances
 
 _log = Logger(namespace="cloudmytask.handover")
 
 AT_ONCE = 8
 """Jobs on their way at a time."""
+
+
+class Owner(Protocol):
+    """The origin; its docstrings say what each does."""
+
+    def begin_move(self, identity: JobId) -> bool: ...
+    def end_move(self, identity: JobId, *, moved: bool) -> None: ...
 
 
 @define(eq=False)
@@ -30,7 +39,7 @@ class Handover:
 
     _world: World
     _ledger: Ledger
-    _placement: Placement
+    _owner: Owner
     _accounts: Accounts
     _others: Acquaintances
     _until: float = field(init=False, default=0.0)
@@ -41,47 +50,48 @@ class Handover:
         waiting = [
             job
             for job, accepted in self._ledger.open_jobs()
-            if accepted
-            and job.state in (JobState.PENDING, JobState.WAITING)
-            and not job.spec.local
-            and not job.spec.at_most_once  # should the answer be lost, two nodes would own it
-            and self._placement.holds(job.id) in ("queue", None)
+            if accepted and not job.spec.local and not job.spec.at_most_once  # of which a lost answer would make two
         ]
         counts = [0]
         lines = [Deferred.fromCoroutine(self._one_by_one(waiting[first::AT_ONCE], counts)) for first in range(AT_ONCE)]
         for line in lines:
             await line
-        if waiting:
-            _log.info("handed over {done} of {all} waiting jobs", done=counts[0], all=len(waiting))
+        if counts[0]:
+            _log.info("handed over {jobs} waiting jobs", jobs=counts[0])
         return counts[0]
 
     async def _one_by_one(self, jobs: list[Job], counts: list[int]) -> None:
         for job in jobs:
-            live = self._ledger.live(job.id)
-            if live is not None and live.state in (JobState.PENDING, JobState.WAITING):
-                counts[0] += await self._to_somebody(live)
+            if self._owner.begin_move(job.id):
+                moved = await self._to_somebody(job.id)
+                self._owner.end_move(job.id, moved=moved)
+                counts[0] += moved
 
-    async def _to_somebody(self, job: Job) -> bool:
-        """Offer a job to one node after the other, in random order."""
+    async def _to_somebody(self, job_id: JobId) -> bool:
+        """Offer a job to one node after the other, in random order, those with free slots first."""
         peers = list(self._accounts.peers())
         self._world.entropy.random.shuffle(peers)
         peers.sort(key=lambda peer: self._accounts.free(peer.node_id) == 0)
         for peer in peers:
-            if self._world.clock.seconds() >= self._until:
+            job = self._ledger.live(job_id)
+            if job is None or self._world.clock.seconds() >= self._until:
                 break
-            try:
-                if await self._to(peer, job):
-                    self._placement.withdraw(job.id)
-                    await self._ledger.move(job.id, f"{peer.name} at {peer.address}")
-                    return True
-            except CloudMyTaskError as problem:
-                _log.info(
-                    "job {job_id} could not be handed over to {node}: {why}",
-                    job_id=job.id,
-                    node=peer.name,
-                    why=str(problem),
-                )
+            if await self._taken(peer, job):
+                return True
         return False
+
+    async def _taken(self, peer: Peer, job: Job) -> bool:
+        try:
+            if not await self._to(peer, job):
+                return False
+        except CloudMyTaskError as problem:
+            _log.info("{node} did not take job {job_id}: {why}", node=peer.name, job_id=job.id, why=str(problem))
+            return False
+        try:
+            await self._ledger.move(job.id, f"{peer.name} at {peer.address}")
+        except StoreFailed as problem:
+            _log.error("job {job_id} was handed over, which is not noted: {why}", job_id=job.id, why=str(problem))
+        return True
 
     async def _to(self, peer: Peer, job: Job) -> bool:
         link = await self._others.link(peer.node_id)

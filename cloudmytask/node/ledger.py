@@ -168,12 +168,15 @@ class Ledger:
 
     async def move(self, job_id: JobId, to: str) -> None:
         """Another node has made the job its own: what is left here is a note that says so. Its watchers are not told
-        of an outcome: there is none."""
+        of an outcome: there is none.
+
+        :raises StoreFailed: the note is not durable; the next life of this node takes the job for its own.
+        """
         entry = self._entries.pop(job_id)
         gone = step(entry.job, Move(at=self._world.wall(), node=entry.job.origin, to=to))
         gone = evolve(gone, expires=self.age() + self._tombstones)
-        await self._world.store.save(gone)
         entry.signal.fire()
+        await self._world.store.save(gone)
 
     def find(self, client: ClientId, job_id: JobId) -> Deferred[Job]:
         """The job as its owner may see it.

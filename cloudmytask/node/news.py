@@ -12,6 +12,7 @@ from cloudmytask.boundaries import Entropy
 from cloudmytask.cluster import Announcement, NodeId, Role, Standing
 from cloudmytask.core.membership import Member
 from cloudmytask.core.placement import Accounts, Peer
+from cloudmytask.node.delegate import Delegate
 from cloudmytask.node.placer import Placer
 from cloudmytask.node.seeker import Seeker
 
@@ -24,10 +25,13 @@ class News:
     _accounts: Accounts
     _placer: Placer
     _seeker: Seeker
+    _delegate: Delegate
 
     def changed(self, member: Member) -> None:
         """An instance is new, was started again, or its standing is another: what it said before counts no more."""
         self._placer.lost(member.node_id)
+        if member.standing is Standing.ALIVE:
+            self._delegate.returned(member.node_id)
         if member.standing is Standing.LEFT:
             self._placer.place()
 

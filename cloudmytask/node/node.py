@@ -115,7 +115,7 @@ class Node:
         acceptance = Acceptance(
             world, config, gate, ledger, placer, queue, self._other_names, origin.enqueue, origin.withdraw, guests.has
         )
-        self._handover = Handover(world, ledger, placer, accounts, circle)
+        self._handover = Handover(world, ledger, origin, accounts, circle)
         self._upkeep = Upkeep(world, ledger, config.sweep_interval, guests.digests)
         self._recovered = recovery.jobs
         self._placing: Periodic | None = None
@@ -123,7 +123,7 @@ class Node:
             world, gate, ledger, outputs, acceptance, origin, circle.blacklist, self.describe, self.cluster
         )
         self.peer_door = NodePeerDoor(world, circle, acceptance, guests, placer, neighborhood)
-        self._wire(News(entropy, accounts, placer, self._seeker))
+        self._wire(News(entropy, accounts, placer, self._seeker, delegate))
 
     @property
     def busy(self) -> bool:
@@ -191,6 +191,7 @@ class Node:
         roster.on_heard(news.heard)
         roster.on_heard(self._reports.heard)
         self.circle.blacklist.on_banned(self._origin.banned)
+        self.circle.blacklist.on_banned(self._guests.banned)
 
     def _condition(self) -> Condition:
         return Condition(

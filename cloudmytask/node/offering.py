@@ -21,6 +21,9 @@ from cloudmytask.node.roles import Work
 
 _log = Logger(namespace="cloudmytask.offering")
 
+BANNED = "banned"
+"""Begins the reason of a target that has banned the client: the other jobs of that client need not try it now."""
+
 
 @define(eq=False)
 class Offering:
@@ -59,7 +62,7 @@ class Offering:
                 answer = await work.offer(choice)
             finally:
                 self._accounts.release(target)
-            if answer is None:
+            if answer is None or answer.why.startswith(BANNED):
                 self._accounts.forget(target)  # until it announces itself again
             else:
                 self._accounts.update(target, answer.capacity)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 
-from attrs import Factory, define, field
+from attrs import Factory, define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -21,8 +21,8 @@ from cloudmytask.core.explain import Surroundings
 from cloudmytask.core.job import Cancel, End, Interrupt, Remark, Stage, Start, Wait, failures, retriable
 from cloudmytask.core.placement import ANYWHERE, Choice, Course, Wish
 from cloudmytask.core.queue import Entry, WaitingQueue
-from cloudmytask.errors import StoreFailed
-from cloudmytask.model import Job, JobId, JobState, Reason
+from cloudmytask.errors import Banned, BlobCorrupt, BlobMissing, CloudMyTaskError, NodeDraining, StoreFailed
+from cloudmytask.model import ClientId, Job, JobId, JobState, Outcome, Reason
 from cloudmytask.node.insistence import Insistence
 from cloudmytask.node.ledger import Ledger
 from cloudmytask.node.own_work import OwnWork
@@ -47,6 +47,10 @@ class Origin:
     _queue: WaitingQueue
     _remotes: dict[JobId, RemoteAttempt] = Factory(dict)
     """Attempts under way on other nodes."""
+    _offers: dict[JobId, RemoteAttempt] = Factory(dict)
+    """Attempts that are on offer to other nodes."""
+    _moving: dict[JobId, None] = Factory(dict)
+    """Jobs that are being handed over to other nodes."""
     _pauses: dict[JobId, tuple[float, DelayedCall]] = Factory(dict)
     """Jobs between two attempts: when the next one is due, on the clock."""
     _under_way: list[JobId] = Factory(list)
@@ -68,6 +72,8 @@ class Origin:
         live = self._ledger.live(job.id)
         if live is None or live.state.terminal:
             return job
+        if job.id in self._moving:
+            raise NodeDraining(f"job {job.id} is being handed over to another node; ask again in a moment")
         remote = self._remotes.get(job.id)
         if live.cancellation is not None:
             self._slots.hurry(job.id)
@@ -77,7 +83,7 @@ class Origin:
         pause = self._pauses.pop(job.id, None)
         if pause is not None:
             pause[1].cancel()
-        self._placement.withdraw(job.id)
+        self._call_off(job.id)
         event = Cancel(at=self._world.wall(), node=self._config.name, by=by, note=note)
         recorded = Deferred.fromCoroutine(self._ledger.record(job.id, event))
         self._slots.stop(job.id, Reason.CANCELLED)
@@ -100,6 +106,8 @@ class Origin:
             else:
                 waiting.append(self._work(job))
         self._placement.resume(waiting)
+        for job in jobs:
+            self._end_if_banned(job)
 
     async def settled(self) -> None:
         """Wait until every attempt that was under way here is recorded. Those on other nodes go on; the next life of
@@ -110,10 +118,16 @@ class Origin:
     def banned(self, ban: Ban) -> None:
         """A client's jobs that wait are ended; those that run may end by themselves."""
         for job, accepted in list(self._ledger.open_jobs()):
-            if job.client == ban.client and accepted and job.state in (JobState.PENDING, JobState.WAITING):
-                note = f"{job.client} is banned: {ban.reason}"[:NOTE_MAX]
-                ended = Deferred.fromCoroutine(self._cancel(job, ban.by, note))
-                ended.addErrback(lambda failure: _log.failure("a banned client's job was not ended", failure))
+            if job.client == ban.client and accepted:
+                self._end_if_banned(job)
+
+    def _end_if_banned(self, job: Job) -> None:
+        try:
+            self._door.check_forwarded(job.client)
+        except Banned as ban:
+            if self.waits(job.id) and job.id not in self._moving:
+                ended = Deferred.fromCoroutine(self._cancel(job, self._config.name, str(ban)[:NOTE_MAX]))
+                ended.addErrback(lambda failure: failure.trap(StoreFailed) and None)  # it is insisted on
 
     def surroundings(self, job: Job) -> Surroundings:
         """What ``cmt why`` needs beyond the job's record."""
@@ -133,7 +147,7 @@ class Origin:
     async def withdraw(self, identity: JobId) -> None:
         """Undo what was begun for a job whose acceptance is not durable. Until that is done nobody can submit it
         again, or two attempts of one job would be under way."""
-        self._placement.withdraw(identity)
+        self._call_off(identity)
         self._slots.stop(identity, Reason.LOST)
         self._slots.hurry(identity)
         if identity in self._remotes:
@@ -141,6 +155,44 @@ class Origin:
         while identity in self._under_way or self._placement.holds(identity):
             await self._concluded.wait()
         self._ledger.drop(identity)
+
+    def let_go(self) -> None:
+        """A job that was called off while it was on offer is in nobody's hands any more."""
+        self._concluded.fire()
+
+    def begin_move(self, identity: JobId) -> bool:
+        """A waiting job is about to become another node's: nothing else happens to it until :meth:`end_move`. False if
+        it does not wait any more."""
+        if not self.waits(identity) or self._placement.holds(identity) == "offer":
+            return False
+        pause = self._pauses.pop(identity, None)
+        if pause is not None:
+            pause[1].cancel()
+        self._placement.withdraw(identity)
+        self._moving[identity] = None
+        return True
+
+    def end_move(self, identity: JobId, *, moved: bool) -> None:
+        """It is another node's, or stays."""
+        del self._moving[identity]
+        job = self._ledger.live(identity)
+        if not moved and job is not None:
+            self.enqueue(job)
+
+    def _call_off(self, identity: JobId) -> None:
+        """A job is not to be placed any more."""
+        self._placement.withdraw(identity)
+        if identity in self._offers:
+            self._offers[identity].call_off()
+
+    def _fail(self, identity: JobId, problem: CloudMyTaskError) -> None:
+        """What a job needs cannot be read here, so no node will ever run it."""
+        if self.waits(identity):
+            job = self._ledger.note(identity, Stage(at=self._world.wall(), node=self._config.name))
+            assert job.attempt is not None
+            outcome = Outcome(reason=Reason.ENVIRONMENT, detail=str(problem))
+            finished = evolve(self._slots.recover(job), outcome=outcome, interrupted=False)
+            self._follow(identity, self._conclude(identity, job.attempt.number, finished))
 
     def waits(self, identity: JobId) -> bool:
         """Whether a job is still to be placed."""
@@ -156,6 +208,11 @@ class Origin:
         places: dict[JobId, list[str]] = {}
         for job, accepted in self._ledger.open_jobs():
             found = places.setdefault(job.id, [])
+            if job.state.terminal:
+                found.append("commit")
+                continue
+            if job.id in self._moving:
+                found.append("move")
             if (held := self._placement.holds(job.id)) is not None:
                 found.append(held)
             if job.id in self._pauses:
@@ -164,8 +221,6 @@ class Origin:
                 found.append("slot")
             if not found and not accepted:
                 found.append("acceptance")
-            if not found and job.state.terminal:
-                found.append("commit")
         return places
 
     def _work(self, job: Job) -> OwnWork:
@@ -185,7 +240,14 @@ class Origin:
             return None
         number = len(job.attempts) + 1
         remote = self._attempts.remote(identity, number, lambda: self._starts(identity, number))
-        answer = await remote.offer(choice, job, course, self._identity())
+        self._offers[identity] = remote
+        try:
+            answer = await remote.offer(choice, job, course, self._identity())
+        except (BlobMissing, BlobCorrupt) as problem:
+            self._fail(identity, problem)
+            return None
+        finally:
+            del self._offers[identity]
         now, live = self._world.wall(), self._ledger.live(identity)
         if answer is None or not answer.accepted:
             if live is not None:
@@ -196,7 +258,7 @@ class Origin:
         self._remotes[identity] = remote
         if live is None or live.state.terminal:  # cancelled, or not accepted after all, while it was on its way
             remote.stop(Reason.CANCELLED, hurry=True)
-            self._follow(identity, self._discard(identity, number, remote))
+            self._follow(identity, self._discard(identity, job.client, number, remote))
             return answer
         stage = Stage(now, self._config.name, choice.peer.name, choice.peer.node_id, choice.note)
         self._follow(identity, self._elsewhere(self._ledger.note(identity, stage), remote))
@@ -256,10 +318,11 @@ class Origin:
         await self._conclude(job.id, attempt.number, finished, finished.outcome.detail or "the node shut down")
         finished.settled()
 
-    async def _discard(self, identity: JobId, attempt: int, remote: RemoteAttempt) -> None:
+    async def _discard(self, identity: JobId, client: ClientId, attempt: int, remote: RemoteAttempt) -> None:
         """An attempt that nobody wants any more was accepted all the same."""
         finished = await remote.finished()
         del self._remotes[identity]
+        self._placement.returned(client)
         finished.settled()
         await self._clean(identity, attempt)
 
@@ -314,6 +377,7 @@ class Origin:
             self._placement.put_back(self._work(job))
         else:
             self._pause(job)
+        self._end_if_banned(job)
 
     async def _clean(self, identity: JobId, attempt: int) -> None:
         try:

@@ -23,6 +23,7 @@ class Owner(Protocol):
     async def hand_over(self, identity: JobId, choice: Choice, course: Course) -> OfferAnswer | None: ...
     def note_waiting(self, identity: JobId) -> None: ...
     def waits(self, identity: JobId) -> bool: ...
+    def let_go(self) -> None: ...
 
 
 @frozen(eq=False)
@@ -41,6 +42,9 @@ class OwnWork:
 
     def left_waiting(self) -> None:
         self._owner.note_waiting(self.entry.job_id)
+
+    def let_go(self) -> None:
+        self._owner.let_go()
 
     def wanted(self) -> bool:
         return self._owner.waits(self.entry.job_id)

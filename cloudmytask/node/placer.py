@@ -273,9 +273,11 @@ class Placer:
 
     def _gone(self, entry: Entry, accepted: bool) -> None:
         """An offered job was taken, or is not to be placed any more."""
-        self._works.pop(entry.job_id, None)
+        work = self._works.pop(entry.job_id, None)
         if not accepted:
             self._queue.ended(entry.client)
+            if work is not None:
+                work.let_go()
         self._changed()
 
 

@@ -92,6 +92,9 @@ class Work(Protocol):
     def left_waiting(self) -> None:
         """It could not be placed for now."""
 
+    def let_go(self) -> None:
+        """It was on offer and is in nobody's hands now: it was called off meanwhile."""
+
     def wanted(self) -> bool:
         """Whether it is still to be placed; not so if it was cancelled meanwhile."""
 
@@ -137,7 +140,13 @@ class RemoteAttempt(Protocol):
     """One attempt on another node."""
 
     def offer(self, choice: Choice, job: Job, course: Course, origin: PeerIdentity) -> Deferred[OfferAnswer | None]:
-        """Hand it over; None if the node could not be reached. Once accepted, :meth:`finished` tells how it ends."""
+        """Hand it over; None if the node could not be reached. Once accepted, :meth:`finished` tells how it ends.
+
+        :raises BlobMissing, BlobCorrupt: what it needs cannot be read here.
+        """
+
+    def call_off(self) -> None:
+        """It is not wanted any more, while it is on offer."""
 
     def resume(self, node_id: NodeId, name: str) -> None:
         """Take up again what an earlier life of this node had handed over."""

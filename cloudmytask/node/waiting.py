@@ -6,7 +6,7 @@ Invariant: a waiter is told at most once; a cancelled wait leaves nothing behind
 from __future__ import annotations
 
 from attrs import Factory, define
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 
 from cloudmytask.boundaries import Clock
 
@@ -35,6 +35,16 @@ class Signal:
         waiters, self._waiters = self._waiters, {}
         for waiter in waiters.values():
             waiter.callback(None)
+
+
+async def first_of(*events: Deferred[None]) -> Deferred[None]:
+    """Wait for the first of several events; which one it was. The others are cancelled."""
+    for event in events:
+        event.addErrback(lambda failure: failure.trap(CancelledError) and None)
+    _, index = await DeferredList(events, fireOnOneCallback=True)
+    for event in events:
+        event.cancel()
+    return events[index]
 
 
 def pause(clock: Clock, seconds: float) -> Deferred[None]:

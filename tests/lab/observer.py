@@ -1,8 +1,8 @@
 """Looks at nodes for the tests, over and over, without a new process for each look.
 
 It takes one JSON object a line, ``{"node": ADDRESS, "client": CLIENT, "what": "nodes" | "jobs"}``, and answers each
-with one: ``{"answer": ...}``, the same as ``cmt nodes --json`` and ``cmt ps --all --json`` list, or ``{"failed": WHY}``.
-It ends with its standard input.
+with one: ``{"answer": ...}``, the same as ``cmt nodes --json`` and ``cmt ps --all --json`` list, or
+``{"failed": WHY}``. It ends with its standard input.
 
 Invariant: it only looks.
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from cloudmytask.errors import ExitCode
 from tests.lab.cluster import CSU_PORT, NODE_PORT, Cluster, check_banned, check_whole
 from tests.lab.waiting import until
@@ -11,7 +13,7 @@ ALL = (1, 2, 3, 4, 5)
 SLOW = """
 import os, sys, time
 print("got", sys.argv[1])
-time.sleep(3)
+time.sleep(2)
 print("ran on", os.environ["CMT_EXECUTOR"])
 """
 
@@ -30,17 +32,18 @@ def test_all_see_the_supervisory_unit(cluster: Cluster) -> None:
     expected = [("csu", "alive", f"{cluster.lan.address(5)}:{CSU_PORT}")]
 
     def seen() -> None:
-        for host in ALL:
-            shown = cluster.json(host, "nodes")["nodes"]
+        begun = [cluster.begin(host, "nodes", "--json") for host in ALL]
+        for done in [each.completed() for each in begun]:
+            shown = json.loads(done.stdout)["nodes"]
             units = [(each["name"], each["state"], each["address"]) for each in shown if each["role"] == "csu"]
-            assert units == expected, host
+            assert units == expected, done
 
     until(seen)
 
 
 def test_a_burst_at_one_node_runs_on_many_and_its_outputs_come_back(cluster: Cluster) -> None:
     until(lambda: check_whole(cluster.views([1]), cluster.names))
-    ids = cluster.submit(1, SLOW, count=12)
+    ids = cluster.submit(1, SLOW, count=8)
     assert cluster.cmt(1, "wait", *ids, patience=60).code == 0
     jobs = {job["id"]: job for job in cluster.json(1, "ps", "--all")["jobs"]}
     executors = {jobs[each]["executor"] for each in ids}
@@ -95,8 +98,8 @@ def test_a_ban_holds_on_every_node_and_ends_everywhere_when_it_is_lifted(cluster
     cluster.text(4, "ban", "rm", "mallory")
 
     def lifted() -> None:
-        for host in ALL:
-            done = cluster.cmt(host, "submit", cluster.script(host, "pass"), client="mallory")
+        begun = [cluster.begin(host, "submit", cluster.script(host, "pass"), client="mallory") for host in ALL]
+        for done in [each.completed() for each in begun]:
             assert done.code == 0, done
 
     until(lifted)

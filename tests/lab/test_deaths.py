@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.cluster import Cluster, check_banned, check_whole
+from tests.lab.cluster import SLOTS, Cluster, check_banned, check_whole
 from tests.lab.waiting import until
 
 ALL = (1, 2, 3, 4, 5)
@@ -18,6 +18,12 @@ import os, time
 print("attempt", os.environ["CMT_ATTEMPT"], "on", os.environ["CMT_EXECUTOR"], flush=True)
 if os.environ["CMT_ATTEMPT"] == "1":
     time.sleep(600)
+"""
+FIRST_IS_LATE = """
+import os, sys, time
+while os.environ["CMT_ATTEMPT"] == "1" and not os.path.exists(sys.argv[1]):
+    time.sleep(0.05)
+print("attempt", os.environ["CMT_ATTEMPT"])
 """
 UNTIL_TOLD = """
 import os, sys, time
@@ -56,8 +62,8 @@ def _standing(cluster: Cluster, name: str, state: str) -> None:
 
 def _serves(cluster: Cluster, *hosts: int) -> None:
     """New work is done, by whoever does it."""
-    for host in hosts:
-        done = cluster.cmt(host, "run", "--no-stdin", cluster.script(host, "print('new')"))
+    begun = [cluster.begin(host, "run", "--no-stdin", cluster.script(host, "print('new')")) for host in hosts]
+    for done in [each.completed() for each in begun]:
         assert (done.code, done.stdout) == (0, "new\n"), done
 
 
@@ -108,7 +114,11 @@ def test_a_killed_origin_comes_back_and_brings_its_jobs_to_an_end(cluster: Clust
     told = cluster.lan.directory(2) / "told"
     here = cluster.submit(2, UNTIL_TOLD, "--local", arguments=(str(told),), count=4)
     [there] = cluster.submit(2, UNTIL_TOLD, "--avoid", "h2", arguments=(str(told),))
-    _running(cluster, 2, here[0])
+
+    def both_slots_are_taken() -> None:
+        assert sum(cluster.job(2, job_id)["state"] == "running" for job_id in here) == SLOTS
+
+    until(both_slots_are_taken)
     _running(cluster, 2, there)
     cluster.kill("h2")
     _serves(cluster, 1, 3, 4, 5)
@@ -117,8 +127,8 @@ def test_a_killed_origin_comes_back_and_brings_its_jobs_to_an_end(cluster: Clust
     cluster.start(2)
     cluster.lan.outside(told).touch()
     assert cluster.cmt(2, "wait", *here, there, patience=60).code == 0
-    for job_id in (*here, there):
-        assert cluster.text(2, "result", job_id) == "done\n"
+    begun = [cluster.begin(2, "result", job_id) for job_id in (*here, there)]
+    assert [each.completed().stdout for each in begun] == ["done\n"] * 5
     until(lambda: check_whole(cluster.views(ALL), cluster.names))
 
 
@@ -138,18 +148,28 @@ def test_without_the_supervisory_unit_bans_hold_new_ones_spread_and_work_is_done
 
 
 def test_a_node_that_hangs_holds_nobody_up_and_is_welcome_again(cluster: Cluster) -> None:
+    told = cluster.lan.directory(1) / "told"
+    [job_id] = cluster.submit(1, FIRST_IS_LATE, "--avoid", "h1", arguments=(str(told),))
+    hung = _running(cluster, 1, job_id)["executor"]
     # It still accepts connections, and answers none.
-    cluster.daemons["h3"].running.signal(signal.SIGSTOP)
-    others = [1, 2, 4, 5]
+    cluster.daemons[hung].running.signal(signal.SIGSTOP)
+    others = [host for host in ALL if host != int(hung[1:])]
 
     def given_up() -> None:
         for host, view in cluster.views(others).items():
-            assert view["h3"]["state"] == "dead", (host, view["h3"])
+            assert view[hung]["state"] == "dead", (host, view[hung])
 
     until(given_up)
+    assert cluster.cmt(1, "wait", job_id).code == 0
+    ended = cluster.job(1, job_id)
+    assert (ended["state"], ended["attempt"]) == ("succeeded", 2)
     _serves(cluster, *others)
-    cluster.daemons["h3"].running.signal(signal.SIGCONT)
+    # The first attempt ends before its node wakes up, and nobody takes its outcome.
+    cluster.lan.outside(told).touch()
+    cluster.daemons[hung].running.signal(signal.SIGCONT)
     until(lambda: check_whole(cluster.views(ALL), cluster.names))
+    assert cluster.job(1, job_id) == ended
+    assert cluster.text(1, "result", job_id) == "attempt 2\n"
 
 
 def test_a_host_whose_interface_was_off_comes_back(cluster: Cluster) -> None:

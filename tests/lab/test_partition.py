@@ -29,8 +29,9 @@ def test_both_sides_of_a_split_work_and_become_one_again(cluster: Cluster) -> No
     for side in SIDES:
         ids = cluster.submit(side[0], SLOW, count=4)
         assert cluster.cmt(side[0], "wait", *ids).code == 0
-        for number, job_id in enumerate(ids):
-            said, executor = cluster.text(side[0], "result", job_id).split()
+        results = [cluster.begin(side[0], "result", job_id) for job_id in ids]
+        for number, result in enumerate(results):
+            said, executor = result.completed().stdout.split()
             assert said == str(number)
             assert int(executor[1:]) in side
     cluster.text(1, "ban", "add", "--client", "mallory", "--reason", "far from the unit", "--for", "1h")

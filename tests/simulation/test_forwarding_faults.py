@@ -1,18 +1,20 @@
-"""The way of a forwarded job when something goes wrong on it: nothing is lost, run twice without need, or left behind."""
+"""What goes wrong on the way of a forwarded job: nothing is lost, run twice without need, or left behind."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.cluster import BootId, NodeId, Offer, PeerIdentity, RemoteEnd, Role
 from cloudmytask.core.blobs import blob_of
-from cloudmytask.errors import ConnectionInterrupted, StoreFailed
+from cloudmytask.errors import CloudMyTaskError, ConnectionInterrupted, NodeDraining, StoreFailed
 from cloudmytask.model import ClientId, Content, JobId, JobSpec, JobState, Reason, StreamName
 from cloudmytask.node.delivery import Delivery
 from cloudmytask.node.node import Node
@@ -22,6 +24,8 @@ from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.documents import JobStatus
 from tests.conftest import ExpectFailures
 from tests.virtual_cluster import FOREVER, Company
+
+_log = Logger(namespace="tests.forwarding")
 
 OUT = StreamName.STDOUT
 SHORT = ScriptPlan(duration=1.0)
@@ -190,7 +194,19 @@ def test_an_at_most_once_job_whose_offer_was_not_heard_is_offered_again() -> Non
     ann = among.connect("a")
     among.submit(ann, FOREVER)
     job = accepted_unheard(among, ann, "b", SHORT, at_most_once=True)
-    assert among.wait(ann, job, patience=60.0).state is JobState.SUCCEEDED
+    assert among.wait(ann, job, patience=200.0).state is JobState.SUCCEEDED
+    assert among.ran(job) == ["b"]
+
+
+def test_a_start_is_not_allowed_before_its_attempt_is_on_record() -> None:
+    among = company(2, each={"b": {"slots": 2}})
+    ann = among.connect("a")
+    among.submit(ann, ScriptPlan(duration=30.0))
+    job = accepted_unheard(among, ann, "b", ScriptPlan(duration=60.0), at_most_once=True)
+    among.until(lambda: among.ran(job) == ["b"], patience=20.0)
+    among.clock.advance(0.5)
+    among.hosts["b"].lose_power()
+    assert among.wait(ann, job, patience=120.0).state is JobState.LOST
     assert among.ran(job) == ["b"]
 
 
@@ -469,13 +485,16 @@ def test_a_cancel_while_a_job_is_handed_over() -> None:
     slow(among, 0.2)
     stopped = among.hosts["a"].stop()
     among.clock.advance(0.3)
-    among.result(ann.cancel(job.id))
+    with pytest.raises(NodeDraining, match="being handed over to another node"):
+        among.result(ann.cancel(job.id))
     among.result(stopped, patience=60.0)
+    there = among.connect("b")
+    among.result(there.cancel(job.id))
     among.clock.advance(20.0)
     assert among.ran(job) == []
 
 
-@pytest.mark.parametrize("ending", [0.0, 0.05, 0.1, 0.2, 0.3])
+@pytest.mark.parametrize("ending", [0.0, 0.02, 0.04, 0.07, 0.1, 0.2])
 def test_a_node_becomes_free_while_another_one_hands_over_its_queue(ending: float) -> None:
     among = company(2, options={"drain_timeout": 1.0}, each={"b": {"slots": 4}})
     ann, bob = among.connect("a"), among.connect("b")
@@ -584,6 +603,16 @@ def test_an_origin_that_drains_takes_up_its_attempts_again() -> None:
     quiet(among)
 
 
+def test_a_node_that_leaves_before_its_guests_are_told_logs_nothing() -> None:
+    among = company(2, options={"drain_timeout": 0.2})
+    ann = among.connect("a")
+    among.submit(ann, FOREVER)
+    job = among.submit(ann, FOREVER)
+    among.reach(ann, job, JobState.RUNNING)
+    among.network.paths.partition(["a", "ann"], ["b"])
+    among.result(among.hosts["b"].stop(), patience=60.0)
+
+
 # policy paper
 
 
@@ -597,29 +626,39 @@ def test_guests_that_waited_in_a_queue_leave_no_count_behind() -> None:
 
 def _relayed(among: Company) -> tuple[NodeClient, JobStatus]:
     """A job of ``a`` that ``b`` took and handed on to ``c``."""
-    ann, bob = among.connect("a"), among.connect("b")
+    ann = among.connect("a")
     among.submit(ann, ScriptPlan(duration=500.0), local=True)
     among.submit(among.connect("c"), ScriptPlan(duration=3.0), local=True)
     among.clock.advance(1.0)
-    linked(among, "a", "b")
-    among.network.paths.cut("b", "a")  # it does not hear that b is busy
-    among.submit(bob, ScriptPlan(duration=500.0), local=True)
-    among.clock.advance(0.02)
-    among.network.paths.mend("b", "a")
-    among.clock.advance(0.0)
-    job = among.submit(ann, ScriptPlan(duration=60.0), ScriptPlan(duration=30.0))
-    among.until(lambda: among.ran(job) != [], patience=20.0)
-    return ann, job
+    slow(among, 0.02)  # both are on their way to b before it says that it is full
+    specs = [among.spec(ScriptPlan(duration=60.0), ScriptPlan(duration=30.0)) for _ in range(2)]
+    jobs = [among.result(each) for each in [ann.submit(*spec) for spec in specs]]
+    among.until(lambda: any("c" in among.ran(job) for job in jobs), patience=20.0)
+    among.clock.advance(0.1)
+    [relayed] = [job for job in jobs if "c" in among.ran(job)]
+    assert node(among, "b")._delegate.running == 1
+    return ann, relayed
 
 
-def test_the_middle_one_of_three_dies() -> None:
-    among = company(3, options={"placement": "paper", "orphan_grace": 5.0})
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_the_middle_one_of_three_ends(how: str) -> None:
+    among = company(3, options={"placement": "paper", "orphan_grace": 5.0, "drain_timeout": 1.0})
     ann, job = _relayed(among)
-    if node(among, "b")._delegate.running != 1:
-        pytest.skip("it took another way")
-    among.hosts["b"].kill()
+    among.clock.advance(1.0)
+    if how == "kill":
+        among.hosts["b"].kill()
+    else:
+        among.result(among.hosts["b"].stop(), patience=60.0)
     ended = among.wait(ann, job, patience=200.0)
     assert (ended.state, ended.attempt) == (JobState.SUCCEEDED, 2)
+
+
+def test_a_relayed_job_is_cancelled() -> None:
+    among = company(3, options={"placement": "paper"})
+    ann, job = _relayed(among)
+    among.result(ann.cancel(job.id))
+    among.until(lambda: not among.hosts["c"].machine.live, patience=5.0)
+    assert among.wait(ann, job, patience=5.0).state is JobState.CANCELLED
 
 
 # bans
@@ -674,3 +713,140 @@ def test_a_rotten_script_of_a_job_that_is_pinned_elsewhere() -> None:
     among.hosts["a"].disk.corrupt[blob_of(script).digest] = None
     ended = among.wait(ann, job, patience=60.0)
     assert (ended.state, ended.reason) == (JobState.FAILED, Reason.ENVIRONMENT)
+
+
+# all of it at once
+
+
+@define(eq=False)
+class _Turmoil:
+    """Jobs, cancels and faults by the dice; whereabouts are looked at after every event."""
+
+    seed: int
+    jobs: int = 120
+    paper: bool = False
+    dice: random.Random = field(init=False)
+    among: Company = field(init=False)
+    clients: dict[str, NodeClient] = field(init=False, factory=dict)
+    accepted: dict[str, str] = field(init=False, factory=dict)
+    once: set[str] = field(init=False, factory=set)
+    busy: set[str] = field(init=False, factory=set)
+
+    def __attrs_post_init__(self) -> None:
+        self.dice = random.Random(self.seed)
+        options: dict[str, Any] = {
+            "orphan_grace": 8.0,
+            "drain_timeout": 1.5,
+            "slots": 2,
+            "placement": "paper" if self.paper else "reserve-pull",
+            "sweep_interval": 1000.0,
+        }
+        self.among = Company(self.dice.choice((3, 4)), options=options, seed=self.seed)
+        self.among.acquainted()
+        self.among.network.latency = lambda _here, _there: self.dice.uniform(0.0002, 0.02)
+
+    def run(self) -> None:
+        for _ in range(self.jobs):
+            self.pass_time(self.dice.expovariate(6.0))
+            self.submit()
+            if self.dice.random() < 0.08:
+                self.disturb()
+        self.among.network.paths.heal()
+        self.pass_time(40.0)
+        self.among.clock.advance(100.0)
+        self.check()
+        for job, name in self.accepted.items():
+            owners = {
+                at: record.state
+                for at, host in self.among.hosts.items()
+                if (record := host.disk.jobs.get(JobId(job))) is not None and record.state is not JobState.EXPIRED
+            }
+            assert len(owners) == 1 and all(state.terminal for state in owners.values()), (job, name, owners)
+        for job in self.once:
+            assert sum(launch.job_id == job for _, launch in self.among.launches) <= 1, job
+        assert left_behind(self.among) == {}
+
+    def pass_time(self, seconds: float) -> None:
+        end = self.among.clock.seconds() + seconds
+        while self.among.clock.seconds() < end and self.among.clock.step():
+            self.check()
+
+    def check(self) -> None:
+        for name, host in self.among.hosts.items():
+            if host.up:
+                wrong = {job: at for job, at in host.node.whereabouts().items() if len(at) != 1}
+                assert not wrong, f"seed {self.seed}, at {name}, {self.among.clock.seconds():.3f} s: {wrong}"
+
+    def plan(self) -> ScriptPlan:
+        dice, duration = self.dice, self.dice.expovariate(1.0)
+        pieces = tuple(
+            (dice.uniform(0.0, duration), OUT, bytes(dice.randrange(1, 40_000))) for _ in range(dice.choice((0, 2, 20)))
+        )
+        return ScriptPlan(duration=duration, exit_code=dice.choice((0, 0, 0, 1)), output=pieces, term_delay=0.2)
+
+    def submit(self) -> None:
+        dice, name = self.dice, self.dice.choice([*"aaab", *self.among.hosts])
+        if not self.among.hosts[name].up:
+            return
+        once = dice.random() < 0.2
+        spec, source = self.among.spec(
+            *(self.plan() for _ in range(3)),
+            script=dice.randbytes(dice.choice((30, 30, 100_000))),
+            at_most_once=once,
+            retries=0 if once else dice.choice((0, 1)),
+        )
+
+        async def submitted() -> None:
+            client = await self.among.hosts[name].connect("client", dice.choice(("ann", "bob")))
+            try:
+                job = await client.submit(spec, source)
+                self.accepted[job.id] = name
+                if once:
+                    self.once.add(job.id)
+                if dice.random() < 0.25:
+                    over: Deferred[None] = Deferred()
+                    self.among.clock.callLater(dice.choice((0.0, 0.01, 0.05, 0.5, 2.0)), over.callback, None)
+                    await over
+                    await client.cancel(job.id)
+            except CloudMyTaskError:
+                return
+            finally:
+                client.close()
+
+        Deferred.fromCoroutine(submitted()).addErrback(lambda failure: failure.trap(CloudMyTaskError))
+
+    def disturb(self) -> None:
+        among, dice = self.among, self.dice
+        name = dice.choice(list(among.hosts))
+        kind = dice.choice(("kill", "power", "drain", "partition", "links"))
+        if kind == "links":
+            cut_links(among, *dice.sample(list(among.hosts), 2))
+        elif kind == "partition":
+            names = dice.sample(list(among.hosts), len(among.hosts))
+            middle = dice.randrange(1, len(names))
+            among.network.paths.partition(names[:middle], names[middle:])
+            among.clock.callLater(dice.choice((0.3, 2.0, 6.0)), among.network.paths.partition)
+        elif name not in self.busy and among.hosts[name].up:
+            self.busy.add(name)
+            host = among.hosts[name]
+            if kind == "drain":
+                stopped = host.stop()
+                stopped.addCallback(lambda _: among.clock.callLater(dice.uniform(0.1, 3.0), self.revive, name))
+                stopped.addErrback(lambda failure: _log.failure("drain broke", failure))
+            else:
+                host.kill() if kind == "kill" else host.lose_power()
+                among.clock.callLater(dice.choice((0.1, 2.0, 6.0, 15.0)), self.revive, name)
+
+    def revive(self, name: str) -> None:
+        self.among.hosts[name].start()
+        self.busy.discard(name)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_turmoil(seed: int) -> None:
+    _Turmoil(seed).run()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_turmoil_under_policy_paper(seed: int) -> None:
+    _Turmoil(100 + seed, paper=True).run()

@@ -128,6 +128,23 @@ def test_one_without_multicast_is_known_to_those_with_it_and_knows_them() -> Non
         assert member is not None and member.standing is Standing.ALIVE, each.me.name
 
 
+def test_whoever_does_not_hear_one_other_is_told_by_its_neighbors() -> None:
+    world = grown(8)
+    deaf = world.root()
+    other = next(each for each in world.living if deaf.position is not None and each.node_id in deaf.position.children)
+    deaf.unheard.add(other.node_id)
+    world.clock.advance(15.0)
+    for _ in range(30):
+        world.clock.advance(1.0)
+        member = deaf.roster.get(other.node_id)
+        assert member is not None
+        assert (member.standing, member.announcement.incarnation) == (Standing.ALIVE, 1)
+        assert world.clock.seconds() - member.heard < 3.0
+    assert world.problem() == ""
+    for each in world.living:
+        assert all(member.standing is Standing.ALIVE for member in each.roster.members()), each.me.name
+
+
 def test_where_all_hear_each_other_nothing_is_relayed() -> None:
     world = grown(20, seed=6)
     world.relayed = 0

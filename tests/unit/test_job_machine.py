@@ -123,6 +123,7 @@ CHANGES: dict[tuple[JobState, str], JobState | str] = {
     (S, "cancel"): S,
     (S, "interrupt"): W,
     (S, "remark"): S,
+    (R, "start"): SAME,
     (R, "end"): OK,
     (R, "cancel"): R,
     (R, "interrupt"): W,
