@@ -261,6 +261,8 @@ class OfferAnswer:
     """Of the target, the accepted job counted."""
     why: str = ""
     """Of a refusal: ``busy``, ``draining``, ``banned: …``, ``visited``, ``hops``."""
+    lasting: bool = False
+    """The refusal will be the same whenever this job is offered."""
     missing: tuple[Blob, ...] = ()
     """Blobs that have to be sent before it can be accepted."""
 

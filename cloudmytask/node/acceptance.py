@@ -95,7 +95,7 @@ class Acceptance:
         if why is None:
             lacking = await missing(self._world.store, job.spec, contents)
             if lacking:
-                return OfferAnswer(False, self._placement.here(), "blobs are missing", lacking)
+                return OfferAnswer(False, self._placement.here(), "blobs are missing", missing=lacking)
             why = self._refusal(job)
         if why is not None:
             return OfferAnswer(False, self._placement.here(), why)

@@ -112,7 +112,8 @@ class Remote:
     _over: bool = field(init=False, default=False)
     _settled: Signal = field(init=False, factory=Signal)
     _news: Signal = field(init=False, factory=Signal)
-    """Fired when it is accepted, or called off."""
+    """Fired when it may start, or is called off."""
+    _noted: bool = field(init=False, default=False)
     _stop: Reason | None = field(init=False, default=None)
     _began: float = field(init=False, default=0.0)
 
@@ -123,6 +124,7 @@ class Remote:
 
     def resume(self, node_id: NodeId, name: str) -> None:
         self._accepted(node_id, name, None, resume=True)
+        self.noted()
         self._spawn(self._reach())
 
     def finished(self) -> Deferred[Finished]:
@@ -141,25 +143,49 @@ class Remote:
         return Deferred.fromCoroutine(self._started())
 
     def output(self, stream: StreamName, offset: int, data: bytes) -> Deferred[None]:
+        if self._noted or self._over:
+            self._take(stream, offset, data)
+            return succeed(None)
+        return Deferred.fromCoroutine(self._take_later(stream, offset, data))
+
+    def ended(self, end: RemoteEnd) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._ended(end))
+
+    # its course
+
+    def _take(self, stream: StreamName, offset: int, data: bytes) -> None:
         live = self._live
         if live is not None and not self._over:
             known = live.streams[stream].size + live.streams[stream].discarded
             if offset <= known < offset + len(data):
                 live.write(stream, data[known - offset :])
-        return succeed(None)
 
-    def ended(self, end: RemoteEnd) -> Deferred[None]:
+    async def _take_later(self, stream: StreamName, offset: int, data: bytes) -> None:
+        await self._decided()
+        self._take(stream, offset, data)
+
+    async def _ended(self, end: RemoteEnd) -> None:
+        await self._decided()
         live, node_id = self._live, self.node_id
         if live is None or self._over or node_id is None:
-            return succeed(None)
+            return
         for stream, kept in live.streams.items():
             kept.discarded += end.discarded.get(stream, 0)
         settled = self._settled.wait()
         self._finish(Finished(end.outcome, end.interrupted, live, end.executor, end.trail, self._settled.fire))
         self._delegate._learned(node_id, end.capacity)
-        return settled
+        await settled
 
-    # its course
+    async def _decided(self) -> None:
+        """Wait until its acceptance is on record here, or it is called off: what its executor says may come before,
+        if the answer to its offer was lost and is asked for again."""
+        while not self._noted and not self._over:
+            await self._news.wait()
+
+    def noted(self) -> None:
+        """Its acceptance is on record, so it may start."""
+        self._noted = True
+        self._news.fire()
 
     def call_off(self) -> None:
         """It is not wanted any more, while it is on offer: whoever accepts it all the same will be told."""
@@ -167,8 +193,7 @@ class Remote:
         self._news.fire()
 
     async def _started(self) -> None:
-        while self._live is None and not self._over:  # the answer to its offer was lost, and is asked for again
-            await self._news.wait()
+        await self._decided()
         if self._over:
             raise NoSuchJob(f"attempt {self.attempt} of job {self.job_id} was given up")
         await self._before_start()
@@ -253,7 +278,6 @@ class Remote:
         self._began = delegate._world.clock.seconds()
         self._live = delegate._outputs.open(self.job_id, self.attempt, resume=resume)
         self._over = False
-        self._news.fire()
         delegate._remotes[self.job_id, self.attempt] = self
         if link is not None:
             self._linked(link)

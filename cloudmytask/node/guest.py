@@ -62,6 +62,7 @@ class Guest:
     _starting: Deferred[None] | None = field(init=False, default=None)
     """While the follower's word is awaited before the script may start."""
     _ended: bool = field(init=False, default=False)
+    _shunned: list[NodeId] = field(init=False, factory=list)
     _trail: list[Stamp] = field(init=False, factory=list)
     _arrival: float = field(init=False)
 
@@ -98,7 +99,10 @@ class Guest:
 
     @property
     def course(self) -> Course:
-        return Course(Wish.of(self.job.spec), (*self.taken.visited, self._here), self.taken.hops)
+        return Course(Wish.of(self.job.spec), (*self.taken.visited, self._here, *self._shunned), self.taken.hops)
+
+    def shun(self, node_id: NodeId) -> None:
+        self._shunned.append(node_id)
 
     def left_waiting(self) -> None:
         """Its origin is not told: it waits here as if it ran."""
@@ -191,6 +195,7 @@ class Guest:
             self._trail.append(Stamp(self._world.wall(), "forwarded", self._config.name, choice.note))
             self.delivery.news()
             self._follow(self._relay(remote))
+            remote.noted()
             if self._ended:
                 remote.stop(Reason.CANCELLED)
         return answer

@@ -128,40 +128,48 @@ class Guests:
         if known is not None and known.carrier == link.peer.node_id and known.taken.origin == offer.origin:
             known.delivery.follow(link, sink, dict.fromkeys(StreamName, 0))
             return OfferAnswer(True, self._placement.here())
-        why = self._refusal(offer)
-        if why is None:
+        refusal = self._refusal(offer)
+        if refusal is None:
             lacking = await missing(self._world.store, offer.spec, contents)
             if lacking:
-                return OfferAnswer(False, self._placement.here(), "blobs are missing", lacking)
-            why = self._refusal(offer)  # a slot may have been taken, or the same offer accepted, meanwhile
-        if why is not None:
-            return OfferAnswer(False, self._placement.here(), why)
+                return OfferAnswer(False, self._placement.here(), "blobs are missing", missing=lacking)
+            refusal = self._refusal(offer)  # a slot may have been taken, or the same offer accepted, meanwhile
+        if refusal is not None:
+            return refusal
         self._accept(link, offer, contents, sink)
         return OfferAnswer(True, self._placement.here())
 
-    def _refusal(self, offer: Offer) -> str | None:
-        """Why not."""
+    def _refusal(self, offer: Offer) -> OfferAnswer | None:
+        """None if the job may be taken, as far as that is known without a look at the disk."""
+        lasting = self._never(offer)
+        why = lasting or self._not_now(offer)
+        return OfferAnswer(False, self._placement.here(), why, bool(lasting)) if why else None
+
+    def _never(self, offer: Offer) -> str:
+        """Why this node will not take a job, whenever it is asked."""
         try:
             check_spec(offer.spec, self._config.script_max)
+            self._door.check_forwarded(offer.client)
         except InvalidArgument as problem:
             return str(problem)
-        if self._door.draining:
-            return "draining"
-        if self._door.disk_short:
-            return "its disk is full"
+        except Banned as ban:
+            return f"banned: {ban}"
         if self._identity().node_id in offer.visited:
             return "visited"
         if offer.hops > self._config.max_hops:
             return "hops"
         if offer.spec.node not in (None, self._config.name) or self._config.name in offer.spec.avoid:
             return "not wanted here"
-        try:
-            self._door.check_forwarded(offer.client)
-        except Banned as ban:
-            return f"banned: {ban}"
+        return ""
+
+    def _not_now(self, offer: Offer) -> str:
+        if self._door.draining:
+            return "draining"
+        if self._door.disk_short:
+            return "its disk is full"
         if self._conflicts(offer):
             return "a job of that id, or another attempt of it, is here"
-        return None if offer.may_wait or self._placement.here().free > 0 else "busy"
+        return "" if offer.may_wait or self._placement.here().free > 0 else "busy"
 
     def _conflicts(self, offer: Offer) -> bool:
         """Whether something here has the job's id. An earlier attempt, which its origin has given up, is ended."""

@@ -52,20 +52,20 @@ class Handover:
             for job, accepted in self._ledger.open_jobs()
             if accepted and not job.spec.local and not job.spec.at_most_once  # of which a lost answer would make two
         ]
-        counts = [0]
-        lines = [Deferred.fromCoroutine(self._one_by_one(waiting[first::AT_ONCE], counts)) for first in range(AT_ONCE)]
+        done: list[JobId] = []
+        lines = [Deferred.fromCoroutine(self._one_by_one(waiting[first::AT_ONCE], done)) for first in range(AT_ONCE)]
         for line in lines:
             await line
-        if counts[0]:
-            _log.info("handed over {jobs} waiting jobs", jobs=counts[0])
-        return counts[0]
+        if done:
+            _log.info("handed over {jobs} waiting jobs", jobs=len(done))
+        return len(done)
 
-    async def _one_by_one(self, jobs: list[Job], counts: list[int]) -> None:
+    async def _one_by_one(self, jobs: list[Job], done: list[JobId]) -> None:
         for job in jobs:
             if self._owner.begin_move(job.id):
                 moved = await self._to_somebody(job.id)
                 self._owner.end_move(job.id, moved=moved)
-                counts[0] += moved
+                done.extend([job.id] if moved else [])
 
     async def _to_somebody(self, job_id: JobId) -> bool:
         """Offer a job to one node after the other, in random order, those with free slots first."""

@@ -21,9 +21,6 @@ from cloudmytask.node.roles import Work
 
 _log = Logger(namespace="cloudmytask.offering")
 
-BANNED = "banned"
-"""Begins the reason of a target that has banned the client: the other jobs of that client need not try it now."""
-
 
 @define(eq=False)
 class Offering:
@@ -62,10 +59,12 @@ class Offering:
                 answer = await work.offer(choice)
             finally:
                 self._accounts.release(target)
-            if answer is None or answer.why.startswith(BANNED):
+            if answer is None:
                 self._accounts.forget(target)  # until it announces itself again
             else:
                 self._accounts.update(target, answer.capacity)
+                if answer.lasting:
+                    work.shun(target)
             accepted = answer is not None and answer.accepted
             if accepted or not work.wanted():
                 del self._under_way[entry.job_id]

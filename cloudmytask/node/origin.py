@@ -259,9 +259,11 @@ class Origin:
         if live is None or live.state.terminal:  # cancelled, or not accepted after all, while it was on its way
             remote.stop(Reason.CANCELLED, hurry=True)
             self._follow(identity, self._discard(identity, job.client, number, remote))
+            remote.noted()
             return answer
         stage = Stage(now, self._config.name, choice.peer.name, choice.peer.node_id, choice.note)
         self._follow(identity, self._elsewhere(self._ledger.note(identity, stage), remote))
+        remote.noted()
         return answer
 
     def note_waiting(self, identity: JobId) -> None:

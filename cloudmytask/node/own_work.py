@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from attrs import frozen
+from attrs import define, evolve
 from twisted.internet.defer import Deferred
 
-from cloudmytask.cluster import OfferAnswer
+from cloudmytask.cluster import NodeId, OfferAnswer
 from cloudmytask.core.placement import Choice, Course
 from cloudmytask.core.queue import Entry
 from cloudmytask.model import JobId
@@ -26,7 +26,7 @@ class Owner(Protocol):
     def let_go(self) -> None: ...
 
 
-@frozen(eq=False)
+@define(eq=False)
 class OwnWork:
     """Implements ``roles.Work``."""
 
@@ -39,6 +39,10 @@ class OwnWork:
 
     def offer(self, choice: Choice) -> Deferred[OfferAnswer | None]:
         return Deferred.fromCoroutine(self._owner.hand_over(self.entry.job_id, choice, self.course))
+
+    def shun(self, node_id: NodeId) -> None:
+        self.course = evolve(self.course, visited=(*self.course.visited, node_id))
+        self.entry = evolve(self.entry, wish=self.course)
 
     def left_waiting(self) -> None:
         self._owner.note_waiting(self.entry.job_id)

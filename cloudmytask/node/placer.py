@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import cast
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from cloudmytask.boundaries import World
 from cloudmytask.cluster import Backlog, Capacity, NodeId
@@ -265,9 +265,12 @@ class Placer:
 
     def _refused(self, entry: Entry, work: Work) -> None:
         """Nobody took an offered job."""
-        self._queue.restore(entry)
+        shunning = work.entry.wish != entry.wish
+        self._queue.restore(evolve(entry, wish=work.entry.wish))
         self._queue.ended(entry.client)
         self.place()
+        if shunning and not self._door.draining:
+            self._place_elsewhere()  # others may go where this one may not
         if entry.job_id in self._queue:
             work.left_waiting()
 

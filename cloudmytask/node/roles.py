@@ -89,6 +89,9 @@ class Work(Protocol):
     def offer(self, choice: Choice) -> Deferred[OfferAnswer | None]:
         """Hand it to another node; None if that could not be reached. Once accepted it is no longer waiting."""
 
+    def shun(self, node_id: NodeId) -> None:
+        """That node will not take this job, whenever it is asked: go there no more."""
+
     def left_waiting(self) -> None:
         """It could not be placed for now."""
 
@@ -144,6 +147,9 @@ class RemoteAttempt(Protocol):
 
         :raises BlobMissing, BlobCorrupt: what it needs cannot be read here.
         """
+
+    def noted(self) -> None:
+        """Its acceptance is on record, so it may start."""
 
     def call_off(self) -> None:
         """It is not wanted any more, while it is on offer."""

@@ -187,6 +187,7 @@ def answer_to_document(answer: OfferAnswer) -> Json:
         "accepted": answer.accepted,
         "capacity": capacity_to_document(answer.capacity),
         "why": answer.why,
+        "lasting": answer.lasting,
         "missing": [blob_to_document(blob) for blob in answer.missing],
     }
 
@@ -198,6 +199,7 @@ def answer_from_document(document: object) -> OfferAnswer:
         accepted=boolean("accepted", fields.get("accepted")),
         capacity=capacity_from_document(fields.get("capacity")),
         why=printable("why", fields.get("why", ""), 1000),
+        lasting=typed(fields, "lasting", boolean, False),
         missing=several("missing", fields.get("missing", []), blob_from_document, 2),
     )
 

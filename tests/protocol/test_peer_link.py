@@ -305,7 +305,7 @@ def test_the_last_word_comes_across_unchanged(end: RemoteEnd) -> None:
 
 @given(CAPACITIES, st.booleans(), NAMES)
 def test_answers_come_across_unchanged(capacity: Capacity, accepted: bool, why: str) -> None:
-    answer = OfferAnswer(accepted, capacity, why, (BLOB,))
+    answer = OfferAnswer(accepted, capacity, why, not accepted, (BLOB,))
     assert documents.answer_from_document(json.loads(json.dumps(documents.answer_to_document(answer)))) == answer
 
 

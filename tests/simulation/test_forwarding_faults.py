@@ -377,7 +377,7 @@ def test_an_executor_that_was_thought_dead_gets_the_next_attempt() -> None:
     job = among.submit(ann, FOREVER, SHORT)
     among.reach(ann, job, JobState.RUNNING)
     among.network.paths.partition(["a", "ann"], ["b"])
-    among.until(lambda: among.alive("a") == ["a"], patience=30.0)
+    among.until(lambda: among.hosts["a"].node.whereabouts()[JobId(job.id)] == ["queue"], patience=30.0)
     among.network.paths.partition()
     ended = among.wait(ann, job, patience=30.0)
     assert (ended.state, ended.attempt, ended.executor) == (JobState.SUCCEEDED, 2, "b")
@@ -513,7 +513,7 @@ def test_a_node_becomes_free_while_another_one_hands_over_its_queue(ending: floa
     assert {len(among.ran(job)) for job in jobs} == {1}
 
 
-def test_a_full_disk_does_not_keep_a_node_from_shutting_down() -> None:
+def test_a_full_disk_does_not_keep_a_node_from_shutting_down(expected_failures: ExpectFailures) -> None:
     among = company(3, options={"drain_timeout": 1.0})
     ann = among.connect("a")
     for name in ("a", "b", "c"):
@@ -525,6 +525,7 @@ def test_a_full_disk_does_not_keep_a_node_from_shutting_down() -> None:
     assert among.result(stopped, patience=60.0) <= 1
     owners = [name for name in ("b", "c") if job.id in node(among, name).whereabouts()]
     assert len(owners) == 1, owners
+    expected_failures()  # it says that this is not noted
 
 
 @pytest.mark.parametrize("once", [True, False])
@@ -557,6 +558,22 @@ def test_a_job_whose_handover_was_not_heard_does_not_run_twice(once: bool) -> No
     among.hosts["a"].start()
     among.clock.advance(60.0)
     assert len(among.ran(job)) == 1, among.ran(job)
+
+
+def test_a_job_that_is_handed_over_and_back_is_not_lost() -> None:
+    among = company(2, options={"drain_timeout": 0.5})
+    ann = among.connect("a")
+    for name in ("a", "b"):
+        among.submit(among.connect(name), ScriptPlan(duration=30.0), local=True)
+    job = among.submit(ann, SHORT)
+    among.reach(ann, job, JobState.WAITING)
+    among.result(among.hosts["a"].stop(), patience=60.0)
+    assert job.id in node(among, "b").whereabouts()
+    among.hosts["a"].start()
+    among.acquainted()
+    among.result(among.hosts["b"].stop(), patience=60.0)
+    assert among.wait(among.connect("a"), job, patience=120.0).state is JobState.SUCCEEDED
+    assert among.ran(job) == ["a"]
 
 
 def test_an_executor_that_drains_gives_back_what_waits_there() -> None:
@@ -847,6 +864,6 @@ def test_turmoil(seed: int) -> None:
     _Turmoil(seed).run()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, 1, 3, 34])
 def test_turmoil_under_policy_paper(seed: int) -> None:
     _Turmoil(100 + seed, paper=True).run()
