@@ -116,7 +116,7 @@ def _why_waiting(job: Job, around: Surroundings) -> str:
         ahead = f", and {around.ahead} {'job waits' if around.ahead == 1 else 'jobs wait'} before it"
     elsewhere = f", {around.elsewhere}" if around.elsewhere else ""
     if job.spec.node not in (None, around.node):
-        return f"It is to run on {job.spec.node}{elsewhere}{ahead}."
+        return f"It waits for {job.spec.node}, where it is to run{elsewhere}{ahead}."
     if around.node in job.spec.avoid:
         return f"It is not to run on {around.node}{elsewhere}{ahead}."
     if around.running >= around.slots:

@@ -155,7 +155,7 @@ class RemoteSink:
 
     def output(self, stream: StreamName, offset: int, data: bytes) -> Deferred[None]:
         asked = self._protocol.ask(
-            commands.AttemptOutput, watch=self._watch, stream=stream.value, offset=offset, data=data
+            commands.AttemptOutput, None, watch=self._watch, stream=stream.value, offset=offset, data=data
         )
         return asked.addCallback(_nothing)
 

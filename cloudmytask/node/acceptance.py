@@ -26,6 +26,7 @@ from cloudmytask.errors import (
     IdempotencyConflict,
     InvalidArgument,
     JobExpired,
+    JobMoved,
     JobNotFinished,
     NoSuchNode,
     QueueFull,
@@ -71,6 +72,8 @@ class Acceptance:
         if known is not None:
             if known.body != body:
                 raise IdempotencyConflict(f"key {submission.key}: it belongs to job {identity}, which has another body")
+            if known.moved_to is not None:
+                raise JobMoved(f"key {submission.key}: it belongs to job {identity}, which is at {known.moved_to} now")
             if known.state is JobState.EXPIRED:
                 how = "was removed" if known.removed else "has expired"
                 raise JobExpired(f"key {submission.key}: it belongs to job {identity}, which {how}; take another key")
@@ -90,12 +93,13 @@ class Acceptance:
     async def take_over(self, job: Job, contents: Sequence[Content]) -> OfferAnswer:
         """Make a job of a node that shuts down this node's own; accepted once it is durable here."""
         why = self._refusal(job)
-        if why is None and await self._known(job.id) is not None:
-            return OfferAnswer(True, self._placement.here())  # it was taken over before, and the answer was lost
         if why is None:
             lacking = await missing(self._world.store, job.spec, contents)
             if lacking:
                 return OfferAnswer(False, self._placement.here(), "blobs are missing", missing=lacking)
+            known = await self._known(job.id)
+            if known is not None and known.moved_to is None:
+                return OfferAnswer(True, self._placement.here())  # it was taken over before, and the answer was lost
             why = self._refusal(job)
         if why is not None:
             return OfferAnswer(False, self._placement.here(), why)

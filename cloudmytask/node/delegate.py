@@ -278,11 +278,14 @@ class Remote:
         self._began = delegate._world.clock.seconds()
         self._live = delegate._outputs.open(self.job_id, self.attempt, resume=resume)
         self._over = False
+        delegate._abandoned.pop((node_id, self.job_id, self.attempt), None)
         delegate._remotes[self.job_id, self.attempt] = self
         if link is not None:
             self._linked(link)
 
     def _linked(self, link: Link) -> None:
+        if self._over:
+            return
         self._link, self._boot = link, link.peer.boot_id
         if self._interest is None:
             ended = lambda: self._lose(f"node {self._name} died")  # noqa: E731 - a callback of one line

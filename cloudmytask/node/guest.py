@@ -61,6 +61,8 @@ class Guest:
     """Whether it waited here: then its client has one running job more, by the queue's count."""
     _starting: Deferred[None] | None = field(init=False, default=None)
     """While the follower's word is awaited before the script may start."""
+    _called_off: Reason | None = field(init=False, default=None)
+    """Why it was to be ended while it was on offer to another node."""
     _ended: bool = field(init=False, default=False)
     _shunned: list[NodeId] = field(init=False, factory=list)
     _trail: list[Stamp] = field(init=False, factory=list)
@@ -108,10 +110,11 @@ class Guest:
         """Its origin is not told: it waits here as if it ran."""
 
     def let_go(self) -> None:
-        """Whoever called it off has told its follower."""
+        if self._called_off is not None:
+            self._last_word(Outcome(reason=self._called_off), False, self._config.name, {})
 
     def wanted(self) -> bool:
-        return not self._ended
+        return not self._ended and self._called_off is None
 
     def start_here(self) -> None:
         self._queued = True
@@ -137,6 +140,8 @@ class Guest:
                 self._starting.cancel()
             if hurry:
                 slots.hurry(identity)
+        elif self._placement.holds(identity) == "offer":
+            self._called_off = reason  # whoever it is on offer to may have accepted it
         elif not self._ended:
             self._placement_ends(Outcome(reason=reason), interrupted=False)
 
@@ -196,8 +201,8 @@ class Guest:
             self.delivery.news()
             self._follow(self._relay(remote))
             remote.noted()
-            if self._ended:
-                remote.stop(Reason.CANCELLED)
+            if self._called_off is not None:
+                remote.stop(self._called_off)
         return answer
 
     async def _relay(self, remote: RemoteAttempt) -> None:

@@ -169,7 +169,9 @@ class Guests:
             return "its disk is full"
         if self._conflicts(offer):
             return "a job of that id, or another attempt of it, is here"
-        return "" if offer.may_wait or self._placement.here().free > 0 else "busy"
+        if self._placement.here().free > 0:
+            return ""
+        return "busy" if not offer.may_wait else "its queue is full" if self._placement.full else ""
 
     def _conflicts(self, offer: Offer) -> bool:
         """Whether something here has the job's id. An earlier attempt, which its origin has given up, is ended."""

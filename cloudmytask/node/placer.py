@@ -95,6 +95,10 @@ class Placer:
         if peer is not None and len(self._queue):
             self._give(peer, self._accounts.free(node_id), "it told us first that it has a free slot")
 
+    @property
+    def full(self) -> bool:
+        return self._queue.full
+
     def here(self) -> Capacity:
         return self._meter.read()
 
@@ -112,8 +116,10 @@ class Placer:
             return "and no other node is known"
         if not self._policy.may_hop(work.course.hops):
             return f"and it is not handed on (policy {self._policy.name}, {self._policy.max_hops} hops at most)"
-        if wish is not None and wish.node is not None and wish.node != self._name:
-            return f"and it waits for {wish.node}, where it is to run"
+        if wish is not None:
+            peers = tuple(peer for peer in peers if wish.allows(peer.name))
+            if not peers and wish.node != self._name:
+                return f"and {wish.node or 'no other node that will do'} is not there now"
         shown = ", ".join(f"{p.name} {self._accounts.free(p.node_id)} free" for p in peers[:5])
         more = f" and {len(peers) - 5} more" if len(peers) > 5 else ""
         return f"and no other node is free ({shown}{more})"

@@ -123,6 +123,10 @@ class Placement(Protocol):
     def learned(self, node_id: NodeId, capacity: Capacity) -> None:
         """A node said how busy it is."""
 
+    @property
+    def full(self) -> bool:
+        """Whether no further job may wait here."""
+
     def here(self) -> Capacity:
         """How busy this node is."""
 

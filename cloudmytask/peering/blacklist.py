@@ -133,6 +133,9 @@ class Blacklist:
         now = self._clock.seconds()
         names = (self._name,)
         ban = self._own.ban(client, reason, self._name, LOCAL_TERM, self._node_id, now, admin=False, reporters=names)
+        _log.warn(
+            "client {client} is banned here for {term:g} s: {reason}", client=client, term=LOCAL_TERM, reason=reason
+        )
         self._save_soon()
         self._enforce(ban)
         return leaving(ban, now)

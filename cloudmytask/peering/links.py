@@ -19,6 +19,7 @@ from cloudmytask.errors import (
     CloudMyTaskError,
     ConnectionInterrupted,
     ForeignCluster,
+    NodeDraining,
     NoNode,
     NoSuchNode,
     NotPermitted,
@@ -153,7 +154,7 @@ class LinkPool:
         if peer.node_id == self._me.node_id:
             raise NotPermitted(f"{peer.name} at {peer.address} has the node id of {self._me.name}")
         if self._closed:
-            raise ConnectionInterrupted(f"{self._me.name} is shutting down")
+            raise NodeDraining(f"{self._me.name} is shutting down")
         entry = _Open(link)
         self._open.setdefault(peer.node_id, []).append(entry)
         for told in self._linked:

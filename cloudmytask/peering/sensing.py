@@ -17,6 +17,9 @@ from cloudmytask.errors import Banned, TooManyRequests
 from cloudmytask.model import ClientId
 from cloudmytask.peering.blacklist import Blacklist
 
+RETRY_MIN = 0.1
+"""Seconds that a refused client is told to wait at the least."""
+
 
 @define(eq=False)
 class Sensing:
@@ -43,7 +46,7 @@ class Sensing:
         if verdict.abuse:
             raise Banned(self._ban(client, verdict))
         if verdict.retry_after is not None:
-            after = show_duration(verdict.retry_after)
+            after = show_duration(max(RETRY_MIN, verdict.retry_after))
             raise TooManyRequests(
                 f"client {client} has more requests outstanding at {self._name} than are allowed;"
                 f" try again in {after}, and then ask more slowly"
