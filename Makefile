@@ -3,8 +3,8 @@
 # make test      everything that must hold: style, types, import contracts, tests
 # make lint      the same without the tests
 # make lock      renew constraints.txt from the newest releases
-# make benchmarks what one node and several achieve, ten minutes on a quiet machine
-# make placement how well jobs are placed, in the simulation, ten minutes and more
+# make benchmarks what one node and several achieve, five minutes on a quiet machine
+# make placement how well jobs are placed, in the simulation, half an hour
 # make paper      the paper's experiment, seven minutes; make paper PAPER=--full with the original's times, 35 minutes
 # make clean
 

@@ -32,7 +32,7 @@ LENGTH = 2.0
 SLOTS = 4
 LOAD = 0.95
 JOBS = {16: 6000, 64: 10_000, 256: 10_000}
-"""By size, besides those at the beginning: about as many as ten minutes allow."""
+"""By size, besides those at the beginning: about as many as half an hour allows."""
 REST = 20.0
 """Seconds after the last arrival for which the longest jobs go on."""
 GOALS = {Gateway.ONE: 1.03, Gateway.EVEN: 1.06}

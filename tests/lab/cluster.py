@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,9 +18,9 @@ from attrs import define, field
 
 from cloudmytask.errors import ExitCode
 from tests.integration.commands import CMT
-from tests.integration.daemons import ROOT, command, environment
-from tests.lab import observer
+from tests.integration.daemons import command
 from tests.lab.lan import KILLED, Completed, Lan, Running
+from tests.lab.looking import Observer
 from tests.lab.waiting import PATIENCE, until
 
 NODE_PORT = 7001
@@ -95,37 +94,6 @@ def _level(line: str) -> object:
         return json.loads(line)["level"]
     except (ValueError, TypeError, KeyError):
         return None
-
-
-@define(eq=False)
-class Observer:
-    """The client library in a process of its own, for looks that are repeated (see :mod:`tests.lab.observer`)."""
-
-    _process: subprocess.Popen[str] = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, observer.__file__],
-            cwd=ROOT,
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def look(self, what: str, node: str, client: str) -> list[dict[str, Any]]:
-        """The nodes, or the jobs. :raises AssertionError: the node does not tell."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(json.dumps({"what": what, "node": node, "client": client}), file=self._process.stdin, flush=True)
-        told = json.loads(self._process.stdout.readline())
-        assert "answer" in told, f"{node}: {told}"
-        return list(told["answer"])
-
-    def close(self) -> None:
-        """End it."""
-        with self._process:
-            self._process.kill()
 
 
 @define(eq=False)
