@@ -122,7 +122,7 @@ def test_arguments_and_variables_reach_the_script(cmt: Commands) -> None:
         ("raise SystemExit(0)", [], 0),
         ("raise SystemExit(255)", [], 255),
         ("def", [], 1),
-        ("\x00\x01\x02", [], 1),
+        ("\x01\x02\x03", [], 1),
         ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", [], 137),
         ("import time\ntime.sleep(3600)", ["--timeout", "0.2s"], 124),
     ],
