@@ -12,7 +12,7 @@ from attrs import Factory, define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from cloudmytask.boundaries import DelayedCall, World
+from cloudmytask.boundaries import World
 from cloudmytask.cluster import Ban, NodeId, OfferAnswer, PeerIdentity
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.admission import NOTE_MAX, check_note
@@ -26,6 +26,7 @@ from cloudmytask.model import ClientId, Job, JobId, JobState, Outcome, Reason
 from cloudmytask.node.insistence import Insistence
 from cloudmytask.node.ledger import Ledger
 from cloudmytask.node.own_work import OwnWork
+from cloudmytask.node.pauses import Pauses
 from cloudmytask.node.roles import Attempts, Door, Finished, Placement, RemoteAttempt, Slots
 from cloudmytask.node.waiting import Signal
 
@@ -51,17 +52,17 @@ class Origin:
     """Attempts that are on offer to other nodes."""
     _moving: dict[JobId, None] = Factory(dict)
     """Jobs that are being handed over to other nodes."""
-    _pauses: dict[JobId, tuple[float, DelayedCall]] = Factory(dict)
-    """Jobs between two attempts: when the next one is due, on the clock."""
     _under_way: list[JobId] = Factory(list)
     """Jobs of which an attempt is not recorded yet."""
     _concluded: Signal = Factory(Signal)
     _insistence: Insistence = field(init=False)
+    _pauses: Pauses = field(init=False)
     _slot_freed: Callable[[], None] = lambda: None
     """Called when a script of this node has ended."""
 
     def __attrs_post_init__(self) -> None:
         self._insistence = Insistence(self._world, self._door, self._ledger)
+        self._pauses = Pauses(self._world.clock, self.enqueue)
 
     async def cancel(self, job: Job, note: str) -> Job:
         """End a job. One that has an outcome already stays as it is; one that is being cancelled is killed at once."""
@@ -80,9 +81,7 @@ class Origin:
             if remote is not None:
                 remote.stop(Reason.CANCELLED, hurry=True)
             return live
-        pause = self._pauses.pop(job.id, None)
-        if pause is not None:
-            pause[1].cancel()
+        self._pauses.end(job.id)
         self._call_off(job.id)
         event = Cancel(at=self._world.wall(), node=self._config.name, by=by, note=note)
         recorded = Deferred.fromCoroutine(self._ledger.record(job.id, event))
@@ -131,7 +130,6 @@ class Origin:
 
     def surroundings(self, job: Job) -> Surroundings:
         """What ``cmt why`` needs beyond the job's record."""
-        pause = self._pauses.get(job.id)
         return Surroundings(
             node=self._config.name,
             slots=self._config.slots,
@@ -140,7 +138,7 @@ class Origin:
             load=self._world.probe.load(),
             idle_threshold=self._config.idle_threshold,
             draining=self._door.draining,
-            retry_in=None if pause is None else max(0.0, pause[0] - self._world.clock.seconds()),
+            retry_in=self._pauses.remaining(job.id),
             elsewhere=self._placement.situation(self._work(job)) if job.state is JobState.WAITING else "",
         )
 
@@ -165,9 +163,7 @@ class Origin:
         it does not wait any more."""
         if not self.waits(identity) or self._placement.holds(identity) == "offer":
             return False
-        pause = self._pauses.pop(identity, None)
-        if pause is not None:
-            pause[1].cancel()
+        self._pauses.end(identity)
         self._placement.withdraw(identity)
         self._moving[identity] = None
         return True
@@ -378,7 +374,7 @@ class Origin:
         if finished.interrupted:
             self._placement.put_back(self._work(job))
         else:
-            self._pause(job)
+            self._pauses.begin(job, RETRY.delay(failures(job), self._world.entropy.random.random()))
         self._end_if_banned(job)
 
     async def _clean(self, identity: JobId, attempt: int) -> None:
@@ -386,12 +382,3 @@ class Origin:
             await self._slots.clean(identity, attempt)
         except StoreFailed as problem:
             _log.error("job {job_id}: its directory stays: {problem}", job_id=identity, problem=str(problem))
-
-    def _pause(self, job: Job) -> None:
-        delay = RETRY.delay(failures(job), self._world.entropy.random.random())
-        due = self._world.clock.seconds() + delay
-        self._pauses[job.id] = (due, self._world.clock.callLater(delay, self._unpause, job))
-
-    def _unpause(self, job: Job) -> None:
-        del self._pauses[job.id]
-        self.enqueue(job)
