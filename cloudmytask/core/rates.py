@@ -16,6 +16,8 @@ from attrs import define, field, frozen
 
 from cloudmytask.model import ClientId
 
+ROUNDING = 1e-6
+"""Seconds by which sums of many small times may be off."""
 CLIENTS_MAX = 10_000
 """Clients that are kept in mind; beyond, those are forgotten that have been quiet for the longest time."""
 
@@ -106,7 +108,7 @@ class Rates:
         """A request of ``size`` bytes came in."""
         account, limits = self._account(client, now), self.limits
         delay = max(account.requests.debt(1), account.bytes.debt(size))
-        if delay > limits.patience:
+        if delay > limits.patience + ROUNDING:
             return self._refused(account, delay - limits.patience, now)
         account.requests.tokens -= 1
         account.bytes.tokens -= size

@@ -17,7 +17,7 @@ import cloudmytask
 from cloudmytask.model import Job, JobState
 from cloudmytask.node.executor import Executor
 from cloudmytask.node.ledger import Ledger
-from cloudmytask.node.origin import Origin
+from cloudmytask.node.pauses import Pauses
 from cloudmytask.simulation import scenario as scenario_module
 from cloudmytask.simulation.invariants import Violation
 from cloudmytask.simulation.runner import ScriptedRunner
@@ -178,5 +178,5 @@ def test_results_that_never_grow_old(plant: Plant) -> None:
 
 def test_a_job_that_is_left_behind(plant: Plant) -> None:
     """A retry that is forgotten."""
-    plant(Origin, "_pause", lambda self, job: None)
+    plant(Pauses, "begin", lambda self, job, delay: None)
     _is_noticed("in no place", kills=0, jobs=40)
