@@ -5,7 +5,7 @@
 # make lock      renew constraints.txt from the newest releases
 # make benchmarks what one node and several achieve, five minutes on a quiet machine
 # make placement how well jobs are placed, in the simulation, half an hour
-# make paper      the paper's experiment, seven minutes; make paper PAPER=--full with the original's times, 35 minutes
+# make paper      the paper's experiment, twelve minutes; make paper PAPER=--full with the original's times, an hour
 # make clean
 
 # A Python of 3.11 or later; another one: make test PYTHON=/path/to/python

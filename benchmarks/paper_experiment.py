@@ -130,8 +130,9 @@ async def experiment(sizes: Sequence[int], factor: float) -> list[Run]:
         with tempfile.TemporaryDirectory() as name, Daemons(Path(name)) as daemons:
             daemons.start(size)
             await sleep(SETTLE)
-            for pattern in drawing.PATTERNS if watched else ("full",):
-                run = Run(pattern, daemons, factor, None if watched else CUT / factor)
+            for pattern in drawing.PATTERNS:
+                cut = CUT / factor if pattern == "full" and not watched else None
+                run = Run(pattern, daemons, factor, cut)
                 await run.live()
                 runs.append(run)
                 done = [each for each in run.jobs if each.ended is not None]
