@@ -40,10 +40,10 @@ def json_line(event: LogEvent) -> str:
     ``time`` (ISO 8601, UTC), ``level``, ``system`` and ``event`` (the text) always; ``failure`` (a traceback) where
     there is one; then the event's own fields as far as JSON has words for them.
     """
-    level = event.get("log_level")
     line: dict[str, Any] = {
         "time": _iso(event.get("log_time", 0.0)),
-        "level": level.name if level is not None else "info",
+        # None in events of the older interface, and a field of that name may be anything
+        "level": getattr(event.get("log_level"), "name", "info"),
         "system": event.get("log_system") or event.get("log_namespace") or "",
         "event": formatEvent(event),
     }
