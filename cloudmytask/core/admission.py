@@ -71,8 +71,8 @@ def check_spec(spec: JobSpec, script_max: int) -> None:
     _check_arguments(spec)
     if spec.name is not None and (not spec.name or len(spec.name) > NAME_MAX or not spec.name.isprintable()):
         raise InvalidArgument(f"name: {_shown(spec.name)} is not 1 to {NAME_MAX} printable characters")
-    _check_duration("timeout", spec.timeout)
-    _check_duration("retention", spec.retention)
+    check_duration("timeout", spec.timeout)
+    check_duration("retention", spec.retention)
     if not 0 <= spec.retries <= RETRIES_MAX:
         raise InvalidArgument(f"retries: {spec.retries} is not within 0 and {RETRIES_MAX}")
     _check_limits(spec.limits)
@@ -131,7 +131,8 @@ def _encoded_size(field: str, text: str) -> int:
         raise InvalidArgument(f"{field}: {_shown(text)} contains a surrogate that stands for no byte") from None
 
 
-def _check_duration(field: str, seconds: float | None) -> None:
+def check_duration(field: str, seconds: float | None) -> None:
+    """:raises InvalidArgument: no duration that can be meant."""
     if seconds is not None and not (math.isfinite(seconds) and 0 < seconds <= DURATION_MAX):
         raise InvalidArgument(f"{field}: {seconds:g} is not within 0 (excluded) and {DURATION_MAX:.0f} seconds")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from cloudmytask.errors import InvalidArgument
@@ -17,6 +18,7 @@ Document = Mapping[str, Any]
 
 T = TypeVar("T")
 D = TypeVar("D")
+E = TypeVar("E", bound=StrEnum)
 
 INTEGER_MAX = 2**63 - 1
 
@@ -99,9 +101,7 @@ def blob_to_document(blob: Blob) -> dict[str, Any]:
 def blob_from_document(field: str, document: object) -> Blob:
     """:raises InvalidArgument:"""
     fields = mapping(field, document)
-    size = integer(f"{field}.size", fields.get("size"))
-    if size < 0:
-        raise InvalidArgument(f"{field}.size: {size} is negative")
+    size = count(f"{field}.size", fields.get("size"))
     return Blob(digest(f"{field}.digest", fields.get("digest")), size)
 
 
@@ -151,6 +151,14 @@ def integer(field: str, value: object) -> int:
     return value
 
 
+def count(field: str, value: object) -> int:
+    """:raises InvalidArgument: not a whole number of at least 0."""
+    found = integer(field, value)
+    if found < 0:
+        raise InvalidArgument(f"{field}: {found} is negative")
+    return found
+
+
 def boolean(field: str, value: object) -> bool:
     """:raises InvalidArgument: not true or false."""
     if not isinstance(value, bool):
@@ -158,12 +166,17 @@ def boolean(field: str, value: object) -> bool:
     return value
 
 
+def member(kind: type[E], field: str, value: object) -> E:
+    """:raises InvalidArgument: not the value of one of ``kind``."""
+    try:
+        return kind(text(field, value))
+    except ValueError:
+        raise InvalidArgument(f"{field}: {_shown(value)} is none of {', '.join(kind)}") from None
+
+
 def qos(field: str, value: object) -> QoS:
     """:raises InvalidArgument: no QoS class has that name."""
-    try:
-        return QoS(text(field, value))
-    except ValueError:
-        raise InvalidArgument(f"{field}: {_shown(value)} is none of {', '.join(QoS)}") from None
+    return member(QoS, field, value)
 
 
 def digest(field: str, value: object) -> Digest:

@@ -6,7 +6,6 @@ others, working here is what makes one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any, TypeVar
@@ -17,7 +16,7 @@ from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import ClusterDoor
 from cloudmytask.cluster import Ban, LoadSample
-from cloudmytask.core.admission import DURATION_MAX, NOTE_MAX, check_client
+from cloudmytask.core.admission import NOTE_MAX, check_client, check_duration
 from cloudmytask.errors import InvalidArgument, NotPermitted
 from cloudmytask.model import ClientId
 from cloudmytask.wire import commands
@@ -72,7 +71,7 @@ class ClusterResponders:
         by = self._administrator()
         if not (reason.strip() and reason.isprintable() and len(reason) <= NOTE_MAX):
             raise InvalidArgument(f"reason: {reason[:60]!r} is not 1 to {NOTE_MAX} printable characters")
-        check_seconds("term", term)
+        check_duration("term", term)
         return self._door.ban(by, check_client(client), reason, term).addCallback(_ban_answer)
 
     def lift_ban(self, client: str) -> Deferred[dict[str, Any]]:
@@ -83,7 +82,7 @@ class ClusterResponders:
     def history(self, seconds: float) -> Deferred[dict[str, Any]]:
         """The load of all nodes over time."""
         self._identified()
-        check_seconds("seconds", seconds)
+        check_duration("seconds", seconds)
         return self._door.history(seconds).addCallback(
             lambda samples: {"history": {"samples": [sample_to_document(each) for each in thinned(samples)]}}
         )
@@ -122,12 +121,6 @@ def thinned(samples: Sequence[LoadSample], limit: int = SAMPLES_MAX) -> Sequence
     width = (end - begin) / stretches or 1.0
     last = {(each.node, min(stretches - 1, int((each.at - begin) / width))): each for each in samples}
     return sorted(last.values(), key=lambda each: each.at)[-limit:]
-
-
-def check_seconds(field: str, seconds: float) -> None:
-    """:raises InvalidArgument: no duration that can be meant."""
-    if not (math.isfinite(seconds) and 0 < seconds <= DURATION_MAX):
-        raise InvalidArgument(f"{field}: {seconds:g} is not within 0 (excluded) and {DURATION_MAX:.0f} seconds")
 
 
 def _page(items: Sequence[T], key: Callable[[T], str], after: str | None) -> tuple[tuple[T, ...], str | None]:

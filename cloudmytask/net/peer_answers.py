@@ -5,7 +5,6 @@ Invariant: whatever arrives is decoded and checked before the door sees it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,9 +12,10 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from cloudmytask.boundaries import PeerDoor
 from cloudmytask.cluster import RemoteEnd
-from cloudmytask.core.spec_document import blob_from_document
+from cloudmytask.core.blobs import blob_of
+from cloudmytask.core.spec_document import blob_from_document, count, member
 from cloudmytask.errors import InvalidArgument, NoSuchJob
-from cloudmytask.model import Blob, Content, Digest, Reason, StreamName
+from cloudmytask.model import Content, Reason, StreamName
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.net.peer_link import PeerLink
 from cloudmytask.wire import peer_commands as commands
@@ -73,7 +73,7 @@ class PeerAnswers:
     def _offered(
         self, watch: int, offer: Mapping[str, Any], script: bytes | None, stdin: bytes | None
     ) -> Deferred[dict[str, Any]]:
-        contents = [_content(data) for data in (script, stdin) if data]
+        contents = _contents(script, stdin)
         sink = RemoteSink(self._protocol, watch)
         answered = self._door.offered(self._link, documents.offer_from_document(offer), contents, sink)
         return answered.addCallback(lambda answer: {"answer": documents.answer_to_document(answer)})
@@ -81,7 +81,7 @@ class PeerAnswers:
     def _handed_over(
         self, job: Mapping[str, Any], script: bytes | None, stdin: bytes | None
     ) -> Deferred[dict[str, Any]]:
-        contents = [_content(data) for data in (script, stdin) if data]
+        contents = _contents(script, stdin)
         taken = self._door.handed_over(self._link, job_from_handover(job), contents)
         return taken.addCallback(lambda answer: {"answer": documents.answer_to_document(answer)})
 
@@ -91,9 +91,8 @@ class PeerAnswers:
         return self._door.followed(self._link, documents.job_id("job", job), attempt, places, sink).addCallback(_empty)
 
     def _attempt_stopped(self, job: str, attempt: int, reason: str, hurry: bool) -> None:
-        if reason not in tuple(Reason):
-            raise InvalidArgument(f"reason: {reason[:60]!r} is none of {', '.join(Reason)}")
-        self._door.attempt_stopped(self._link, documents.job_id("job", job), attempt, Reason(reason), hurry)
+        found = member(Reason, "reason", reason)
+        self._door.attempt_stopped(self._link, documents.job_id("job", job), attempt, found, hurry)
 
     def _attempt_started(self, watch: int) -> Deferred[dict[str, Any]]:
         sink = self._link.sinks.get(watch)
@@ -104,12 +103,10 @@ class PeerAnswers:
     def _attempt_output(
         self, watch: int, stream: str, offset: int, data: bytes
     ) -> Deferred[dict[str, Any]] | dict[str, Any]:
-        sink = self._link.sinks.get(watch)
-        if stream not in tuple(StreamName):
-            raise InvalidArgument(f"stream: {stream[:60]!r} is none of {', '.join(StreamName)}")
+        sink, name = self._link.sinks.get(watch), member(StreamName, "stream", stream)
         if offset < 0:
             raise InvalidArgument(f"offset: {offset} is negative")
-        return {} if sink is None else sink.output(StreamName(stream), offset, data).addCallback(_empty)
+        return {} if sink is None else sink.output(name, offset, data).addCallback(_empty)
 
     def _attempt_ended(self, watch: int, end: Mapping[str, Any]) -> Deferred[dict[str, Any]] | dict[str, Any]:
         found = documents.end_from_document(end)
@@ -117,12 +114,12 @@ class PeerAnswers:
         return {} if sink is None else sink.ended(found).addCallback(_empty)
 
     def _attached(self, root: str, depth: int) -> dict[str, Any]:
-        answer = self._door.attached(self._link, documents.node_id("root", root), documents.count("depth", depth))
+        answer = self._door.attached(self._link, documents.node_id("root", root), count("depth", depth))
         return {"answer": documents.attach_to_document(answer)}
 
     def _path_told(self, term: int, path: list[str]) -> None:
         found = documents.several("path", path, documents.node_id, 1000)
-        self._door.path_told(self._link, documents.count("term", term), found)
+        self._door.path_told(self._link, count("term", term), found)
 
     def _relayed(self, messages: list[bytes]) -> None:
         try:
@@ -174,5 +171,6 @@ def _empty(_: object) -> dict[str, Any]:
     return {}
 
 
-def _content(data: bytes) -> Content:
-    return Content(Blob(Digest(hashlib.sha256(data).hexdigest()), len(data)), data)
+def _contents(*parts: bytes | None) -> list[Content]:
+    """What came along with a job."""
+    return [Content(blob_of(data), data) for data in parts if data]

@@ -6,8 +6,8 @@ that from :meth:`PeerLink.on_lost`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -25,7 +25,8 @@ from cloudmytask.cluster import (
     OfferAnswer,
     PeerIdentity,
 )
-from cloudmytask.model import Blob, Content, Job, JobId, Reason, StreamName
+from cloudmytask.core.spec_document import count
+from cloudmytask.model import Blob, Content, Job, JobId, JobSpec, Reason, StreamName
 from cloudmytask.wire import peer_commands as commands
 from cloudmytask.wire import peer_documents as documents
 from cloudmytask.wire.announcement import encode_message
@@ -50,7 +51,7 @@ class PeerLink:
         self._protocol = protocol
         self._key = key
         self.peer = peer
-        self._numbers = count(1)
+        self._numbers = itertools.count(1)
         self.sinks: dict[int, AttemptSink] = {}
         """What is followed over this link, by the numbers that we gave."""
         self._told: list[Callable[[], None]] = []
@@ -86,8 +87,6 @@ class PeerLink:
     def offer(self, offer: Offer, contents: Sequence[Content], sink: AttemptSink) -> Deferred[OfferAnswer]:
         number = next(self._numbers)
         self.sinks[number] = sink
-        riding = {content.blob: content.data for content in contents if len(content.data) <= INLINE_PART}
-        script, stdin = offer.spec.script, offer.spec.stdin
 
         def answered(box: Mapping[str, Any]) -> OfferAnswer:
             answer = documents.answer_from_document(box["answer"])
@@ -104,20 +103,13 @@ class PeerLink:
             OFFER_TIMEOUT,
             watch=number,
             offer=documents.offer_to_document(offer),
-            script=riding.get(script),
-            stdin=None if stdin is None else riding.get(stdin),
+            **_riding(offer.spec, contents),
         )
         return asked.addCallbacks(answered, failed)
 
     def hand_over(self, job: Job, contents: Sequence[Content]) -> Deferred[OfferAnswer]:
-        riding = {content.blob: content.data for content in contents if len(content.data) <= INLINE_PART}
-        script, stdin = job.spec.script, job.spec.stdin
         asked = self._protocol.ask(
-            commands.HandOverJob,
-            OFFER_TIMEOUT,
-            job=job_to_handover(job),
-            script=riding.get(script),
-            stdin=None if stdin is None else riding.get(stdin),
+            commands.HandOverJob, OFFER_TIMEOUT, job=job_to_handover(job), **_riding(job.spec, contents)
         )
         return asked.addCallback(lambda box: documents.answer_from_document(box["answer"]))
 
@@ -146,7 +138,7 @@ class PeerLink:
 
     def ask_for_work(self, capacity: Capacity) -> Deferred[int]:
         asked = self._protocol.ask(commands.AskForWork, TREE_TIMEOUT, capacity=documents.capacity_to_document(capacity))
-        return asked.addCallback(lambda box: documents.count("coming", box["coming"]))
+        return asked.addCallback(lambda box: count("coming", box["coming"]))
 
     def attach(self, root: NodeId, depth: int) -> Deferred[AttachAnswer]:
         asked = self._protocol.ask(commands.Attach, TREE_TIMEOUT, root=root, depth=depth)
@@ -179,6 +171,12 @@ class PeerLink:
     def check_banned(self, client: str) -> Deferred[Ban | None]:
         asked = self._protocol.ask(commands.CheckBanned, OFFER_TIMEOUT, client=client)
         return asked.addCallback(lambda box: None if box["ban"] is None else ban_from_document("ban", box["ban"]))
+
+
+def _riding(spec: JobSpec, contents: Sequence[Content]) -> dict[str, bytes | None]:
+    """What rides along with a job."""
+    riding = {content.blob: content.data for content in contents if len(content.data) <= INLINE_PART}
+    return {"script": riding.get(spec.script), "stdin": None if spec.stdin is None else riding.get(spec.stdin)}
 
 
 def _capacity(box: Mapping[str, Any]) -> Capacity:

@@ -5,7 +5,6 @@ Invariant: whatever a client began on a connection (watches, output streams, upl
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
@@ -14,10 +13,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import Clock, DelayedCall, FrontDoor, Submission
+from cloudmytask.core.blobs import blob_of
 from cloudmytask.core.job_id import normalize
 from cloudmytask.core.spec_document import blob_from_document, qos, spec_from_document
 from cloudmytask.errors import HelloRequired, InvalidArgument, NotPermitted, UnsupportedVersion
-from cloudmytask.model import Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobSpec, StreamName
+from cloudmytask.model import ClientId, Content, Job, JobId, JobPage, JobSpec, StreamName
 from cloudmytask.net.cluster_session import ClusterResponders
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.net.interests import Interests
@@ -125,7 +125,7 @@ class Session:
         contents: list[Content] = []
         for field, data in (("script", script), ("stdin", stdin)):
             if data is not None:
-                content = _content(data)
+                content = Content(blob_of(data), data)
                 document = {**document, field: {"digest": content.blob.digest, "size": content.blob.size}}
                 if data:
                     contents.append(content)
@@ -281,10 +281,6 @@ class Session:
         self._known()
         self.interests.end_all()
         self.uploads.abort_all()
-
-
-def _content(data: bytes) -> Content:
-    return Content(Blob(Digest(hashlib.sha256(data).hexdigest()), len(data)), data)
 
 
 def _job_id(text: str) -> JobId:

@@ -10,8 +10,8 @@ from typing import Any
 
 from cloudmytask.cluster import Ban, BanReport, BanVersion
 from cloudmytask.core.admission import check_client
-from cloudmytask.core.spec_document import boolean, mapping, text, texts, typed
-from cloudmytask.wire.peer_documents import count, finite, name, node_id, printable, several
+from cloudmytask.core.spec_document import boolean, count, mapping, text, texts, typed
+from cloudmytask.wire.peer_documents import finite, name, node_id, printable, several
 
 Json = dict[str, Any]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from cloudmytask.cluster import (
     Announcement,
@@ -27,12 +27,11 @@ from cloudmytask.cluster import (
     TreePosition,
 )
 from cloudmytask.core.explain import format_time
-from cloudmytask.core.spec_document import boolean, integer, mapping, number, text, texts, typed
+from cloudmytask.core.spec_document import boolean, integer, mapping, member, number, text, texts, typed
 from cloudmytask.errors import InvalidArgument
 from cloudmytask.model import ClientId, QoS
 
 Document = Mapping[str, Any]
-E = TypeVar("E", Role, Standing)
 
 DRAINING = "draining"
 """The state of a node that is alive and takes no new work; every other state is a :class:`Standing`."""
@@ -118,7 +117,7 @@ def member_from_document(document: object, cluster: str) -> MemberStatus:
     waiting = mapping("waiting", fields.get("waiting") or {})
     said = Announcement(
         cluster=cluster,
-        role=_member_of(Role, "role", fields.get("role")),
+        role=member(Role, "role", fields.get("role")),
         node_id=NodeId(text("id", fields.get("id"))),
         boot_id=BootId(typed(fields, "boot", text, "")),
         incarnation=typed(fields, "incarnation", integer, 0),
@@ -149,7 +148,7 @@ def member_from_document(document: object, cluster: str) -> MemberStatus:
     )
     return MemberStatus(
         announcement=said,
-        standing=Standing.ALIVE if state == DRAINING else _member_of(Standing, "state", state),
+        standing=Standing.ALIVE if state == DRAINING else member(Standing, "state", state),
         heard=typed(fields, "heard", number, 0.0),
         linked=typed(fields, "linked", boolean, False),
         conflict=typed(fields, "conflict", boolean, False),
@@ -241,10 +240,3 @@ def listed(fields: Document, field: str) -> Sequence[object]:
     if value is not None and not isinstance(value, list):
         raise InvalidArgument(f"{field}: not a list")
     return value or []
-
-
-def _member_of(kind: type[E], field: str, value: object) -> E:
-    try:
-        return kind(text(field, value))
-    except ValueError:
-        raise InvalidArgument(f"{field}: {value!r} is none of {', '.join(kind)}") from None

@@ -13,7 +13,7 @@ from attrs import field, frozen
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.core.explain import format_time
 from cloudmytask.core.job_id import normalize
-from cloudmytask.core.spec_document import integer, mapping, text, typed
+from cloudmytask.core.spec_document import count, integer, mapping, member, text, typed
 from cloudmytask.errors import InvalidArgument
 from cloudmytask.model import (
     Attempt,
@@ -180,35 +180,21 @@ def query_from_document(document: object) -> JobQuery:
         prefix=normalize(prefix) if prefix else "",
         name=typed(fields, "name", text, None),
         states=frozenset(state("states", value) for value in states),
-        before=typed(fields, "before", _cursor, None),
+        before=typed(fields, "before", count, None),
         limit=limit,
     )
 
 
-def _cursor(field_name: str, value: object) -> int:
-    cursor = integer(field_name, value)
-    if cursor < 0:
-        raise InvalidArgument(f"{field_name}: {cursor} is negative")
-    return cursor
-
-
 def state(field_name: str, value: object) -> JobState:
     """:raises InvalidArgument: no state has that name."""
-    try:
-        return JobState(text(field_name, value))
-    except ValueError:
-        raise InvalidArgument(f"{field_name}: {value!r} is none of {', '.join(JobState)}") from None
+    return member(JobState, field_name, value)
 
 
 def offsets_from_document(document: object) -> dict[StreamName, int]:
     """Where to start in which streams. :raises InvalidArgument:"""
     offsets: dict[StreamName, int] = {}
     for name, offset in mapping("offsets", document).items():
-        if name not in tuple(StreamName):
-            raise InvalidArgument(f"offsets: {name!r} is none of {', '.join(StreamName)}")
-        if integer(f"offsets.{name}", offset) < 0:
-            raise InvalidArgument(f"offsets.{name}: {offset} is negative")
-        offsets[StreamName(name)] = offset
+        offsets[member(StreamName, "offsets", name)] = count(f"offsets.{name}", offset)
     return offsets
 
 

@@ -8,7 +8,7 @@ the connection nor another call on it suffers; every call that we make ends, by 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ConnectionAborted, ConnectionClosed
@@ -47,7 +47,6 @@ _KINDS: Mapping[type[amp.Argument], str] = {
 }
 
 Responder = Callable[..., object]
-Answer = TypeVar("Answer")
 
 
 @implementer(amp.IResponderLocator)

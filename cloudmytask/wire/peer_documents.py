@@ -29,8 +29,10 @@ from cloudmytask.core.spec_document import (
     blob_from_document,
     blob_to_document,
     boolean,
+    count,
     integer,
     mapping,
+    member,
     number,
     spec_from_document,
     spec_to_document,
@@ -74,14 +76,6 @@ def job_id(field: str, value: object) -> JobId:
     return JobId(found)
 
 
-def count(field: str, value: object) -> int:
-    """:raises InvalidArgument: not a whole number of at least 0."""
-    found = integer(field, value)
-    if found < 0:
-        raise InvalidArgument(f"{field}: {found} is negative")
-    return found
-
-
 def finite(field: str, value: object) -> float:
     """:raises InvalidArgument: not a number that is finite."""
     found = number(field, value)
@@ -114,12 +108,9 @@ def identity_to_document(identity: PeerIdentity) -> Json:
 def identity_from_document(document: object) -> PeerIdentity:
     """:raises InvalidArgument:"""
     fields = mapping("identity", document)
-    role = text("role", fields.get("role"))
-    if role not in tuple(Role):
-        raise InvalidArgument(f"role: {role[:60]!r} is none of {', '.join(Role)}")
     return PeerIdentity(
         cluster=name("cluster", fields.get("cluster")),
-        role=Role(role),
+        role=member(Role, "role", fields.get("role")),
         node_id=node_id("id", fields.get("id")),
         boot_id=boot_id("boot", fields.get("boot")),
         name=name("name", fields.get("name")),
@@ -226,9 +217,7 @@ def end_to_document(end: RemoteEnd) -> Json:
 def end_from_document(document: object) -> RemoteEnd:
     """:raises InvalidArgument:"""
     fields = mapping("end", document)
-    reason = text("reason", fields.get("reason"))
-    if reason not in tuple(Reason):
-        raise InvalidArgument(f"reason: {reason[:60]!r} is none of {', '.join(Reason)}")
+    reason = member(Reason, "reason", fields.get("reason"))
     usage = Usage(
         wall_seconds=typed(fields, "wall_seconds", finite, None),
         cpu_seconds=typed(fields, "cpu_seconds", finite, None),
@@ -237,7 +226,7 @@ def end_from_document(document: object) -> RemoteEnd:
     discarded = mapping("discarded", fields.get("discarded", {}))
     return RemoteEnd(
         outcome=Outcome(
-            reason=Reason(reason),
+            reason=reason,
             exit_code=typed(fields, "exit_code", integer, None),
             signal=typed(fields, "signal", integer, None),
             usage=usage,
