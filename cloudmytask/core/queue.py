@@ -215,8 +215,11 @@ class WaitingQueue:
 
         if fits is None:
             return clients[min(clients, key=turn)].first()
-        ready = {client: entry for client, each in clients.items() if (entry := each.granted(fits)) is not None}
-        return ready[min(ready, key=turn)] if ready else None
+        # fits is asked for no more clients than need be: they may be many
+        for client in sorted(clients, key=turn):
+            if (entry := clients[client].granted(fits)) is not None:
+                return entry
+        return None
 
 
 def _place(entry: Entry) -> tuple[float, int]:

@@ -10,6 +10,7 @@ world.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from twisted.internet.defer import Deferred
 
@@ -67,8 +68,8 @@ class CentralSupervisoryUnit(NoJobs):
             world.store.remember,
             recovery.memory,
             condition=self._condition,
-            nearest=lambda: self._linked()[:RELAYS_MAX],
-            spread_to=lambda: self._linked()[:SPREAD_MAX],
+            nearest=lambda: list(islice(self._linked(), RELAYS_MAX)),
+            spread_to=lambda: list(islice(self._linked(), SPREAD_MAX)),
         )
         self._blacklist = circle.blacklist
         self._witnesses = Witnesses()
@@ -169,9 +170,9 @@ class CentralSupervisoryUnit(NoJobs):
             if member.present and member.announcement.role is Role.NODE:
                 yield member.announcement
 
-    def _linked(self) -> list[NodeId]:
+    def _linked(self) -> Iterator[NodeId]:
         """The nodes that a link is open to."""
-        return [each.node_id for each in self._nodes() if self._circle.pool.live(each.node_id) is not None]
+        return (each.node_id for each in self._nodes() if self._circle.pool.live(each.node_id) is not None)
 
     def _bans_changed(self, news: Sequence[Ban], _source: Link | None) -> None:
         for ban in news:
