@@ -104,15 +104,15 @@ class BanList:
         self._bound()
         return ban
 
-    def lift(self, client: ClientId, by: str, node_id: NodeId, now: float, *, admin: bool) -> Ban:
-        """End a ban before its time; the entry that says so.
+    def lift(self, client: ClientId, by: str, node_id: NodeId, now: float) -> Ban:
+        """End a ban before its time, as only administrators do; the entry that says so.
 
         :raises NoSuchBan: there is none in force.
         """
         found = self.in_force(client, now)
         if found is None:
             raise NoSuchBan(f"client {client} is not banned")
-        version = BanVersion(found.version.counter + 1, admin, node_id)
+        version = BanVersion(found.version.counter + 1, True, node_id)
         lifted = evolve(found, by=by, version=version, lifted=True)
         self._put(lifted, self._entries[client].known_until, now)
         return lifted
@@ -194,11 +194,11 @@ class BanList:
         return max((entry.ban.version.counter for entry in self._entries.values()), default=0)
 
 
-def _content(ban: Ban) -> tuple[object, ...]:
+def _content(ban: Ban) -> tuple[tuple[int, bool, str], bool, str, str, float, tuple[str, ...]]:
     return (ban.version.key(), ban.lifted, ban.reason, ban.by, ban.term, ban.reporters)
 
 
 def _order(ban: Ban) -> tuple[tuple[int, bool, str], bool, str, str, float, tuple[str, ...], float]:
     """A total order: two versions are alike only by somebody's mistake, but must not part two lists for ever. Of equal
     entries the one that ends earlier wins, so that no delay on the way adds up."""
-    return (ban.version.key(), ban.lifted, ban.reason, ban.by, ban.term, ban.reporters, -ban.until)
+    return (*_content(ban), -ban.until)

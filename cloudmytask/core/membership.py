@@ -11,7 +11,7 @@ flagged as a conflict and never take turns. The table and its memory of the depa
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from attrs import Factory, define, field
 
@@ -112,11 +112,6 @@ class Membership:
 
     def __iter__(self) -> Iterator[Member]:
         return iter(self._members.values())
-
-    @property
-    def members(self) -> Mapping[NodeId, Member]:
-        """All, whatever their standing."""
-        return self._members
 
     def get(self, node_id: NodeId) -> Member | None:
         """None for an instance that is not known."""

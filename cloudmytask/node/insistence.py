@@ -7,7 +7,6 @@ after the next start.
 from __future__ import annotations
 
 from attrs import define
-from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import World
@@ -16,6 +15,7 @@ from cloudmytask.errors import StoreFailed
 from cloudmytask.model import JobId
 from cloudmytask.node.ledger import Ledger
 from cloudmytask.node.roles import Door
+from cloudmytask.node.waiting import first_of, pause
 
 _log = Logger(namespace="cloudmytask.origin")
 
@@ -44,7 +44,7 @@ class Insistence:
                 problem=str(problem),
                 delay=delay,
             )
-            await self._nap(delay)
+            await first_of(self._door.closing.wait(), pause(self._world.clock, delay))
             try:
                 await self._ledger.resave(identity)
             except StoreFailed as again:
@@ -54,13 +54,3 @@ class Insistence:
             if last:
                 _log.error("job {job_id}: given up, it runs again after the next start", job_id=identity)
                 return
-
-    async def _nap(self, seconds: float) -> None:
-        """Wait, but no longer than until the node shuts down."""
-        over = self._door.closing.wait()
-        timer = self._world.clock.callLater(seconds, over.cancel)
-        try:
-            await over
-        except CancelledError:
-            return
-        timer.cancel()

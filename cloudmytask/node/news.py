@@ -9,7 +9,7 @@ from __future__ import annotations
 from attrs import define
 
 from cloudmytask.boundaries import Entropy
-from cloudmytask.cluster import Announcement, NodeId, Role, Standing
+from cloudmytask.cluster import Announcement, Role, Standing
 from cloudmytask.core.membership import Member
 from cloudmytask.core.placement import Accounts, Peer
 from cloudmytask.node.delegate import Delegate
@@ -32,13 +32,8 @@ class News:
         self._placer.lost(member.node_id)
         if member.standing is Standing.ALIVE:
             self._delegate.returned(member.node_id)
-        if member.standing is Standing.LEFT:
-            self._placer.place()
-
-    def dead(self, node_id: NodeId) -> None:
-        """It is gone."""
-        self._placer.lost(node_id)
-        self._placer.place()  # it may have been the last other node
+        if member.standing in (Standing.LEFT, Standing.DEAD):
+            self._placer.place()  # it may have been the last other node
 
     def heard(self, announcement: Announcement) -> None:
         """An instance said how it is."""

@@ -67,6 +67,7 @@ class Node:
         clock, entropy = world.clock, world.entropy
         retention = RetentionClock.resume(recovery.age, recovery.checkpoint_at, now, wall)
         self._world, self._config, self._started = world, config, now
+        self._insecure = config.beyond_loopback
         self._me = me = identity_of(config, recovery.node_id, recovery.boots, entropy, address)
         # among peers
         self.circle = circle = Circle(
@@ -175,7 +176,7 @@ class Node:
             script_max=self._config.script_max,
             cluster=self._config.cluster if self._me.address else "",
             address=self._me.address,
-            insecure=self._config.beyond_loopback,
+            insecure=self._insecure,
         )
 
     def cluster(self) -> ClusterView:
@@ -187,7 +188,6 @@ class Node:
     def _wire(self, news: News) -> None:
         roster = self.circle.roster
         roster.on_changed(news.changed)
-        roster.on_dead(news.dead)
         roster.on_heard(news.heard)
         roster.on_heard(self._reports.heard)
         self.circle.blacklist.on_banned(self._origin.banned)
@@ -200,7 +200,7 @@ class Node:
             tree=self._neighborhood.position,
             draining=self._gate.draining,
             disk_short=self._gate.disk_short,
-            insecure=self._config.beyond_loopback,
+            insecure=self._insecure,
             bans=self.circle.blacklist.digest,
         )
 

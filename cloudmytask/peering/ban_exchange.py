@@ -97,7 +97,7 @@ class BanExchange:
 
     def _spread(self, news: Sequence[Ban], source: Link | None) -> None:
         for link in self._neighbors():
-            if link is not source and not (source is not None and link.peer.node_id == source.peer.node_id):
+            if source is None or link.peer.node_id != source.peer.node_id:
                 Deferred.fromCoroutine(self._give(link, news)).addErrback(_failed, "spread")
 
 

@@ -149,11 +149,11 @@ class Blacklist:
         now = self._clock.seconds()
         own = self._own.in_force(client, now)
         if own is not None:
-            own = self._own.lift(client, by, self._node_id, now, admin=True)
+            own = self._own.lift(client, by, self._node_id, now)
         if own is not None and self._shared.in_force(client, now) is None:
             _log.info("{by} lifted our own ban of client {client}", by=by, client=client)
             return self._save().addCallback(lambda _: leaving(own, now))
-        return self._decided(self._shared.lift(client, by, self._node_id, now, admin=True))
+        return self._decided(self._shared.lift(client, by, self._node_id, now))
 
     def take(self, bans: Sequence[Ban], source: Link | None = None) -> tuple[Ban, ...]:
         """Merge what a peer holds; what was new.
@@ -207,7 +207,7 @@ class Blacklist:
                 self._enforce(ban)
             elif self._own.in_force(ban.client, now) is not None:
                 # whoever lifts the cluster's ban wants the client served here as well
-                self._own.lift(ban.client, ban.by, self._node_id, now, admin=True)
+                self._own.lift(ban.client, ban.by, self._node_id, now)
         travelers = tuple(leaving(ban, now) for ban in news)
         for told in self._changed:
             told(travelers, source)

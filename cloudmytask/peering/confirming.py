@@ -6,8 +6,10 @@ Invariant: an answer comes within ``TRIES * PATIENCE`` seconds, however the othe
 from __future__ import annotations
 
 import enum
+from typing import cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
 from cloudmytask.boundaries import Clock
 from cloudmytask.cluster import Announcement, NodeId
@@ -48,13 +50,8 @@ async def ask(clock: Clock, pool: LinkPool, node_id: NodeId, last: Announcement)
             return Verdict.GONE
         except NO_ANSWER:
             link = None
-            await _until(clock, started + PATIENCE)
+            rest = max(0.0, started + PATIENCE - clock.seconds())
+            await deferLater(cast(IReactorTime, clock), rest)  # it uses no more of it than our Clock has
         else:
             return Verdict.LIVES
     return Verdict.SILENT
-
-
-def _until(clock: Clock, moment: float) -> Deferred[None]:
-    done: Deferred[None] = Deferred()
-    clock.callLater(max(0.0, moment - clock.seconds()), done.callback, None)
-    return done

@@ -91,10 +91,8 @@ class LinkPool:
 
     def live(self, node_id: NodeId) -> Link | None:
         """The newest link to that node that is not gone."""
-        for entry in reversed(self._open.get(node_id, ())):
-            if entry.link.alive:
-                return entry.link
-        return None
+        entry = self._newest(node_id)
+        return None if entry is None else entry.link
 
     def get(self, where: str) -> Deferred[Link]:
         """A link to a node, by its id or its ``HOST:PORT``; an existing one if there is one.
@@ -220,10 +218,12 @@ class LinkPool:
 
     def _beat(self) -> None:
         for node_id in sorted(self._held):
-            for entry in reversed(self._open.get(node_id, ())):
-                if entry.link.alive:
-                    self._ask(node_id, entry)
-                    break
+            entry = self._newest(node_id)
+            if entry is not None:
+                self._ask(node_id, entry)
+
+    def _newest(self, node_id: NodeId) -> _Open | None:
+        return next((entry for entry in reversed(self._open.get(node_id, ())) if entry.link.alive), None)
 
     def _ask(self, node_id: NodeId, entry: _Open) -> None:
         def answered(capacity: Capacity) -> None:

@@ -53,7 +53,7 @@ class Relaying:
     _me: PeerIdentity
     _roster: Roster
     _pool: LinkPool
-    _own: Callable[[], Announcement | None]
+    _own: Callable[[], Announcement]
     _gap: Callable[[], float]
     _seeds: tuple[str, ...] = ()
     neighbors: Callable[[], Sequence[NodeId]] = field(default=tuple)
@@ -103,8 +103,7 @@ class Relaying:
         """Tell the other end of everybody who is here, ourselves included."""
         peer = link.peer.node_id
         messages = [m.announcement for m in self._roster.members() if m.present and m.node_id != peer]
-        own = self._own()
-        self._send(link, messages if own is None else [own, *messages])
+        self._send(link, [self._own(), *messages])
 
     # what is news
 

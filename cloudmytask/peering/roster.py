@@ -59,7 +59,6 @@ class Roster:
     _asking: set[NodeId] = field(init=False, default=Factory(set))
     _on_heard: list[Callable[[Announcement], None]] = field(init=False, default=Factory(list))
     _on_changed: list[Callable[[Member], None]] = field(init=False, default=Factory(list))
-    _on_dead: list[Callable[[NodeId], None]] = field(init=False, default=Factory(list))
     _on_news: list[Callable[[BusMessage, NodeId | None], None]] = field(init=False, default=Factory(list))
     _on_obituary: list[Callable[[Obituary], None]] = field(init=False, default=Factory(list))
     _ticks: Periodic | None = field(init=False, default=None)
@@ -89,10 +88,6 @@ class Roster:
     def on_changed(self, told: Callable[[Member], None]) -> None:
         """Call ``told`` when an instance is new, or its standing is another."""
         self._on_changed.append(told)
-
-    def on_dead(self, told: Callable[[NodeId], None]) -> None:
-        """Call ``told`` when an instance is declared dead."""
-        self._on_dead.append(told)
 
     def on_news(self, told: Callable[[BusMessage, NodeId | None], None]) -> None:
         """Call ``told`` with each message that is news, and who relayed it; our own node id for what we publish
@@ -281,8 +276,6 @@ class Roster:
         if new:
             self.newcomer()
         if member.standing is Standing.DEAD:
-            for told in self._on_dead:
-                told(node_id)
             self._pool.drop(node_id)
         self._vigils.look(member)
 

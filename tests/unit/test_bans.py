@@ -132,7 +132,7 @@ class TestDeciding:
         here = BanList()
         ban = here.ban(MALLORY, "floods", "root", 60.0, A, 0.0, admin=True)
         there = listed(ban)
-        lifted = here.lift(MALLORY, "ann", B, 5.0, admin=True)
+        lifted = here.lift(MALLORY, "ann", B, 5.0)
         assert (lifted.lifted, lifted.by, lifted.until) == (True, "ann", 60.0)
         assert there.merge([lifted], 5.0) == (lifted,)
         assert here.in_force(MALLORY, 5.0) is there.in_force(MALLORY, 5.0) is None
@@ -143,7 +143,7 @@ class TestDeciding:
         bans = listed(entry(lifted=True))
         for client in (MALLORY, EVE):
             with pytest.raises(NoSuchBan, match=f"client {client} is not banned"):
-                bans.lift(client, "ann", A, 0.0, admin=True)
+                bans.lift(client, "ann", A, 0.0)
 
     def test_a_client_can_be_banned_again(self) -> None:
         bans = listed(entry(counter=4, lifted=True))

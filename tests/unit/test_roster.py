@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Link
 from cloudmytask.cluster import Announcement, BusMessage, NodeId, Obituary, Standing
+from cloudmytask.core.membership import Member
 from cloudmytask.errors import ConnectionInterrupted, ForeignCluster, NoNode, NoSuchNode, NotPermitted, RequestTimeout
 from tests.tree_world import HERE, Instance, World
 
@@ -29,8 +30,12 @@ class Pair:
         self.ann, self.ben = self.world.add(start=False), self.world.add(start=False)
         self.ann.pool.start()
         self.ann.roster.start()
-        self.ann.roster.on_dead(self.dead.append)
+        self.ann.roster.on_changed(self._count_dead)
         self.ann.roster.on_news(self._note)
+
+    def _count_dead(self, member: Member) -> None:
+        if member.standing is Standing.DEAD:
+            self.dead.append(member.node_id)
 
     def _note(self, message: BusMessage, by: NodeId | None) -> None:
         if by == self.ann.node_id:
