@@ -31,6 +31,16 @@ class Role(enum.StrEnum):
     NODE = "node"
     CSU = "csu"
 
+    @property
+    def word(self) -> str:
+        """What people call such an instance."""
+        return "CSU" if self is Role.CSU else self.value
+
+    @property
+    def program(self) -> str:
+        """The name of its program."""
+        return f"cmt-{self.value}"
+
 
 @frozen(order=True)
 class RootKey:

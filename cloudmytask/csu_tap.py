@@ -17,8 +17,6 @@ class Options(InstanceOptions[CsuConfig]):
     """The command line of ``cmt-csu``; :attr:`config` is set by :meth:`parseOptions`."""
 
     OF: ClassVar[type[InstanceConfig]] = CsuConfig
-    PROGRAM = "cmt-csu"
-    KIND = "CSU"
 
     longdesc = (
         "Runs a Central Supervisory Unit of Cloud My Task, which keeps the blacklist, the registry of nodes and the"

@@ -17,8 +17,6 @@ class Options(InstanceOptions[NodeConfig]):
     """The command line of ``cmt-node``; :attr:`config` is set by :meth:`parseOptions`."""
 
     OF: ClassVar[type[InstanceConfig]] = NodeConfig
-    PROGRAM = "cmt-node"
-    KIND = "node"
 
     longdesc = (
         "Runs one node of Cloud My Task. Options stand here or, under the same names with underscores, in a TOML"

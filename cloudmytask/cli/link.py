@@ -166,16 +166,16 @@ async def reach_any(reactor: Any, manner: Manner) -> Link:
     if manner.via is not None:
         return await reach_one(reactor, addresses)
     ways, remembered = _ways(reactor), Remembered(cache_file(os.environ))
-    standbys = [Standby(each, manner, remembered) for each in addresses]
     try:
         reached = await ways.to_first(addresses)
     except NoNode:
-        for standby in standbys:
+        for each in addresses:
+            standby = Standby(each, manner, remembered)
             found = await standby.reach(ways, None, "does not answer")
             if found is not None:
                 return Link(ways, found, standby)
         raise
-    return Link(ways, reached, next(each for each in standbys if each.asked is reached.address))
+    return Link(ways, reached, Standby(reached.address, manner, remembered))
 
 
 START_A_NODE = 'start one with "twistd -n cmt-node"'

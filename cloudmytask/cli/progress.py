@@ -14,15 +14,13 @@ from twisted.internet.defer import Deferred
 from cloudmytask.cli.escape import one_line
 from cloudmytask.cli.link import Link
 from cloudmytask.cli.outlet import Outlet
-from cloudmytask.cli.words import STDERR, columns
+from cloudmytask.cli.words import CLEAR, STDERR, columns
 from cloudmytask.errors import CloudMyTaskError
 from cloudmytask.model import JobId
 from cloudmytask.periodic import Periodic, every
 
 INTERVAL = 0.5
 """Seconds between two looks at the job."""
-CLEAR = b"\r\x1b[2K"
-"""To the line's beginning, and erase it (ECMA-48 EL)."""
 
 
 @define(eq=False)

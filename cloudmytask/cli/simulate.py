@@ -15,12 +15,9 @@ from cloudmytask.cli.failures import UsageError
 from cloudmytask.cli.kinds import duration
 from cloudmytask.cli.rendering import aligned
 from cloudmytask.cli.verb import verb
-from cloudmytask.cli.words import STDERR, Manner, write
-from cloudmytask.core.placement import POLICIES, RESERVE_PULL
+from cloudmytask.cli.words import CLEAR, STDERR, Manner, write
+from cloudmytask.core.policies import POLICIES, RESERVE_PULL
 from cloudmytask.errors import CloudMyTaskError
-
-CLEAR = b"\r\x1b[2K"
-"""To the line's beginning, and erase it (ECMA-48 EL)."""
 
 
 class InvariantViolated(CloudMyTaskError):

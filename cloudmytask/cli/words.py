@@ -21,6 +21,9 @@ from cloudmytask.errors import CloudMyTaskError
 STDOUT = 1
 STDERR = 2
 
+CLEAR = b"\r\x1b[2K"
+"""To the line's beginning, and erase it (ECMA-48 EL)."""
+
 
 @frozen
 class Manner:

@@ -16,6 +16,7 @@ from cloudmytask.cluster import Role
 from cloudmytask.config.instance import InstanceConfig, about_log, about_state, default_state, in_order
 from cloudmytask.config.kinds import COUNT, DURATION, FRACTION, SIZE, choice
 from cloudmytask.config.option import about, valid
+from cloudmytask.core.policies import POLICIES
 from cloudmytask.errors import ConfigurationError
 
 _DAY = 86_400.0
@@ -88,7 +89,7 @@ class NodeConfig(InstanceConfig):
         default="reserve-pull",
         validator=valid,
         metadata=about(
-            choice("reserve-pull", "paper", "local"),
+            choice(*POLICIES),
             'Where jobs go that cannot start here at once: "reserve-pull" sends them to a node that is free and waits'
             ' while none is, "paper" hands them on at random as the original did, "local" keeps them here.',
         ),

@@ -20,14 +20,10 @@ from typing import Protocol, TypeVar
 from attrs import Factory, define, frozen
 
 from cloudmytask.cluster import Capacity, NodeId
+from cloudmytask.core.policies import LOCAL, PAPER, RESERVE_PULL
 from cloudmytask.model import JobSpec, QoS
 
 T = TypeVar("T")
-
-PAPER = "paper"
-RESERVE_PULL = "reserve-pull"
-LOCAL = "local"
-POLICIES = (RESERVE_PULL, PAPER, LOCAL)
 
 TRIES_MAX = 3
 """Targets that one job is offered to in a row; then it waits for news."""
@@ -168,7 +164,7 @@ class Choice:
 
 @frozen
 class Policy:
-    """One of :data:`POLICIES` with its limits."""
+    """One of ``policies.POLICIES`` with its limits."""
 
     name: str
     max_hops: int

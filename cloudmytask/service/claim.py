@@ -15,15 +15,12 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from cloudmytask.cluster import Role
 from cloudmytask.config import InstanceConfig
 from cloudmytask.config.addresses import join_address, split_address, split_listen
 from cloudmytask.errors import StartFailed
 
 LOCK_NAME = "lock"
 """The file in the state directory that the running instance holds locked (flock(2)); its text is that process's id."""
-KINDS = {Role.NODE: "node", Role.CSU: "CSU"}
-"""What people call an instance."""
 SOCKET_MODE = 0o600
 """Connecting to a unix socket takes permission to write to it; see unix(7)."""
 BACKLOG = 128
@@ -51,7 +48,7 @@ def claim(config: InstanceConfig) -> Claim:
     :raises StartFailed: with one sentence about what is in the way; nothing is held then.
     """
     with ExitStack() as held:
-        kind = KINDS[config.ROLE]
+        kind = config.ROLE.word
         _own_directory(config.state, kind)
         _lock(config.state, kind, held)
         unix = _listen_unix(config.socket, kind, held)

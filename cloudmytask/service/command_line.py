@@ -57,8 +57,6 @@ class InstanceOptions(UsageOptions, Generic[Config]):
     is set by :meth:`parseOptions`."""
 
     OF: ClassVar[type[InstanceConfig]]
-    PROGRAM: ClassVar[str]
-    KIND: ClassVar[str]
 
     synopsis = "[options]"
 
@@ -66,7 +64,7 @@ class InstanceOptions(UsageOptions, Generic[Config]):
 
     def opt_version(self) -> None:
         """Display the version of Cloud My Task and exit."""
-        print(f"{self.PROGRAM} {VERSION}")
+        print(f"{self.OF.ROLE.program} {VERSION}")
         raise SystemExit(0)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:  # noqa: N802 - Twisted's name
@@ -79,14 +77,15 @@ class InstanceOptions(UsageOptions, Generic[Config]):
             monotonic.install()
             UsageOptions.parseOptions(self, options)
         except (UsageError, ConfigurationError, StartFailed) as problem:
-            raise SystemExit(f"{self.PROGRAM}: {problem}") from None
+            raise SystemExit(f"{self.OF.ROLE.program}: {problem}") from None
 
     def postOptions(self) -> None:
         """:raises ConfigurationError, StartFailed, UsageError:"""
         runner = self.parent if self.parent is not None else {}
         if any(runner.get(each) is not None for each in ("uid", "gid", "chroot")):
             raise UsageError(
-                f"A {self.KIND} does not change its user or its root directory; start it as the user it runs as."
+                f"A {self.OF.ROLE.word} does not change its user or its root directory;"
+                " start it as the user it runs as."
             )
         given = {each.key: self[each.flag] for each in options(self.OF) if self.get(each.flag) is not None}
         file = Path(self["config"]) if self["config"] is not None else None
@@ -104,4 +103,4 @@ class InstanceOptions(UsageOptions, Generic[Config]):
         try:
             return observer_for(self.config, self.parent)
         except StartFailed as problem:
-            raise SystemExit(f"{self.PROGRAM}: {problem}") from None
+            raise SystemExit(f"{self.OF.ROLE.program}: {problem}") from None

@@ -6,7 +6,6 @@ Invariant: as for every instance (see ``instance_service``).
 from __future__ import annotations
 
 import time
-from typing import ClassVar
 
 from attrs import define
 from twisted.logger import Logger
@@ -33,9 +32,6 @@ BANNER = (
 class CsuService(InstanceService[CsuConfig, CentralSupervisoryUnit]):
     """One CSU in one process."""
 
-    KIND: ClassVar[str] = "CSU"
-    PROGRAM: ClassVar[str] = "cmt-csu"
-
     def _begin_all(self, begun: list[Step]) -> Life[CentralSupervisoryUnit]:
         config, reactor = self._config, self._reactor
         held = claim(config)
@@ -43,7 +39,7 @@ class CsuService(InstanceService[CsuConfig, CentralSupervisoryUnit]):
         store = HistoryStore(config.state, call_from_thread=reactor.callFromThread)
         begun.append(("close the store", store.close))
         store.open()
-        peers = make_peers(config, reactor, reactor)
+        peers = make_peers(config, reactor)
         begun.append(("leave the group", peers.bus.close))
         world = SupervisionWorld(reactor, time.time, peers.entropy, store, peers.bus, peers.links)
         unit = CentralSupervisoryUnit(world, config, held.address)

@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from attrs import define, field, frozen
 from twisted.application.service import IServiceCollection, Service
@@ -111,10 +111,6 @@ class InstanceService(Service, Generic[Config, Role]):
     :ivar observer: where the application's log goes; None leaves it to the runner.
     :ivar failed: called when the shutdown was not clean.
     """
-
-    KIND: ClassVar[str]
-    """What people call it."""
-    PROGRAM: ClassVar[str]
 
     _config: Config
     _reactor: Reactor
@@ -223,9 +219,9 @@ class InstanceService(Service, Generic[Config, Role]):
         begun += [("stop a timer", periodic.stop) for periodic in self._periodic]
 
     def _abort(self, sentence: str) -> NoReturn:
-        _log.critical("the {kind} cannot start: {reason}", kind=self.KIND, reason=sentence)
+        _log.critical("the {kind} cannot start: {reason}", kind=self._config.ROLE.word, reason=sentence)
         # Not sys.stderr: twistd has turned that into a part of the log.
-        print(f"{self.PROGRAM}: {sentence}", file=sys.__stderr__, flush=True)
+        print(f"{self._config.ROLE.program}: {sentence}", file=sys.__stderr__, flush=True)
         raise StartAborted(sentence)
 
     def _ready(self) -> None:
@@ -249,7 +245,7 @@ class InstanceService(Service, Generic[Config, Role]):
             ("release the claim", life.claim.release),
         ]
         if await self._undo(steps):
-            _log.info("{kind} {name} has stopped", kind=self.KIND, name=config.name)
+            _log.info("{kind} {name} has stopped", kind=self._config.ROLE.word, name=config.name)
         else:
             self._failed()
 
@@ -261,6 +257,6 @@ class InstanceService(Service, Generic[Config, Role]):
         try:
             await maybeDeferred(step)
         except Exception:  # noqa: BLE001 - contained here, logged, and told by the exit code
-            _log.failure("shutting down, the {kind} could not {what}", kind=self.KIND, what=what)
+            _log.failure("shutting down, the {kind} could not {what}", kind=self._config.ROLE.word, what=what)
             return False
         return True

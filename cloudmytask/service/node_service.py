@@ -5,8 +5,6 @@ Invariant: as for every instance (see ``instance_service``); and it goes on answ
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from attrs import define
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
@@ -36,9 +34,6 @@ BANNER = (
 class NodeService(InstanceService[NodeConfig, Node]):
     """One node in one process."""
 
-    KIND: ClassVar[str] = "node"
-    PROGRAM: ClassVar[str] = "cmt-node"
-
     def _begin_all(self, begun: list[Step]) -> Life[Node]:
         config, reactor = self._config, self._reactor
         held = claim(config)
@@ -51,7 +46,7 @@ class NodeService(InstanceService[NodeConfig, Node]):
         if swept:
             _log.warn("killed {processes} processes that an earlier life of this node left", processes=swept)
         probe = make_probe(config, self._running)
-        peers = make_peers(config, reactor, reactor)
+        peers = make_peers(config, reactor)
         begun.append(("leave the group", peers.bus.close))
         disk = DiskRoom(config.state)
         disk.sample()

@@ -10,7 +10,7 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.interfaces import IReactorMulticast, IStreamClientEndpoint
 
-from cloudmytask.boundaries import Bus, Clock
+from cloudmytask.boundaries import Bus
 from cloudmytask.client.addresses import Address
 from cloudmytask.config import InstanceConfig
 from cloudmytask.config.key import load_key
@@ -29,7 +29,7 @@ class Peers:
     links: PeerLinks
 
 
-def make_peers(config: InstanceConfig, reactor: Any, clock: Clock) -> Peers:
+def make_peers(config: InstanceConfig, reactor: Any) -> Peers:
     """The bus and the links that the configuration asks for.
 
     :raises StartFailed: the cluster's key cannot be used.
@@ -46,5 +46,5 @@ def make_peers(config: InstanceConfig, reactor: Any, clock: Clock) -> Peers:
     group, interface = config.multicast_group, config.multicast_interface
     bus: Bus = NullBus()
     if group is not None and interface is not None:
-        bus = MulticastBus(IReactorMulticast(reactor), clock, group, interface, config.cluster, key)
-    return Peers(entropy, bus, PeerLinks(endpoint, clock, entropy, key))
+        bus = MulticastBus(IReactorMulticast(reactor), reactor, group, interface, config.cluster, key)
+    return Peers(entropy, bus, PeerLinks(endpoint, reactor, entropy, key))

@@ -15,19 +15,17 @@ from typing import Protocol
 from attrs import define, field
 from twisted.internet.interfaces import IReactorFDSet
 
-from cloudmytask.boundaries import Clock, JobStore, World
+from cloudmytask.boundaries import Clock, JobStore, LoadProbe, World
 from cloudmytask.config import NodeConfig
 from cloudmytask.probe import CpuProbe, NoProbe
 from cloudmytask.process import ProcessRunner
 from cloudmytask.service.peers import Peers
 
 
-class SampledProbe(Protocol):
+class SampledProbe(LoadProbe, Protocol):
     """A load probe that wants to be called every ``probe.SAMPLE_INTERVAL`` seconds."""
 
     def sample(self) -> None: ...
-    def load(self) -> float | None: ...
-    def cpu(self) -> float | None: ...
 
 
 def make_probe(config: NodeConfig, running: Callable[[], int]) -> SampledProbe:

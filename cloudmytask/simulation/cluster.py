@@ -21,7 +21,7 @@ from cloudmytask.cluster import NodeId
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.announcing import Pace
 from cloudmytask.core.central_queue import central_queue, figures
-from cloudmytask.core.placement import RESERVE_PULL
+from cloudmytask.core.policies import RESERVE_PULL
 from cloudmytask.model import ClientId
 from cloudmytask.simulation.arrivals import Gateway, poisson_arrivals
 from cloudmytask.simulation.bus import SimulatedGroup

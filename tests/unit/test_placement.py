@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 from cloudmytask.cluster import Capacity, NodeId
 from cloudmytask.core.placement import (
     ANYWHERE,
-    LOCAL,
-    PAPER,
-    RESERVE_PULL,
     Accounts,
     Course,
     Peer,
@@ -23,6 +20,7 @@ from cloudmytask.core.placement import (
     claim_chance,
     is_free,
 )
+from cloudmytask.core.policies import LOCAL, PAPER, RESERVE_PULL
 from cloudmytask.model import Blob, Digest, JobSpec, QoS
 
 SPEC = JobSpec(script=Blob(Digest("0" * 64), 1))
