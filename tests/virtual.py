@@ -51,32 +51,16 @@ def until(condition: Callable[[], bool], clock: VirtualClock, patience: float = 
         assert clock.seconds() <= end and clock.step(), f"still waiting at {clock.seconds():.3f} s"
 
 
-@define(eq=False)
-class Place:
-    """One host with a running node. Scripts do what ``plans`` says: script name → a plan for each attempt, the last
-    one for all that follow."""
+class Desk:
+    """What a test does with nodes in virtual time. Scripts do what ``plans`` says: script name → a plan for each
+    attempt, the last one for all that follow."""
 
-    options: dict[str, Any] = field(factory=dict)
-    plans: dict[str, tuple[ScriptPlan, ...]] = field(factory=dict)
-    launches: list[tuple[float, Launch]] = field(factory=list)
-    commit: float = 0.003
-    """Seconds that a commit takes."""
-    clock: VirtualClock = field(factory=VirtualClock)
-    network: Network = field(init=False)
-    host: Host = field(init=False)
-    _numbers: count[int] = field(factory=lambda: count(1))
+    clock: VirtualClock
+    plans: dict[str, tuple[ScriptPlan, ...]]
+    _numbers: count[int]
 
-    def __attrs_post_init__(self) -> None:
-        self.network = Network(self.clock)
-        options: dict[str, Any] = {"slots": 2, "queue_max": 5, "retention": 600.0, "load_source": "none"}
-        config = NodeConfig(state=Path("/simulated"), name=NODE, **{**options, **self.options})
-        entropy = SeededEntropy(random.Random(7))
-        self.host = Host(NODE, self.clock, self.network, config, self._plan, entropy, lambda: self.commit)
-        self.host.start()
-        self.clock.advance(2 * self.commit)  # the first checkpoint
-
-    def _plan(self, launch: Launch) -> ScriptPlan:
-        self.launches.append((self.clock.seconds(), launch))
+    def planned(self, launch: Launch) -> ScriptPlan:
+        """What a launched script does."""
         plans = self.plans.get(launch.script_name, (ScriptPlan(),))
         return plans[min(launch.attempt, len(plans)) - 1]
 
@@ -95,20 +79,11 @@ class Place:
         """See :func:`until`."""
         until(condition, self.clock, patience)
 
-    def connect(self, client: str = "ann") -> NodeClient:
-        """A client's connection."""
-        return self.result(self.host.connect(client, client))
-
-    def restart(self, *, flushed: bool = False) -> None:
-        """``kill -9``, and start the node again."""
-        self.host.kill(flushed=flushed)
-        self.host.start()
-
-    def spec(self, *plans: ScriptPlan, **fields: Any) -> tuple[JobSpec, Source]:
-        """A spec whose script does what is planned; each has a script of its own."""
+    def spec(self, *plans: ScriptPlan, script: bytes | None = None, **fields: Any) -> tuple[JobSpec, Source]:
+        """A spec whose script does what is planned, attempt by attempt; a script of its own, unless it is given."""
         name = f"script{next(self._numbers)}.py"
         self.plans[name] = plans or (ScriptPlan(),)
-        source = Source.of_bytes(name.encode())
+        source = Source.of_bytes(script or name.encode())
         return JobSpec(script=source.blob, script_name=name, **fields), source
 
     def begin(
@@ -141,6 +116,43 @@ class Place:
 
         end = self.result(client.output(job.id, write, **options))
         return bytes(kept[StreamName.STDOUT]), bytes(kept[StreamName.STDERR]), end
+
+
+@define(eq=False)
+class Place(Desk):
+    """One host with a running node."""
+
+    options: dict[str, Any] = field(factory=dict)
+    plans: dict[str, tuple[ScriptPlan, ...]] = field(factory=dict)
+    launches: list[tuple[float, Launch]] = field(factory=list)
+    commit: float = 0.003
+    """Seconds that a commit takes."""
+    clock: VirtualClock = field(factory=VirtualClock)
+    network: Network = field(init=False)
+    host: Host = field(init=False)
+    _numbers: count[int] = field(factory=lambda: count(1))
+
+    def __attrs_post_init__(self) -> None:
+        self.network = Network(self.clock)
+        options: dict[str, Any] = {"slots": 2, "queue_max": 5, "retention": 600.0, "load_source": "none"}
+        config = NodeConfig(state=Path("/simulated"), name=NODE, **{**options, **self.options})
+        entropy = SeededEntropy(random.Random(7))
+        self.host = Host(NODE, self.clock, self.network, config, self._plan, entropy, lambda: self.commit)
+        self.host.start()
+        self.clock.advance(2 * self.commit)  # the first checkpoint
+
+    def _plan(self, launch: Launch) -> ScriptPlan:
+        self.launches.append((self.clock.seconds(), launch))
+        return self.planned(launch)
+
+    def connect(self, client: str = "ann") -> NodeClient:
+        """A client's connection."""
+        return self.result(self.host.connect(client, client))
+
+    def restart(self, *, flushed: bool = False) -> None:
+        """``kill -9``, and start the node again."""
+        self.host.kill(flushed=flushed)
+        self.host.start()
 
     def record(self, job: JobStatus) -> Job:
         """What the disk holds of a job."""

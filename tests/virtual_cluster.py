@@ -6,30 +6,25 @@ import random
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Launch
 from cloudmytask.client.node_client import NodeClient
-from cloudmytask.client.sources import Source
 from cloudmytask.config import NodeConfig
-from cloudmytask.model import Job, JobSpec, JobState, StreamName
+from cloudmytask.model import Job
 from cloudmytask.simulation.bus import SimulatedGroup
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.host import Host, SeededEntropy
 from cloudmytask.simulation.network import Network
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.documents import JobStatus
-from tests.virtual import result_of, until
-
-T = TypeVar("T")
-FOREVER = ScriptPlan(duration=None)
+from tests.virtual import Desk
 
 
 @define(eq=False)
-class Company:
+class Company(Desk):
     """Hosts named ``a``, ``b``, ``c`` …, each with a node of one slot, on one network."""
 
     size: int = 2
@@ -76,8 +71,7 @@ class Company:
     def _planned(self, host: str) -> Callable[[Launch], ScriptPlan]:
         def plan(launch: Launch) -> ScriptPlan:
             self.launches.append((host, launch))
-            plans = self.plans.get(launch.script_name, (ScriptPlan(),))
-            return plans[min(launch.attempt, len(plans)) - 1]
+            return self.planned(launch)
 
         return plan
 
@@ -90,50 +84,13 @@ class Company:
         view = self.hosts[name].node.cluster()
         return sorted(m.announcement.name for m in view.members if m.standing == "alive")
 
-    def result(self, deferred: Deferred[T], patience: float = 300.0) -> T:
-        """What a Deferred fires with."""
-        return result_of(deferred, self.clock, patience)
-
-    def until(self, condition: Callable[[], bool], patience: float = 300.0) -> None:
-        """Let time pass until ``condition`` holds."""
-        until(condition, self.clock, patience)
-
     def connect(self, name: str, client: str = "ann") -> NodeClient:
         """A client's connection to one of the nodes."""
         return self.result(self.hosts[name].connect(client, client))
 
-    def spec(self, *plans: ScriptPlan, script: bytes | None = None, **fields: Any) -> tuple[JobSpec, Source]:
-        """A spec whose script does what is planned, attempt by attempt."""
-        name = f"script{next(self._numbers)}.py"
-        self.plans[name] = plans or (ScriptPlan(),)
-        source = Source.of_bytes(script or name.encode())
-        return JobSpec(script=source.blob, script_name=name, **fields), source
-
-    def submit(self, client: NodeClient, *plans: ScriptPlan, key: str | None = None, **fields: Any) -> JobStatus:
-        """Submit a job of these plans, and see it accepted."""
-        spec, source = self.spec(*plans, **fields)
-        return self.result(client.submit(spec, source, key=key))
-
-    def wait(self, client: NodeClient, job: JobStatus, patience: float = 300.0) -> JobStatus:
-        """Wait for a job's outcome."""
-        return self.result(client.wait(job.id), patience)
-
-    def reach(self, client: NodeClient, job: JobStatus, state: JobState) -> JobStatus:
-        """Wait until a job is in a state."""
-        while (found := self.result(client.getScriptJobStatus(job.id))).state is not state:
-            assert not found.state.terminal, f"{found} never becomes {state}"
-            self.clock.advance(0.01)
-        return found
-
     def output(self, client: NodeClient, job: JobStatus, **options: Any) -> tuple[bytes, bytes]:
         """What a job wrote."""
-        kept: dict[StreamName, bytearray] = {stream: bytearray() for stream in StreamName}
-
-        def write(stream: StreamName, data: bytes) -> None:
-            kept[stream] += data
-
-        self.result(client.output(job.id, write, **options))
-        return bytes(kept[StreamName.STDOUT]), bytes(kept[StreamName.STDERR])
+        return self.read(client, job, **options)[:2]
 
     def why(self, client: NodeClient, job: JobStatus) -> str:
         """All that ``cmt why`` would say."""

@@ -12,7 +12,7 @@ from attrs import define, field
 
 from cloudmytask.cluster import ClusterView, NodeId, Offer, OfferAnswer, Standing
 from cloudmytask.model import ClientId, Job, JobId, JobState
-from cloudmytask.simulation.invariants import Violation
+from cloudmytask.simulation.invariants import Violation, check_ended
 
 
 def _raise(violation: Violation) -> None:
@@ -39,8 +39,6 @@ class ClusterChecker:
     violated: Callable[[Violation], None] = _raise
     acknowledged: dict[JobId, str] = field(init=False, factory=dict)
     """At which node each job was accepted."""
-    open_jobs: int = field(init=False, default=0)
-    """Acknowledged jobs that have no outcome yet."""
     accepted_offers: int = field(init=False, default=0)
     refused_offers: int = field(init=False, default=0)
     longest_idle: float = field(init=False, default=0.0)
@@ -52,6 +50,11 @@ class ClusterChecker:
     _whole_since: float = field(init=False, default=0.0)
     _up_since: dict[str, float] = field(init=False, factory=dict)
     _idle_since: dict[str, float] = field(init=False, factory=dict)
+
+    @property
+    def open_jobs(self) -> int:
+        """Acknowledged jobs that have no outcome yet."""
+        return sum((node, job_id) not in self._outcomes for job_id, node in self.acknowledged.items())
 
     def started(self, node: str, client: ClientId, *, running: int, slots: int, now: float) -> None:
         """A script was started. ``running``: scripts on the node now, this one included."""
@@ -84,9 +87,7 @@ class ClusterChecker:
 
     def accepted(self, node: str, job_id: JobId) -> None:
         """A submission was acknowledged."""
-        if job_id not in self.acknowledged:
-            self.acknowledged[job_id] = node
-            self.open_jobs += (node, job_id) not in self._outcomes
+        self.acknowledged.setdefault(job_id, node)
 
     def recorded(self, node: str, before: Job | None, job: Job) -> None:
         """A record was committed at the job's origin."""
@@ -95,7 +96,6 @@ class ClusterChecker:
             self.violated(Violation(f"job {job.id} was {known} and is {job.state}"))
         if job.state.terminal and known is None:
             self._outcomes[node, job.id] = job.state
-            self.open_jobs -= self.acknowledged.get(job.id) == node
         if before is not None and before.state.terminal and not job.state.terminal:
             self.violated(Violation(f"job {job.id} was {before.state} and is {job.state}"))
 
@@ -157,11 +157,7 @@ class ClusterChecker:
         :raises Violation:
         """
         for job_id, node in self.acknowledged.items():
-            job = records[node].get(job_id)
-            if job is None:
-                raise Violation(f"acknowledged job {job_id} is lost")
-            if not job.state.terminal:
-                raise Violation(f"acknowledged job {job_id} is still {job.state}")
+            check_ended(job_id, records[node].get(job_id))
         jobs = len(self.acknowledged)
         if self.refused_offers > self.refusals_max * jobs:
             raise Violation(f"{self.refused_offers} offers were refused for {jobs} jobs")

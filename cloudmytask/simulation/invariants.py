@@ -7,13 +7,21 @@ from __future__ import annotations
 
 from attrs import define, field
 
-from cloudmytask.model import JobId, JobState
+from cloudmytask.model import Job, JobId, JobState
 from cloudmytask.simulation.host import Host
 from cloudmytask.wire.documents import JobStatus
 
 
 class Violation(AssertionError):
     """An invariant does not hold."""
+
+
+def check_ended(job_id: JobId, job: Job | None) -> None:
+    """What is left of a job that was acknowledged, at the end. :raises Violation: it has no outcome."""
+    if job is None:
+        raise Violation(f"acknowledged job {job_id} is lost")
+    if not job.state.terminal:
+        raise Violation(f"acknowledged job {job_id} is still {job.state}")
 
 
 @define(eq=False)
@@ -86,8 +94,4 @@ class PromiseChecker:
     def settled(self, host: Host) -> None:
         """At the end, everything that was acknowledged has one outcome or is a tombstone. :raises Violation:"""
         for job_id in self.acknowledged:
-            job = host.disk.jobs.get(job_id)
-            if job is None:
-                raise Violation(f"acknowledged job {job_id} is lost")
-            if not job.state.terminal:
-                raise Violation(f"acknowledged job {job_id} is still {job.state}")
+            check_ended(job_id, host.disk.jobs.get(job_id))

@@ -61,6 +61,10 @@ class Commands:
             check=False,
         )
 
+    def alive(self) -> set[str]:
+        """The names of the instances that are alive, as the node sees it."""
+        return {each["name"] for each in self.json("nodes")["nodes"] if each["state"] == "alive"}
+
     def line(self, *arguments: str) -> list[str]:
         """The command line."""
         return [sys.executable, "-c", self._program, *arguments]

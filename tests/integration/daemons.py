@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +35,25 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         if not name.startswith(("XDG_", "CMT_")) and name not in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
     }
     return {**kept, **(extra or {})}
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports that nobody listens on just now."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def until(look: Callable[[], bool]) -> None:
+    """Wait for it to become true. Each look takes a process its time, so this does not spin."""
+    deadline = time.monotonic() + PATIENCE
+    while not look():
+        assert time.monotonic() < deadline, "it never came to pass"
 
 
 def run(arguments: list[str], cwd: Path, *, runner: str = TWISTD, before: str = "") -> subprocess.CompletedProcess[str]:

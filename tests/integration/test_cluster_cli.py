@@ -7,13 +7,11 @@ import os
 import pty
 import re
 import select
-import socket
 import struct
 import subprocess
 import sys
 import termios
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,35 +19,17 @@ from typing import Any
 import pytest
 
 from tests.integration.commands import Commands
-from tests.integration.daemons import PATIENCE, node
+from tests.integration.daemons import PATIENCE, free_ports, node, until
 
 QUICK = "print('done')\n"
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
-
-
-def _until(look: Callable[[], bool]) -> None:
-    """Each look takes a process its time, so this does not spin."""
-    deadline = time.monotonic() + PATIENCE
-    while not look():
-        assert time.monotonic() < deadline, "it never came to pass"
 
 
 @pytest.fixture(scope="module")
 def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Where the instances listen, by name; entered when all know each other."""
     directory = tmp_path_factory.mktemp("cluster")
-    ports = dict(zip(("a", "b", "csu"), _free_ports(3), strict=True))
-    (group_port,) = _free_ports(1)
+    ports = dict(zip(("a", "b", "csu"), free_ports(3), strict=True))
+    (group_port,) = free_ports(1)
     shared = ["--group", f"239.255.77.77:{group_port}", "--interface", "127.0.0.1", "--cluster", f"cli-{os.getpid()}"]
     with ExitStack() as stack:
         for name, port in ports.items():
@@ -61,12 +41,8 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
         found = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
         for address in found.values():
             commands = Commands(directory, address)
-            _until(lambda commands=commands: _alive(commands) == {"a", "b", "csu"})  # type: ignore[misc]
+            until(lambda commands=commands: commands.alive() == {"a", "b", "csu"})  # type: ignore[misc]
         yield found
-
-
-def _alive(cmt: Commands) -> set[str]:
-    return {each["name"] for each in cmt.json("nodes")["nodes"] if each["state"] == "alive"}
 
 
 @pytest.fixture
@@ -96,7 +72,7 @@ def test_nodes(cmt: Commands, addresses: dict[str, str]) -> None:
 
 
 def test_topology(cmt: Commands) -> None:
-    _until(lambda: len(cmt.json("topology")["roots"]) == 1)
+    until(lambda: len(cmt.json("topology")["roots"]) == 1)
     lines = cmt.text("topology", "-q").splitlines()
     assert sorted(re.sub(r"\W", "", line) for line in lines) == ["a", "b", "csu"]
     assert re.search("^└── [ab]$", "\n".join(lines), re.MULTILINE)
@@ -154,7 +130,7 @@ def test_history_comes_from_the_csu(cmt: Commands, addresses: dict[str, str]) ->
     def known() -> set[str]:
         return {sample["node"] for sample in cmt.json("top", "--history", "10m")["samples"]}
 
-    _until(lambda: known() == {"a", "b"})
+    until(lambda: known() == {"a", "b"})
     assert [line.split()[0] for line in cmt.text("top", "--history", "10m").splitlines()] == ["NODE", "a", "b"]
     asked = Commands(cmt.directory, addresses["csu"])
     assert {sample["node"] for sample in asked.json("top", "--history", "10m")["samples"]} == {"a", "b"}
@@ -163,7 +139,7 @@ def test_history_comes_from_the_csu(cmt: Commands, addresses: dict[str, str]) ->
 
 def test_a_csu_can_be_asked_what_a_node_can(cmt: Commands, addresses: dict[str, str]) -> None:
     asked = Commands(cmt.directory, addresses["csu"])
-    assert _alive(asked) == {"a", "b", "csu"}
+    assert asked.alive() == {"a", "b", "csu"}
     assert "2 nodes, 1 CSU" in asked.text("top")
     assert asked("submit", asked.script(QUICK)).returncode == 6
 
@@ -176,7 +152,7 @@ def test_a_ban_is_obeyed_everywhere_explained_and_lifted(cmt: Commands, addresse
     for address in (addresses["a"], addresses["b"]):
         banned = Commands(cmt.directory, address, {"CMT_CLIENT": client})
         script = banned.script(QUICK)
-        _until(lambda banned=banned, script=script: banned("submit", script).returncode == 6)  # type: ignore[misc]
+        until(lambda banned=banned, script=script: banned("submit", script).returncode == 6)  # type: ignore[misc]
         done = banned("submit", script)
         assert done.stderr.startswith(b"cmt: banned: ")
         assert b"floods us" in done.stderr
@@ -184,7 +160,7 @@ def test_a_ban_is_obeyed_everywhere_explained_and_lifted(cmt: Commands, addresse
     assert client in cmt.text("ban", "ls", "-q").splitlines()
     assert "floods us" in cmt.text("ban", "why", client)
     asked = Commands(cmt.directory, addresses["csu"])
-    _until(lambda: client in [each["client"] for each in asked.json("ban", "ls")["bans"]])
+    until(lambda: client in [each["client"] for each in asked.json("ban", "ls")["bans"]])
     assert cmt("ban", "rm", client).returncode == 0
     assert cmt("ban", "why", client).returncode == 1
     freed = Commands(cmt.directory, addresses["a"], {"CMT_CLIENT": client})

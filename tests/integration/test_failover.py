@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 from attrs import frozen
 
 from tests.integration.commands import Commands
-from tests.integration.daemons import PATIENCE, Node, node
+from tests.integration.daemons import PATIENCE, Node, free_ports, node, until
 
 QUICK = "print('done')\n"
 
@@ -39,32 +37,10 @@ class Pair:
         return f"cmt: {self.cmt.environment['CMT_NODE']} does not answer; talking to b at {self.address_b}\n"
 
 
-def _until(look: Callable[[], bool]) -> None:
-    """Each look takes a process its time, so this does not spin."""
-    deadline = time.monotonic() + PATIENCE
-    while not look():
-        assert time.monotonic() < deadline, "it never came to pass"
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
-
-
-def _alive(cmt: Commands) -> set[str]:
-    return {each["name"] for each in cmt.json("nodes")["nodes"] if each["state"] == "alive"}
-
-
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Pair]:
     """Entered when each knows the other."""
-    port_a, port_b, group_port = _free_ports(3)
+    port_a, port_b, group_port = free_ports(3)
     shared = ["--group", f"239.255.77.78:{group_port}", "--interface", "127.0.0.1", "--load-source", "none"]
     shared += ["--cluster", f"failover-{os.getpid()}"]
     nodes = {}
@@ -75,7 +51,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
             where = ["--state", "state", "--name", name, "--listen", f"127.0.0.1:{port}", "--slots", "2"]
             nodes[name] = stack.enter_context(node(["-n", "--pidfile=", "cmt-node", *where, *shared], own))
         cmt = Commands(tmp_path, f"127.0.0.1:{port_a}")
-        _until(lambda: _alive(cmt) == {"a", "b"})
+        until(lambda: cmt.alive() == {"a", "b"})
         yield Pair(nodes["a"], f"127.0.0.1:{port_a}", f"127.0.0.1:{port_b}", cmt)
 
 
@@ -89,7 +65,7 @@ def _remembers(pair: Pair) -> None:
         pair.cmt.text("nodes", "-q")
         return file.exists() and pair.address_b in file.read_text()
 
-    _until(told)
+    until(told)
 
 
 def test_new_work_goes_to_the_other_node(pair: Pair) -> None:

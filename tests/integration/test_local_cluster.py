@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.daemons import PATIENCE, environment
+from tests.integration.daemons import PATIENCE, environment, free_ports
 
 STARTER = """
 import sys
@@ -44,17 +44,6 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
 WAITING = SERVING + "signal.pause()\n"
 STUBBORN = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SERVING + "while True: signal.pause()\n"
 SILENT = "import sys\nprint('no such luck')\nsys.exit(3)\n"
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 @contextmanager
@@ -93,7 +82,7 @@ def _gone(pid: int) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_all_of_them(tmp_path: Path, number: signal.Signals) -> None:
-    with _cluster(tmp_path, WAITING, _free_ports(3)) as process:
+    with _cluster(tmp_path, WAITING, free_ports(3)) as process:
         pids = _pids(process)
         assert len(pids) == 3
         process.send_signal(number)
@@ -103,7 +92,7 @@ def test_a_signal_ends_all_of_them(tmp_path: Path, number: signal.Signals) -> No
 
 
 def test_with_real_instances_it_says_how_to_talk_to_them(tmp_path: Path) -> None:
-    ports = _free_ports(4)
+    ports = free_ports(4)
     with _cluster(tmp_path, "", ports, REAL) as process:
         words = [_line(process)]
         assert words == ["2 nodes and a CSU; Ctrl-C ends them."]
@@ -117,7 +106,7 @@ def test_with_real_instances_it_says_how_to_talk_to_them(tmp_path: Path) -> None
 
 
 def test_one_that_is_killed_is_told_of_and_the_others_go_on(tmp_path: Path) -> None:
-    with _cluster(tmp_path, WAITING, _free_ports(2)) as process:
+    with _cluster(tmp_path, WAITING, free_ports(2)) as process:
         first, second = _pids(process)
         os.kill(first, signal.SIGKILL)
         assert _line(process) == "i0 has ended (killed by SIGKILL); to start it again:"
@@ -129,14 +118,14 @@ def test_one_that_is_killed_is_told_of_and_the_others_go_on(tmp_path: Path) -> N
 
 
 def test_it_ends_with_the_last_of_them(tmp_path: Path) -> None:
-    with _cluster(tmp_path, WAITING, _free_ports(1)) as process:
+    with _cluster(tmp_path, WAITING, free_ports(1)) as process:
         (pid,) = _pids(process)
         os.kill(pid, signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
 
 
 def test_one_that_does_not_end_is_killed(tmp_path: Path) -> None:
-    with _cluster(tmp_path, STUBBORN, _free_ports(1)) as process:
+    with _cluster(tmp_path, STUBBORN, free_ports(1)) as process:
         (pid,) = _pids(process)
         process.send_signal(signal.SIGTERM)
         stdout, _ = process.communicate(timeout=PATIENCE)
@@ -145,7 +134,7 @@ def test_one_that_does_not_end_is_killed(tmp_path: Path) -> None:
 
 
 def test_one_that_does_not_come_up_ends_the_others_and_shows_its_last_words(tmp_path: Path) -> None:
-    with _cluster(tmp_path, SILENT, _free_ports(2)) as process:
+    with _cluster(tmp_path, SILENT, free_ports(2)) as process:
         _, stderr = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1
         assert re.search(r"i0 did not come up; the end of .*i0\.log:\nno such luck", stderr)
@@ -156,7 +145,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with _cluster(tmp_path, WAITING, [*_free_ports(1), port]) as process:
+        with _cluster(tmp_path, WAITING, [*free_ports(1), port]) as process:
             stdout, stderr = process.communicate(timeout=PATIENCE)
     assert (process.returncode, stdout) == (1, "")
     assert stderr == f"cluster: 127.0.0.1:{port}: Address already in use; is such a cluster running already?\n"

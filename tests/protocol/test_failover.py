@@ -29,7 +29,8 @@ from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import Hello
 from cloudmytask.wire.documents import JobStatus
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
-from tests.virtual_cluster import FOREVER, Company
+from tests.virtual import FOREVER
+from tests.virtual_cluster import Company
 
 T = TypeVar("T")
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import cloudmytask
 from cloudmytask.cluster import NodeId
 from cloudmytask.core.placement import Accounts, Policy
 from cloudmytask.core.queue import WaitingQueue
@@ -29,8 +24,8 @@ from cloudmytask.simulation.cluster_plan import ClusterPlan
 from cloudmytask.simulation.figures import ClusterFigures
 from cloudmytask.simulation.invariants import Violation
 from tests.conftest import ExpectFailures
+from tests.simulation.traces import traces
 
-ROOT = Path(cloudmytask.__file__).parents[1]
 RUN = """
 from cloudmytask.simulation.cluster import ClusterRun
 from cloudmytask.simulation.cluster_plan import ClusterPlan
@@ -79,18 +74,8 @@ def test_other_policies(policy: str) -> None:
 
 
 def test_equal_plans_give_equal_traces_whatever_the_hash_seed() -> None:
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", RUN],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for hash_seed in ("0", "1", "random")
-    ]
-    traces = [process.communicate(timeout=100)[0].strip() for process in running]
-    assert {process.returncode for process in running} == {0}
-    assert len(traces[0]) == 64 and len(set(traces)) == 1
+    found = traces(RUN)
+    assert len(found[0]) == 64 and len(set(found)) == 1
 
 
 def test_other_seeds_give_other_traces() -> None:

@@ -14,7 +14,8 @@ from cloudmytask.model import ClientId, JobState
 from cloudmytask.simulation.host import SeededEntropy
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.simulation.supervisor import SupervisorHost
-from tests.virtual_cluster import FOREVER, Company
+from tests.virtual import FOREVER
+from tests.virtual_cluster import Company
 
 
 def test_clocks_an_hour_apart() -> None:

@@ -7,7 +7,8 @@ import pytest
 from cloudmytask.errors import Banned, InvalidArgument, JobMoved, NoSuchNode
 from cloudmytask.model import INLINE_MAX, ClientId, JobState, QoS, Reason, StreamName
 from cloudmytask.simulation.runner import ScriptPlan
-from tests.virtual_cluster import FOREVER, Company
+from tests.virtual import FOREVER
+from tests.virtual_cluster import Company
 
 OUT, ERR = StreamName.STDOUT, StreamName.STDERR
 

@@ -23,7 +23,8 @@ from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.documents import JobStatus
 from tests.conftest import ExpectFailures
-from tests.virtual_cluster import FOREVER, Company
+from tests.virtual import FOREVER
+from tests.virtual_cluster import Company
 
 _log = Logger(namespace="tests.forwarding")
 
@@ -648,8 +649,8 @@ def _relayed(among: Company) -> tuple[NodeClient, JobStatus]:
     among.submit(among.connect("c"), ScriptPlan(duration=3.0), local=True)
     among.clock.advance(1.0)
     slow(among, 0.02)  # both are on their way to b before it says that it is full
-    specs = [among.spec(ScriptPlan(duration=60.0), ScriptPlan(duration=30.0)) for _ in range(2)]
-    jobs = [among.result(each) for each in [ann.submit(*spec) for spec in specs]]
+    begun = [among.begin(ann, ScriptPlan(duration=60.0), ScriptPlan(duration=30.0)) for _ in range(2)]
+    jobs = [among.result(each) for each in begun]
     among.until(lambda: any("c" in among.ran(job) for job in jobs), patience=20.0)
     among.clock.advance(0.1)
     [relayed] = [job for job in jobs if "c" in among.ran(job)]
@@ -696,8 +697,8 @@ def test_a_banned_clients_job_that_waits_elsewhere_is_not_started() -> None:
     ann = among.connect("a")
     among.submit(ann, ScriptPlan(duration=30.0), local=True)
     mallory = among.connect("a", "mallory")
-    specs = [among.spec(ScriptPlan(duration=8.0)) for _ in range(3)]
-    jobs = [among.result(each) for each in [mallory.submit(*spec) for spec in specs]]
+    begun = [among.begin(mallory, ScriptPlan(duration=8.0)) for _ in range(3)]
+    jobs = [among.result(each) for each in begun]
     among.until(lambda: guests(among, "b") >= 2, patience=5.0)
     among.result(node(among, "b").front_door.ban(ClientId("ann"), ClientId("mallory"), "test", 3600.0))
     among.clock.advance(4.0)

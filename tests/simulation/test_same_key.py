@@ -11,7 +11,8 @@ from cloudmytask.errors import IdempotencyConflict
 from cloudmytask.model import JobSpec, JobState, StreamName
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.documents import JobStatus
-from tests.virtual_cluster import FOREVER, Company
+from tests.virtual import FOREVER
+from tests.virtual_cluster import Company
 
 SAYS = ScriptPlan(duration=5.0, output=((1.0, StreamName.STDOUT, b"hi"),))
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 
-import cloudmytask
 from cloudmytask.model import Job, JobState
 from cloudmytask.node.executor import Executor
 from cloudmytask.node.ledger import Ledger
@@ -23,8 +18,8 @@ from cloudmytask.simulation.invariants import Violation
 from cloudmytask.simulation.runner import ScriptedRunner
 from cloudmytask.simulation.scenario import Scenario
 from cloudmytask.simulation.store import MemoryStore
+from tests.simulation.traces import traces
 
-ROOT = Path(cloudmytask.__file__).parents[1]
 RUN = """
 import sys
 from cloudmytask.simulation.scenario import Scenario
@@ -65,18 +60,8 @@ def test_a_few_more_lives(seed: int) -> None:
 
 
 def test_equal_seeds_give_equal_traces_whatever_the_hash_seed() -> None:
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", RUN, "3"],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for hash_seed in ("0", "1", "random")
-    ]
-    traces = [process.communicate(timeout=100)[0].strip() for process in running]
-    assert {process.returncode for process in running} == {0}
-    assert len(traces[0]) == 64 and len(set(traces)) == 1
+    found = traces(RUN, "3")
+    assert len(found[0]) == 64 and len(set(found)) == 1
 
 
 def test_other_seeds_give_other_traces() -> None:

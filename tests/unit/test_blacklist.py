@@ -32,6 +32,7 @@ from cloudmytask.peering.ban_reports import REPORTS_MAX, BanReports
 from cloudmytask.peering.blacklist import LOCAL_TERM, PAGE, Blacklist
 from cloudmytask.peering.sensing import Sensing
 from cloudmytask.simulation.clock import VirtualClock
+from cloudmytask.simulation.host import SeededEntropy
 from tests.store_conformance import brought_to_an_end
 
 T = TypeVar("T")
@@ -39,14 +40,6 @@ T = TypeVar("T")
 ROOT, MALLORY, EVE = ClientId("root"), ClientId("mallory"), ClientId("eve")
 LATENCY = 0.01
 DEFAULT = RateLimits()
-
-
-@define
-class Chance:
-    random: random.Random = field(factory=lambda: random.Random(1))
-
-    def token(self, size: int) -> bytes:
-        return self.random.randbytes(size)
 
 
 @define(eq=False)
@@ -118,7 +111,11 @@ class Place:
         self.blacklist = Blacklist(self.node_id, self.name, self.clock, self.clock.wall, self.remember)
         self.blacklist.recall(self.memory.get("bans"))
         self.exchange = BanExchange(
-            self.blacklist, self.clock, Chance(), lambda: [self.link(each) for each in self.neighbors], self.connect
+            self.blacklist,
+            self.clock,
+            SeededEntropy(random.Random(1)),
+            lambda: [self.link(each) for each in self.neighbors],
+            self.connect,
         )
         self.exchange.begin()
 

@@ -5,16 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from attrs import evolve
 
 from cloudmytask.client.addresses import Address
 from cloudmytask.client.peers import PEERS_MAX, peer, peers_of
 from cloudmytask.cluster import (
-    Announcement,
-    Backlog,
-    BootId,
-    BusStatistics,
-    Capacity,
     ClusterView,
     MemberStatus,
     NodeId,
@@ -22,28 +16,12 @@ from cloudmytask.cluster import (
     Standing,
 )
 from cloudmytask.errors import ConfigurationError
+from tests import cluster_fakes
 
 
-def _member(number: int, standing: Standing = Standing.ALIVE, conflict: bool = False, **fields: Any) -> MemberStatus:
-    said = Announcement(
-        cluster="cmt",
-        role=Role.NODE,
-        node_id=NodeId(f"{number:032x}"),
-        boot_id=BootId("0" * 16),
-        incarnation=0,
-        sequence=1,
-        name=f"n{number}",
-        address=f"10.0.0.{number}:7001",
-        interval=1.0,
-        capacity=Capacity(1, 1),
-        backlog=Backlog(),
-    )
-    return MemberStatus(evolve(said, **fields), standing, 0.0, False, conflict)
-
-
-def _view(*members: MemberStatus) -> ClusterView:
-    """As the first of them sees it."""
-    return ClusterView(members[0].announcement.node_id, "cmt", members, BusStatistics(), 1.0)
+def _member(number: int, standing: Standing = Standing.ALIVE, **fields: Any) -> MemberStatus:
+    own = {"node_id": NodeId(f"{number:032x}"), "address": f"10.0.0.{number}:7001"}
+    return cluster_fakes.member(f"n{number}", standing=standing, **{**own, **fields})
 
 
 def _names(view: ClusterView, identity: str = "ann", *, with_teller: bool = False) -> list[str]:
@@ -51,7 +29,7 @@ def _names(view: ClusterView, identity: str = "ann", *, with_teller: bool = Fals
 
 
 def test_only_nodes_that_take_new_work() -> None:
-    view = _view(
+    view = cluster_fakes.view(
         _member(1),
         _member(2),
         _member(3, Standing.SUSPECT),
@@ -69,15 +47,15 @@ def test_only_nodes_that_take_new_work() -> None:
 
 def test_a_client_has_them_in_one_order_and_clients_differ() -> None:
     members = [_member(number) for number in range(1, 9)]
-    order = _names(_view(*members))
+    order = _names(cluster_fakes.view(*members))
     assert sorted(order) == [f"n{number}" for number in range(2, 9)]
-    assert _names(_view(members[0], *reversed(members[1:]))) == order
-    assert len({tuple(_names(_view(*members), f"client{n}")) for n in range(10)}) > 5
-    assert _names(_view(*members), with_teller=True) == ["n1", *order]
+    assert _names(cluster_fakes.view(members[0], *reversed(members[1:]))) == order
+    assert len({tuple(_names(cluster_fakes.view(*members), f"client{n}")) for n in range(10)}) > 5
+    assert _names(cluster_fakes.view(*members), with_teller=True) == ["n1", *order]
 
 
 def test_there_are_never_too_many() -> None:
-    assert len(_names(_view(*(_member(number) for number in range(1, 60))))) == PEERS_MAX
+    assert len(_names(cluster_fakes.view(*(_member(number) for number in range(1, 60))))) == PEERS_MAX
 
 
 @pytest.mark.parametrize("address", ["", "nowhere", "unix:/x", "10.0.0.1:0", "10.0.0.1:65536", ":7001"])
