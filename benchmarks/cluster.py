@@ -19,12 +19,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 
 from benchmarks.daemons import Daemon, Daemons, cpu_seconds
-from benchmarks.meetings import connected, live, sleep
+from benchmarks.meetings import connected, live, run_one, sleep
 from benchmarks.reporting import Figure, record
 from cloudmytask.client import NodeClient
 from cloudmytask.client.sources import Source
 from cloudmytask.cluster import ClusterView, Standing
-from cloudmytask.model import JobSpec, JobState
 
 MANY = 8
 LENGTH = 2.0
@@ -98,13 +97,6 @@ async def timed(client: NodeClient, source: Source, where: str, **pinned: Any) -
     began = time.perf_counter()
     await run_one(client, source, where, **pinned)
     return time.perf_counter() - began
-
-
-async def run_one(client: NodeClient, source: Source, where: str | None = None, **options: Any) -> None:
-    """Submit and wait."""
-    job = await client.submit(JobSpec(script=source.blob, **options), source)
-    ended = await client.wait(job.id)
-    assert ended.state is JobState.SUCCEEDED and where in (None, ended.executor), ended.document
 
 
 async def discovery() -> list[Figure]:

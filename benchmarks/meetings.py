@@ -16,8 +16,11 @@ monotonic.install()
 from twisted.internet import reactor as installed  # noqa: E402 - only after the monotonic one is installed
 from twisted.internet.defer import Deferred  # noqa: E402
 from twisted.internet.endpoints import UNIXClientEndpoint  # noqa: E402
+from twisted.internet.task import deferLater  # noqa: E402
 
 from cloudmytask.client import NodeClient, connect  # noqa: E402
+from cloudmytask.client.sources import Source  # noqa: E402
+from cloudmytask.model import JobSpec, JobState  # noqa: E402
 
 T = TypeVar("T")
 reactor: Any = installed
@@ -30,10 +33,14 @@ def connected(socket: Path, client: str = "bench") -> Deferred[NodeClient]:
 
 def sleep(seconds: float) -> Deferred[None]:
     """Let time pass."""
-    timer: Any = None
-    slept: Deferred[None] = Deferred(lambda _: timer.cancel())
-    timer = reactor.callLater(max(0.0, seconds), slept.callback, None)
-    return slept
+    return deferLater(reactor, max(0.0, seconds))
+
+
+async def run_one(client: NodeClient, source: Source, where: str | None = None, **options: Any) -> None:
+    """Submit and wait."""
+    job = await client.submit(JobSpec(script=source.blob, **options), source)
+    ended = await client.wait(job.id)
+    assert ended.state is JobState.SUCCEEDED and where in (None, ended.executor), ended.document
 
 
 def live(work: Coroutine[Deferred[Any], Any, T]) -> T:

@@ -18,23 +18,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+from twisted.internet.protocol import Factory
+from twisted.protocols import amp
+
 from benchmarks import floor
 from benchmarks.daemons import cpu_seconds
+from benchmarks.meetings import connected, reactor, run_one, sleep
 from benchmarks.reporting import Figure, record
-from cloudmytask import reactor as monotonic
-
-monotonic.install()
-
-from twisted.internet import reactor  # noqa: E402 - only after the monotonic one is installed
-from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults  # noqa: E402
-from twisted.internet.endpoints import UNIXClientEndpoint  # noqa: E402
-from twisted.internet.protocol import Factory  # noqa: E402
-from twisted.protocols import amp  # noqa: E402
-
-from cloudmytask.client import NodeClient, connect  # noqa: E402
-from cloudmytask.client.sources import Source  # noqa: E402
-from cloudmytask.model import JobSpec, JobState, StreamName  # noqa: E402
-from cloudmytask.wire.commands import PIECE, WINDOW  # noqa: E402
+from cloudmytask.client import NodeClient
+from cloudmytask.client.sources import Source
+from cloudmytask.model import JobSpec, StreamName
+from cloudmytask.wire.commands import PIECE, WINDOW
 
 SLOTS = 2
 
@@ -57,13 +52,6 @@ def node(directory: Path) -> Iterator[int]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
-
-
-async def run_one(client: NodeClient, source: Source) -> None:
-    """Submit and wait."""
-    job = await client.submit(JobSpec(script=source.blob), source)
-    ended = await client.wait(job.id)
-    assert ended.state is JobState.SUCCEEDED, ended.document
 
 
 async def run_many(client: NodeClient, source: Source, count: int, at_once: int = 64) -> float:
@@ -219,7 +207,7 @@ async def raw_amp(path: Path, size: int) -> float:
                 done.callback(None)
             return {}
 
-    port = reactor.listenUNIX(str(path), Factory.forProtocol(Receiver))  # type: ignore[attr-defined]
+    port = reactor.listenUNIX(str(path), Factory.forProtocol(Receiver))
     sender = subprocess.Popen([sys.executable, "-c", RAW_SENDER, str(path), str(size)])
     await done
     seconds = time.perf_counter() - began
@@ -227,13 +215,6 @@ async def raw_amp(path: Path, size: int) -> float:
     sender.wait()
     await port.stopListening()
     return seconds
-
-
-def sleep(seconds: float) -> Deferred[None]:
-    """Let time pass."""
-    slept: Deferred[None] = Deferred()
-    reactor.callLater(seconds, slept.callback, None)
-    return slept
 
 
 def fsync_seconds(directory: Path) -> float:
@@ -259,8 +240,7 @@ BENCHMARKS: dict[str, Callable[[NodeClient, Path, int], Coroutine[Deferred[Any],
 
 async def measure(names: list[str], directory: Path, pid: int) -> list[Figure]:
     """Run the benchmarks of these names."""
-    endpoint = UNIXClientEndpoint(reactor, str(directory / "state" / "node.sock"))
-    client = await connect(endpoint, reactor, "bench")
+    client = await connected(directory / "state" / "node.sock")
     figures: list[Figure] = []
     for name in names:
         for figure in await BENCHMARKS[name](client, directory, pid):
