@@ -19,8 +19,18 @@ import time
 from typing import Any, cast
 
 from cloudmytask import reactor as monotonic
-from cloudmytask.cluster import Announcement, Backlog, BootId, BusMessage, Capacity, NodeId, Role, RootKey, TreePosition
-from cloudmytask.model import ClientId, QoS
+from cloudmytask.model.cluster import (
+    Announcement,
+    Backlog,
+    BootId,
+    BusMessage,
+    Capacity,
+    NodeId,
+    Role,
+    RootKey,
+    TreePosition,
+)
+from cloudmytask.model.job import ClientId, QoS
 from cloudmytask.wire.announcement import encode_message
 
 GOAL = 0.10

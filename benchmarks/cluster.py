@@ -23,7 +23,7 @@ from benchmarks.meetings import connected, live, run_one, sleep
 from benchmarks.reporting import Figure, record
 from cloudmytask.client import NodeClient
 from cloudmytask.client.sources import Source
-from cloudmytask.cluster import ClusterView, Standing
+from cloudmytask.model.cluster import ClusterView, Standing
 
 MANY = 8
 LENGTH = 2.0

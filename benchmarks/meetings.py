@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater  # noqa: E402
 
 from cloudmytask.client import NodeClient, connect  # noqa: E402
 from cloudmytask.client.sources import Source  # noqa: E402
-from cloudmytask.model import JobSpec, JobState  # noqa: E402
+from cloudmytask.model.job import JobSpec, JobState  # noqa: E402
 
 T = TypeVar("T")
 reactor: Any = installed

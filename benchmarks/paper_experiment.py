@@ -27,7 +27,7 @@ from benchmarks.observations import JobRow, Look, throughput, write_jobs, write_
 from benchmarks.reporting import machine, show
 from cloudmytask.client import NodeClient
 from cloudmytask.client.sources import Source
-from cloudmytask.model import JobSpec
+from cloudmytask.model.job import JobSpec
 from cloudmytask.wire.documents import JobStatus
 
 SIZES = (1, 2, 4, 8)

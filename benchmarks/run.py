@@ -28,7 +28,7 @@ from benchmarks.meetings import connected, reactor, run_one, sleep
 from benchmarks.reporting import Figure, record
 from cloudmytask.client import NodeClient
 from cloudmytask.client.sources import Source
-from cloudmytask.model import JobSpec, StreamName
+from cloudmytask.model.job import JobSpec, StreamName
 from cloudmytask.wire.commands import PIECE, WINDOW
 
 SLOTS = 2

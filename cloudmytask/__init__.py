@@ -8,7 +8,7 @@ from cloudmytask.version import VERSION
 
 if TYPE_CHECKING:
     from cloudmytask.client import Client as Client
-    from cloudmytask.errors import JobFailed as JobFailed
+    from cloudmytask.model.errors import JobFailed as JobFailed
 
 __version__ = VERSION
 __all__ = ["Client", "JobFailed", "__version__"]
@@ -21,7 +21,7 @@ def __getattr__(name: str) -> Any:
 
         return Client
     if name == "JobFailed":
-        from cloudmytask.errors import JobFailed
+        from cloudmytask.model.errors import JobFailed
 
         return JobFailed
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

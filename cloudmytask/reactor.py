@@ -14,7 +14,7 @@ from twisted.internet.base import ReactorBase
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.main import installReactor
 
-from cloudmytask.errors import StartFailed
+from cloudmytask.model.errors import StartFailed
 
 
 class MonotonicReactor(EPollReactor):

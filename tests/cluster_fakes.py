@@ -7,7 +7,8 @@ from typing import Any
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, succeed
 
-from cloudmytask.cluster import (
+from cloudmytask.core.admission import check_client
+from cloudmytask.model.cluster import (
     Announcement,
     Backlog,
     Ban,
@@ -24,9 +25,8 @@ from cloudmytask.cluster import (
     Standing,
     TreePosition,
 )
-from cloudmytask.core.admission import check_client
-from cloudmytask.errors import NoSuchBan, NotSupervised
-from cloudmytask.model import ClientId, NodeStatus, QoS
+from cloudmytask.model.errors import NoSuchBan, NotSupervised
+from cloudmytask.model.job import ClientId, NodeStatus, QoS
 
 BOOT = BootId("0000000189abcdef")
 BUS = BusStatistics(group="239.255.77.77:7700", joined=True, sent=10, heard=20, receive_buffer=2 * 1024**2)

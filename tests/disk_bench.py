@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import JobStore
-from cloudmytask.model import Blob
+from cloudmytask.model.job import Blob
 from cloudmytask.store.opened import Opened
 from cloudmytask.store.schema import STEPS, Step
 from cloudmytask.store.sqlite_store import SqliteStore

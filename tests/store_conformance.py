@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import JobStore
 from cloudmytask.core.records import body_digest
-from cloudmytask.errors import BlobCorrupt, BlobMissing
-from cloudmytask.model import (
+from cloudmytask.model.errors import BlobCorrupt, BlobMissing
+from cloudmytask.model.job import (
     INLINE_MAX,
     Attempt,
     Blob,

@@ -13,7 +13,12 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Link
-from cloudmytask.cluster import (
+from cloudmytask.cluster.announcer import Announcer
+from cloudmytask.cluster.failure_detector import FailureDetector
+from cloudmytask.cluster.links import LinkPool
+from cloudmytask.cluster.relaying import Relaying
+from cloudmytask.core.announcing import Condition
+from cloudmytask.model.cluster import (
     AttachAnswer,
     BootId,
     BusMessage,
@@ -24,13 +29,8 @@ from cloudmytask.cluster import (
     Role,
     TreePosition,
 )
-from cloudmytask.core.announcing import Condition
-from cloudmytask.errors import CloudMyTaskError, ConnectionInterrupted, NoNode, RequestTimeout
+from cloudmytask.model.errors import CloudMyTaskError, ConnectionInterrupted, NoNode, RequestTimeout
 from cloudmytask.node.neighborhood import Neighborhood
-from cloudmytask.peering.announcer import Announcer
-from cloudmytask.peering.links import LinkPool
-from cloudmytask.peering.relaying import Relaying
-from cloudmytask.peering.roster import Roster
 from cloudmytask.simulation.clock import Lifetime, VirtualClock
 from cloudmytask.simulation.host import SeededEntropy
 
@@ -230,7 +230,7 @@ class Instance:
     skew: float = 0.0
     bus: FakeBus = field(init=False)
     pool: LinkPool = field(init=False)
-    roster: Roster = field(init=False)
+    detector: FailureDetector = field(init=False)
     announcer: Announcer = field(init=False)
     relaying: Relaying = field(init=False)
     neighborhood: Neighborhood = field(init=False)
@@ -243,17 +243,17 @@ class Instance:
         entropy = SeededEntropy(random.Random(world.random.random()))
         self.bus = FakeBus(world, self)
         self.pool = LinkPool(self._life, FakeDialer(world, self), self.me)
-        self.roster = Roster(self._life, entropy, self.bus, self.pool, self.me)
-        self.neighborhood = Neighborhood(self._life, entropy, self.me, self.roster, self.pool)
+        self.detector = FailureDetector(self._life, entropy, self.bus, self.pool, self.me)
+        self.neighborhood = Neighborhood(self._life, entropy, self.me, self.detector, self.pool)
         self.door = self.neighborhood
         self.announcer = Announcer(
-            self._life, entropy, self.me, self.roster.publish, self._condition, self.roster.present
+            self._life, entropy, self.me, self.detector.publish, self._condition, self.detector.present
         )
         self.relaying = Relaying(
             self._life,
             entropy,
             self.me,
-            self.roster,
+            self.detector,
             self.pool,
             self.announcer.current,
             lambda: self.announcer.gap,
@@ -262,8 +262,8 @@ class Instance:
         self.relaying.neighbors = self.neighborhood.neighbors
         self.neighborhood.changed = self.announcer.changed
         self.neighborhood.acquaint = self.relaying.acquaint
-        self.roster.refute = self.announcer.refute
-        self.roster.newcomer = self.announcer.greet
+        self.detector.refute = self.announcer.refute
+        self.detector.newcomer = self.announcer.greet
 
     @property
     def node_id(self) -> NodeId:
@@ -275,7 +275,7 @@ class Instance:
 
     def start(self) -> None:
         self.pool.start()
-        self.roster.start()
+        self.detector.start()
         self.relaying.start()
         self.announcer.start()
         self.neighborhood.start()
@@ -295,7 +295,7 @@ class Instance:
         self.neighborhood.leave()
         self.announcer.leave()
         self.relaying.stop()
-        self.roster.stop()
+        self.detector.stop()
         self.world.clock.callLater(0.5, self._closed)
 
     def _closed(self) -> None:

@@ -20,7 +20,7 @@ from cloudmytask.boundaries import Launch, OutputEnd
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.sources import Source
 from cloudmytask.config import NodeConfig
-from cloudmytask.model import Job, JobSpec, JobState, StreamName
+from cloudmytask.model.job import Job, JobSpec, JobState, StreamName
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.host import Host, SeededEntropy
 from cloudmytask.simulation.network import Network

@@ -13,7 +13,7 @@ from attrs import define, field
 from cloudmytask.boundaries import Launch
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.config import NodeConfig
-from cloudmytask.model import Job
+from cloudmytask.model.job import Job
 from cloudmytask.simulation.bus import SimulatedGroup
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.host import Host, SeededEntropy

@@ -11,8 +11,8 @@ from typing import Protocol
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
-from cloudmytask.cluster import Ban, ClusterView, LoadSample
-from cloudmytask.model import (
+from cloudmytask.model.cluster import Ban, ClusterView, LoadSample
+from cloudmytask.model.job import (
     Blob,
     ClientId,
     Content,
@@ -97,7 +97,7 @@ class Upload(Protocol):
 
 class ClusterDoor(Protocol):
     """What every instance, node or CSU, tells clients of the cluster. Each call may raise, or fail with, a
-    :class:`~cloudmytask.errors.CloudMyTaskError`."""
+    :class:`~cloudmytask.model.errors.CloudMyTaskError`."""
 
     def identify(self, claim: str) -> ClientId:
         """Who the connection belongs to (design section 7): until certificates exist, whoever it claims to be."""

@@ -12,7 +12,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries.front_door import Upload
-from cloudmytask.cluster import (
+from cloudmytask.model.cluster import (
     AttachAnswer,
     Ban,
     BanReport,
@@ -25,7 +25,7 @@ from cloudmytask.cluster import (
     PeerIdentity,
     RemoteEnd,
 )
-from cloudmytask.model import Blob, Content, Job, JobId, Reason, StreamName
+from cloudmytask.model.job import Blob, Content, Job, JobId, Reason, StreamName
 
 
 class Bus(Protocol):
@@ -123,7 +123,7 @@ class Link(Protocol):
 
 class PeerDoor(Protocol):
     """What an instance offers to its peers: the other end of each call of :class:`Link`. Each may raise, or fail with,
-    a :class:`~cloudmytask.errors.CloudMyTaskError`."""
+    a :class:`~cloudmytask.model.errors.CloudMyTaskError`."""
 
     def identity(self) -> PeerIdentity:
         """Who we are."""

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries.peers import Bus, Links
 from cloudmytask.boundaries.world import Clock, Entropy, WallClock
-from cloudmytask.cluster import LoadSample, NodeId, Role, Standing
+from cloudmytask.model.cluster import LoadSample, NodeId, Role, Standing
 
 
 @frozen

@@ -13,7 +13,7 @@ from attrs import field, frozen
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries.peers import Bus, Links
-from cloudmytask.model import (
+from cloudmytask.model.job import (
     Blob,
     ClientId,
     Content,

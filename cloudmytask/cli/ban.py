@@ -11,7 +11,7 @@ from cloudmytask.cli.kinds import duration
 from cloudmytask.cli.verb import verb
 from cloudmytask.cli.words import Manner
 from cloudmytask.core.units import format_duration, show_duration
-from cloudmytask.errors import NoSuchBan
+from cloudmytask.model.errors import NoSuchBan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cloudmytask.cli.link import Link
     from cloudmytask.cli.session import Session
-    from cloudmytask.cluster import Ban
+    from cloudmytask.model.cluster import Ban
 
 COLUMNS = ("CLIENT", "ENDS IN", "BY", "REASON")
 

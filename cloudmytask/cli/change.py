@@ -13,8 +13,8 @@ from cloudmytask.cli.kinds import duration
 from cloudmytask.cli.verb import verb
 from cloudmytask.cli.words import Manner
 from cloudmytask.core.units import format_duration
-from cloudmytask.errors import WaitTimeout
-from cloudmytask.model import JobId, JobState, StreamName
+from cloudmytask.model.errors import WaitTimeout
+from cloudmytask.model.job import JobId, JobState, StreamName
 
 if TYPE_CHECKING:
     from cloudmytask.cli.link import Link

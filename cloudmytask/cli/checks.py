@@ -25,7 +25,7 @@ from cloudmytask.cli.check import Check
 from cloudmytask.cli.link import START_A_NODE, Link, reach
 from cloudmytask.cli.network_checks import check_network
 from cloudmytask.config import default_state
-from cloudmytask.errors import CloudMyTaskError, NoNode
+from cloudmytask.model.errors import CloudMyTaskError, NoNode
 from cloudmytask.version import VERSION
 
 PYTHON_MIN = (3, 11)

@@ -13,8 +13,8 @@ import click
 
 from cloudmytask.cli.failures import UsageError
 from cloudmytask.cli.words import Manner
-from cloudmytask.errors import NoNode
-from cloudmytask.model import JobId, JobState
+from cloudmytask.model.errors import NoNode
+from cloudmytask.model.job import JobId, JobState
 
 if TYPE_CHECKING:
     from cloudmytask.cli.link import Link

@@ -6,7 +6,7 @@ import os
 
 from cloudmytask.cli.verb import verb
 from cloudmytask.cli.words import STDOUT, Manner
-from cloudmytask.errors import ExitCode
+from cloudmytask.model.errors import ExitCode
 
 _COLORS = {"ok": "32", "note": "33", "problem": "31"}
 

@@ -5,7 +5,7 @@ Invariant: the script's own code where it ended by itself; everything else has a
 
 from __future__ import annotations
 
-from cloudmytask.model import JobState, Reason
+from cloudmytask.model.job import JobState, Reason
 
 TIMED_OUT = 124
 """As of timeout(1)."""

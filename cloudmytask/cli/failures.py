@@ -5,7 +5,7 @@ Invariant: like every declared failure, each has a name, one sentence and an exi
 
 from __future__ import annotations
 
-from cloudmytask.errors import CloudMyTaskError, ExitCode
+from cloudmytask.model.errors import CloudMyTaskError, ExitCode
 
 
 class UsageError(CloudMyTaskError):

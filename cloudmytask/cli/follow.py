@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, DeferredLock, succeed
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.cli.link import Link
 from cloudmytask.client.node_client import NodeClient
-from cloudmytask.model import JobId, StreamName
+from cloudmytask.model.job import JobId, StreamName
 
 Take = Callable[[StreamName, bytes], Deferred[None] | None]
 BEYOND = 2**62

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from cloudmytask.cli.cluster_rendering import load_text
 from cloudmytask.cli.escape import one_line
-from cloudmytask.cluster import LoadSample
+from cloudmytask.model.cluster import LoadSample
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 DIGITS = "0123456789"

@@ -15,7 +15,7 @@ from attrs import fields, frozen
 
 from cloudmytask.cli.failures import UsageError
 from cloudmytask.cli.kinds import duration, size, variable, whole_seconds
-from cloudmytask.model import Blob, JobSpec, Limits, QoS
+from cloudmytask.model.job import Blob, JobSpec, Limits, QoS
 
 DASH = "-"
 """Names our standard input in place of a file."""

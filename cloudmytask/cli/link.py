@@ -22,8 +22,8 @@ from cloudmytask.client.lines import elsewhere
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.options import default_client
 from cloudmytask.client.ways import UNREACHABLE, Reached, Ways
-from cloudmytask.errors import ConnectionInterrupted, NodeDraining, NoNode, NoSuchJob, RequestTimeout
-from cloudmytask.model import JobId
+from cloudmytask.model.errors import ConnectionInterrupted, NodeDraining, NoNode, NoSuchJob, RequestTimeout
+from cloudmytask.model.job import JobId
 
 T = TypeVar("T")
 Question = Callable[[NodeClient], Deferred[T]]

@@ -14,7 +14,7 @@ from cloudmytask.cli.escape import one_line
 from cloudmytask.cli.rendering import COLUMNS, aligned, details, fitted, now, rows
 from cloudmytask.cli.verb import verb
 from cloudmytask.cli.words import STDOUT, Manner, columns
-from cloudmytask.model import JobQuery, JobState
+from cloudmytask.model.job import JobQuery, JobState
 
 if TYPE_CHECKING:
     from cloudmytask.cli.link import Link

@@ -9,8 +9,8 @@ from __future__ import annotations
 from cloudmytask.cli.check import Check
 from cloudmytask.cli.cluster_rendering import conflicts, counted, insecure, listing, name_of, ordered, single
 from cloudmytask.cli.escape import one_line
-from cloudmytask.cluster import BusStatistics, ClusterView, Role, Standing
 from cloudmytask.core.units import show_size
+from cloudmytask.model.cluster import BusStatistics, ClusterView, Role, Standing
 from cloudmytask.net.multicast import RECEIVE_BUFFER
 
 

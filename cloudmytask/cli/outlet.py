@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from cloudmytask.cli.escape import Escaper
 from cloudmytask.cli.failures import OutputFailed
 from cloudmytask.cli.words import STDERR, STDOUT, write
-from cloudmytask.model import StreamName
+from cloudmytask.model.job import StreamName
 
 DESCRIPTORS = {StreamName.STDOUT: STDOUT, StreamName.STDERR: STDERR}
 

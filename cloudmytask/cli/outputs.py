@@ -9,8 +9,8 @@ import click
 
 from cloudmytask.cli.verb import verb
 from cloudmytask.cli.words import Manner
-from cloudmytask.errors import ExitCode, JobExpired, JobNotFinished, NoSuchJob
-from cloudmytask.model import JobState, StreamName
+from cloudmytask.model.errors import ExitCode, JobExpired, JobNotFinished, NoSuchJob
+from cloudmytask.model.job import JobState, StreamName
 
 if TYPE_CHECKING:
     from cloudmytask.cli.link import Link

@@ -15,8 +15,8 @@ from cloudmytask.cli.escape import one_line
 from cloudmytask.cli.link import Link
 from cloudmytask.cli.outlet import Outlet
 from cloudmytask.cli.words import CLEAR, STDERR, columns
-from cloudmytask.errors import CloudMyTaskError
-from cloudmytask.model import JobId
+from cloudmytask.model.errors import CloudMyTaskError
+from cloudmytask.model.job import JobId
 from cloudmytask.periodic import Periodic, every
 
 INTERVAL = 0.5

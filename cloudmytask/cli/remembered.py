@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from cloudmytask.client.addresses import Address
 from cloudmytask.client.peers import PEERS_MAX, Peer, peer
 from cloudmytask.core.spec_document import mapping, number, text
-from cloudmytask.errors import CloudMyTaskError, InvalidArgument
+from cloudmytask.model.errors import CloudMyTaskError, InvalidArgument
 
 _log = Logger(namespace="cloudmytask.cli")
 

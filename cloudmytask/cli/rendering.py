@@ -12,7 +12,7 @@ from typing import Any
 
 from cloudmytask.cli.escape import one_line
 from cloudmytask.core.units import format_duration, format_size
-from cloudmytask.model import StreamName
+from cloudmytask.model.job import StreamName
 
 COLUMNS = ("ID", "NAME", "STATE", "EXIT", "SUBMITTED", "RAN", "NODE")
 PREFIX_MIN = 6

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from cloudmytask.cli.escape import one_line
 from cloudmytask.core.job_id import LENGTH, normalize
-from cloudmytask.errors import AmbiguousJob, InvalidArgument, NoSuchJob
-from cloudmytask.model import JobId, JobQuery, JobState
+from cloudmytask.model.errors import AmbiguousJob, InvalidArgument, NoSuchJob
+from cloudmytask.model.job import JobId, JobQuery, JobState
 
 if TYPE_CHECKING:
     from cloudmytask.client.node_client import NodeClient

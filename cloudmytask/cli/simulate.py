@@ -17,7 +17,7 @@ from cloudmytask.cli.rendering import aligned
 from cloudmytask.cli.verb import verb
 from cloudmytask.cli.words import CLEAR, STDERR, Manner, write
 from cloudmytask.core.policies import POLICIES, RESERVE_PULL
-from cloudmytask.errors import CloudMyTaskError
+from cloudmytask.model.errors import CloudMyTaskError
 
 
 class InvariantViolated(CloudMyTaskError):

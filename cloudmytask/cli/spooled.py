@@ -20,8 +20,8 @@ from twisted.python.failure import Failure
 
 from cloudmytask.cli.failures import FileUnreadable
 from cloudmytask.client.sources import Source
-from cloudmytask.errors import CloudMyTaskError
-from cloudmytask.model import Blob, Digest
+from cloudmytask.model.errors import CloudMyTaskError
+from cloudmytask.model.job import Blob, Digest
 from cloudmytask.wire.commands import INLINE_PART
 
 _BLOCK = 256 * 1024

@@ -14,7 +14,7 @@ from cloudmytask.cli.words import Manner
 from cloudmytask.client.addresses import Address
 from cloudmytask.client.peers import peers_of
 from cloudmytask.client.ways import Reached, Ways
-from cloudmytask.errors import CloudMyTaskError
+from cloudmytask.model.errors import CloudMyTaskError
 
 LEARN_TIMEOUT = 0.03
 """Seconds for which a verb that has done its work waits to hear which other nodes there are."""

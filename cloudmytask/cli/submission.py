@@ -18,7 +18,7 @@ from cloudmytask.cli.spooled import Inputs
 from cloudmytask.client.connecting import new_key
 from cloudmytask.client.sources import Source
 from cloudmytask.core.admission import check_script_size, check_spec
-from cloudmytask.model import JobSpec
+from cloudmytask.model.job import JobSpec
 from cloudmytask.wire.documents import JobStatus
 
 SCRIPT_MAX_UNKNOWN = 2**63

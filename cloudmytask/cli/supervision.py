@@ -10,8 +10,8 @@ from typing import Any
 from cloudmytask.cli.cluster_rendering import serves
 from cloudmytask.cli.link import Link, reach_one
 from cloudmytask.client.addresses import Address
-from cloudmytask.cluster import ClusterView, LoadSample, Role
-from cloudmytask.errors import ConfigurationError, NotSupervised
+from cloudmytask.model.cluster import ClusterView, LoadSample, Role
+from cloudmytask.model.errors import ConfigurationError, NotSupervised
 
 START_A_CSU = 'start one with "twistd -n cmt-csu"'
 

@@ -14,7 +14,7 @@ from cloudmytask.cli.rendering import now
 from cloudmytask.cli.verb import verb
 from cloudmytask.cli.words import STDOUT, Manner, columns
 from cloudmytask.core.units import format_duration
-from cloudmytask.model import JobQuery
+from cloudmytask.model.job import JobQuery
 
 if TYPE_CHECKING:
     from cloudmytask.cli.link import Link
@@ -66,7 +66,7 @@ def top(manner: Manner, once: bool, ago: float | None) -> int:
 async def _look(link: Link) -> Moment:
     from cloudmytask.cli.top_frame import JOBS, Moment
     from cloudmytask.cli.tree_drawing import BOX, strokes_for
-    from cloudmytask.cluster import Role
+    from cloudmytask.model.cluster import Role
 
     view = await link.ask(lambda client: client.cluster())
     supervises = any(

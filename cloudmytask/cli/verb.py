@@ -15,7 +15,7 @@ import click
 from cloudmytask.cli import exit_codes
 from cloudmytask.cli.failures import Interrupted, NoReader
 from cloudmytask.cli.words import STDOUT, Manner
-from cloudmytask.errors import CloudMyTaskError, InternalError
+from cloudmytask.model.errors import CloudMyTaskError, InternalError
 
 JSON_KEY = "cloudmytask.json"
 """In a context's ``meta``: whether ``--json`` was seen."""

@@ -16,7 +16,7 @@ from attrs import frozen
 
 from cloudmytask.cli.escape import one_line
 from cloudmytask.cli.failures import NoReader, OutputFailed
-from cloudmytask.errors import CloudMyTaskError
+from cloudmytask.model.errors import CloudMyTaskError
 
 STDOUT = 1
 STDERR = 2

@@ -17,7 +17,7 @@ from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from cloudmytask.config import default_state, socket_path
-from cloudmytask.errors import ConfigurationError
+from cloudmytask.model.errors import ConfigurationError
 
 CONNECT_TIMEOUT = 5.0
 """Seconds."""

@@ -29,14 +29,14 @@ from cloudmytask.client.reactor_thread import ReactorGone
 from cloudmytask.client.result import Result
 from cloudmytask.client.sources import Source
 from cloudmytask.client.ways import Ways
-from cloudmytask.errors import ConnectionInterrupted, JobFailed
-from cloudmytask.model import Explanation, JobQuery, JobSpec, JobState, Limits, QoS, StreamName
+from cloudmytask.model.errors import ConnectionInterrupted, JobFailed
+from cloudmytask.model.job import Explanation, JobQuery, JobSpec, JobState, Limits, QoS, StreamName
 from cloudmytask.wire.commands import INLINE_PART
 from cloudmytask.wire.documents import JobStatus
 
 T = TypeVar("T")
 STDERR_TAIL = 20
-"""Lines of standard error that a :class:`~cloudmytask.errors.JobFailed` carries."""
+"""Lines of standard error that a :class:`~cloudmytask.model.errors.JobFailed` carries."""
 
 
 class Client(ClusterCalls):

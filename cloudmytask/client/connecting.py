@@ -17,7 +17,7 @@ from twisted.internet.protocol import Factory
 
 from cloudmytask.boundaries import Clock
 from cloudmytask.client.node_client import NodeClient
-from cloudmytask.errors import CloudMyTaskError, NoNode
+from cloudmytask.model.errors import CloudMyTaskError, NoNode
 from cloudmytask.wire.guard import GuardedAMP
 
 

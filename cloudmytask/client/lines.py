@@ -19,7 +19,7 @@ from cloudmytask.client.addresses import Address
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.peers import Peer, peers_of
 from cloudmytask.client.ways import UNREACHABLE, Reached, Ways
-from cloudmytask.errors import (
+from cloudmytask.model.errors import (
     CloudMyTaskError,
     ConnectionInterrupted,
     NodeDraining,

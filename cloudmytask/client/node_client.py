@@ -2,7 +2,7 @@
 
 The paper's two methods are its entry points: :meth:`NodeClient.submitJob` and :meth:`NodeClient.getScriptJobStatus`.
 Invariant: every Deferred fires: with an answer, with a declared failure, or with
-:class:`~cloudmytask.errors.ConnectionInterrupted` when the connection ends.
+:class:`~cloudmytask.model.errors.ConnectionInterrupted` when the connection ends.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from cloudmytask.boundaries import Clock, OutputEnd
 from cloudmytask.client.sources import Source
 from cloudmytask.client.subscriptions import Changed, Subscriptions, Write
 from cloudmytask.client.uploading import upload
-from cloudmytask.cluster import Ban, ClusterView, LoadSample
 from cloudmytask.core.spec_document import spec_to_document, text, typed
-from cloudmytask.model import Explanation, JobId, JobQuery, JobSpec, QoS, StreamName
+from cloudmytask.model.cluster import Ban, ClusterView, LoadSample
+from cloudmytask.model.job import Explanation, JobId, JobQuery, JobSpec, QoS, StreamName
 from cloudmytask.version import VERSION
 from cloudmytask.wire import commands
 from cloudmytask.wire.ban_documents import ban_from_document

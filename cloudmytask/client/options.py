@@ -1,6 +1,6 @@
 """What callers of the blocking client may write: durations and sizes as text, a script's input, who they are.
 
-Invariant: what cannot be meant is an :class:`~cloudmytask.errors.InvalidArgument` that names field and value.
+Invariant: what cannot be meant is an :class:`~cloudmytask.model.errors.InvalidArgument` that names field and value.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from cloudmytask.client.sources import Source
 from cloudmytask.core.units import parse_duration, parse_size
-from cloudmytask.errors import ConfigurationError, InvalidArgument
-from cloudmytask.model import QoS
+from cloudmytask.model.errors import ConfigurationError, InvalidArgument
+from cloudmytask.model.job import QoS
 from cloudmytask.wire.commands import INLINE_PART
 
 Duration = float | str

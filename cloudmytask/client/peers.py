@@ -11,8 +11,8 @@ import hashlib
 from attrs import frozen
 
 from cloudmytask.client.addresses import Address
-from cloudmytask.cluster import ClusterView, MemberStatus, Role, Standing
-from cloudmytask.errors import ConfigurationError
+from cloudmytask.model.cluster import ClusterView, MemberStatus, Role, Standing
+from cloudmytask.model.errors import ConfigurationError
 
 PEERS_MAX = 16
 """Nodes that are remembered for one address."""

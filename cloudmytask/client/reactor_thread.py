@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
 from cloudmytask import reactor as monotonic
-from cloudmytask.errors import ConnectionInterrupted
+from cloudmytask.model.errors import ConnectionInterrupted
 
 T = TypeVar("T")
 Work = Callable[[Any], Coroutine[Deferred[Any], Any, T]]

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from attrs import frozen
 
-from cloudmytask.model import Blob, Digest
+from cloudmytask.model.job import Blob, Digest
 
 _BLOCK = 1024 * 1024
 

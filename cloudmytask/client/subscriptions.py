@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Clock, OutputEnd
-from cloudmytask.errors import (
+from cloudmytask.model.errors import (
     CloudMyTaskError,
     ConnectionInterrupted,
     InternalError,
@@ -24,7 +24,7 @@ from cloudmytask.errors import (
     RequestTimeout,
     WaitTimeout,
 )
-from cloudmytask.model import StreamName
+from cloudmytask.model.job import StreamName
 from cloudmytask.wire import commands
 from cloudmytask.wire.documents import JobStatus, end_from_document
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary

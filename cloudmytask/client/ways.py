@@ -17,7 +17,7 @@ from cloudmytask.client.addresses import Address
 from cloudmytask.client.connecting import connect
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.peers import Peer
-from cloudmytask.errors import Banned, CloudMyTaskError, ConnectionInterrupted, NoNode, RequestTimeout
+from cloudmytask.model.errors import Banned, CloudMyTaskError, ConnectionInterrupted, NoNode, RequestTimeout
 
 UNREACHABLE = (NoNode, ConnectionInterrupted, RequestTimeout)
 """Failures of an attempt to connect after which the next address is worth trying."""

@@ -1,7 +1,7 @@
 """The configuration of a node or a CSU: its options, where their values come from, and their documentation.
 
 Invariant: a :class:`NodeConfig` or :class:`CsuConfig` that exists is valid; whatever is wrong was a
-:class:`~cloudmytask.errors.ConfigurationError` before.
+:class:`~cloudmytask.model.errors.ConfigurationError` before.
 """
 
 from cloudmytask.config.csu import CsuConfig

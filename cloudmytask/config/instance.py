@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Literal
 import attrs
 from attrs import field, frozen
 
-from cloudmytask.cluster import Role
 from cloudmytask.config.addresses import (
     IpAddress,
     check_loopback,
@@ -28,7 +27,8 @@ from cloudmytask.config.addresses import (
 )
 from cloudmytask.config.kinds import ADDRESSES, BIT_RATE, BOOLEAN, DURATION, GROUP, IPV4, LOG, NAME, PATH, PEERS
 from cloudmytask.config.option import about, valid
-from cloudmytask.errors import ConfigurationError
+from cloudmytask.model.cluster import Role
+from cloudmytask.model.errors import ConfigurationError
 
 SOCKET_PATH_MAX = 107
 """Bytes that ``sun_path`` holds before its terminating NUL; see unix(7)."""

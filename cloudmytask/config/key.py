@@ -9,7 +9,7 @@ import os
 import stat
 from pathlib import Path
 
-from cloudmytask.errors import ConfigurationError
+from cloudmytask.model.errors import ConfigurationError
 
 KEY_MIN = 16
 """Bytes that a secret needs at the least."""

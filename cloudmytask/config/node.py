@@ -12,12 +12,12 @@ from typing import ClassVar, Literal
 
 from attrs import field, frozen
 
-from cloudmytask.cluster import Role
 from cloudmytask.config.instance import InstanceConfig, about_log, about_state, default_state, in_order
 from cloudmytask.config.kinds import COUNT, DURATION, FRACTION, SIZE, choice
 from cloudmytask.config.option import about, valid
 from cloudmytask.core.policies import POLICIES
-from cloudmytask.errors import ConfigurationError
+from cloudmytask.model.cluster import Role
+from cloudmytask.model.errors import ConfigurationError
 
 _DAY = 86_400.0
 _DECADE = 3650 * _DAY

@@ -13,7 +13,7 @@ import attrs
 from attrs import frozen
 
 from cloudmytask.config.kinds import Kind
-from cloudmytask.errors import ConfigurationError
+from cloudmytask.model.errors import ConfigurationError
 
 
 @frozen

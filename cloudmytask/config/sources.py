@@ -16,7 +16,7 @@ from cloudmytask.config.instance import InstanceConfig
 from cloudmytask.config.node import NodeConfig
 from cloudmytask.config.option import Option
 from cloudmytask.config.options import options
-from cloudmytask.errors import ConfigurationError
+from cloudmytask.model.errors import ConfigurationError
 
 Config = TypeVar("Config", bound=InstanceConfig)
 Values = dict[str, tuple[str, Any]]

@@ -10,8 +10,8 @@ import math
 import re
 
 from cloudmytask.core.job_id import KEY_MAX
-from cloudmytask.errors import EmptyScript, InvalidArgument, ScriptTooLarge
-from cloudmytask.model import ClientId, JobSpec, Limits
+from cloudmytask.model.errors import EmptyScript, InvalidArgument, ScriptTooLarge
+from cloudmytask.model.job import ClientId, JobSpec, Limits
 
 ARGUMENT_MAX = 131_071
 """Bytes in one argument or variable: MAX_ARG_STRLEN without its NUL, see execve(2)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from attrs import define, field, frozen
 
-from cloudmytask.cluster import Backlog, Capacity, TreePosition
+from cloudmytask.model.cluster import Backlog, Capacity, TreePosition
 
 GAP_MIN = 0.25
 """Seconds between two announcements at the least."""

@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from cloudmytask.cluster import Ban, BanReport, BanVersion, NodeId
 from cloudmytask.core.admission import NOTE_MAX, check_client
 from cloudmytask.core.units import format_duration
-from cloudmytask.errors import InvalidArgument
+from cloudmytask.model.cluster import Ban, BanReport, BanVersion, NodeId
+from cloudmytask.model.errors import InvalidArgument
 
 TERM_MAX = 365 * 86400.0
 """Seconds of the longest ban."""

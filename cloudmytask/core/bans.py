@@ -15,10 +15,10 @@ from heapq import heappop, heappush, nsmallest
 
 from attrs import define, evolve, field
 
-from cloudmytask.cluster import Ban, BanVersion, NodeId
 from cloudmytask.core.units import show_duration
-from cloudmytask.errors import NoSuchBan
-from cloudmytask.model import ClientId
+from cloudmytask.model.cluster import Ban, BanVersion, NodeId
+from cloudmytask.model.errors import NoSuchBan
+from cloudmytask.model.job import ClientId
 
 ENTRIES_MAX = 1000
 """Clients on one list. Beyond, those with the oldest versions are dropped."""

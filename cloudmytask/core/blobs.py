@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 
-from cloudmytask.model import Blob, Content, Digest
+from cloudmytask.model.job import Blob, Content, Digest
 
 
 def digest_of(data: bytes) -> Digest:

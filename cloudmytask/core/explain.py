@@ -12,7 +12,7 @@ from functools import lru_cache
 from attrs import frozen
 
 from cloudmytask.core.units import show_duration, show_size
-from cloudmytask.model import Attempt, Explanation, Job, JobState, Outcome, QoS, Reason
+from cloudmytask.model.job import Attempt, Explanation, Job, JobState, Outcome, QoS, Reason
 
 
 @frozen

@@ -21,7 +21,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from cloudmytask.model import Attempt, Cancellation, Job, JobState, Outcome, Output, Reason, Stamp, Usage
+from cloudmytask.model.job import Attempt, Cancellation, Job, JobState, Outcome, Output, Reason, Stamp, Usage
 
 _NOTHING = Output()
 

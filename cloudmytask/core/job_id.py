@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 
-from cloudmytask.errors import InvalidArgument
-from cloudmytask.model import ClientId, JobId
+from cloudmytask.model.errors import InvalidArgument
+from cloudmytask.model.job import ClientId, JobId
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base32: no i, l, o, u."""

@@ -11,7 +11,7 @@ from heapq import heapify, heappop, heappush
 
 from attrs import define, field, frozen
 
-from cloudmytask.model import ClientId, JobId, QoS
+from cloudmytask.model.job import ClientId, JobId, QoS
 
 HEAD_START: Mapping[QoS, float] = {QoS.INTERACTIVE: 600.0, QoS.BATCH: 60.0, QoS.IDLE: 0.0}
 """Seconds by which a class counts as having arrived earlier (simulated; see docs/architecture.md)."""

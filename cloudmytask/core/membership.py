@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from attrs import Factory, define, field
 
-from cloudmytask.cluster import Announcement, BootId, NodeId, Standing
+from cloudmytask.model.cluster import Announcement, BootId, NodeId, Standing
 
 SILENCE = 3.5
 """Announced intervals of silence after which an instance is suspected (simulated: 3.5 s and a question find a dead

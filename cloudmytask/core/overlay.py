@@ -16,7 +16,7 @@ from typing import Protocol
 
 from attrs import Factory, define, field, frozen
 
-from cloudmytask.cluster import CHILDREN_MAX, AttachAnswer, NodeId, RootKey, TreePosition
+from cloudmytask.model.cluster import CHILDREN_MAX, AttachAnswer, NodeId, RootKey, TreePosition
 
 PATH_MAX = 255
 """Ancestors that a path may name; a longer one is a loop."""

@@ -19,9 +19,9 @@ from typing import Protocol, TypeVar
 
 from attrs import Factory, define, frozen
 
-from cloudmytask.cluster import Capacity, NodeId
 from cloudmytask.core.policies import LOCAL, PAPER, RESERVE_PULL
-from cloudmytask.model import JobSpec, QoS
+from cloudmytask.model.cluster import Capacity, NodeId
+from cloudmytask.model.job import JobSpec, QoS
 
 T = TypeVar("T")
 

@@ -17,9 +17,9 @@ from heapq import nsmallest
 
 from attrs import Factory, define, evolve, field
 
-from cloudmytask.cluster import NodeId
 from cloudmytask.core.line import HEAD_START, Entry, Line
-from cloudmytask.model import ClientId, JobId, QoS
+from cloudmytask.model.cluster import NodeId
+from cloudmytask.model.job import ClientId, JobId, QoS
 
 __all__ = ["HEAD_START", "Entry", "Fits", "WaitingQueue"]
 

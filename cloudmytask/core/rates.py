@@ -14,7 +14,7 @@ from collections import OrderedDict
 
 from attrs import define, field, frozen
 
-from cloudmytask.model import ClientId
+from cloudmytask.model.job import ClientId
 
 ROUNDING = 1e-6
 """Seconds by which sums of many small times may be off."""

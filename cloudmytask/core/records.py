@@ -14,8 +14,8 @@ import json
 from typing import Any
 
 from cloudmytask.core.spec_document import spec_from_document, spec_to_document
-from cloudmytask.errors import InvalidArgument
-from cloudmytask.model import (
+from cloudmytask.model.errors import InvalidArgument
+from cloudmytask.model.job import (
     Attempt,
     Blob,
     Cancellation,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from cloudmytask.cluster import NodeId, Standing
 from cloudmytask.core.membership import Member
 from cloudmytask.core.overlay import Sight
+from cloudmytask.model.cluster import NodeId, Standing
 
 
 def sight(members: Iterable[Member], refused: Mapping[NodeId, float], now: float) -> Sight:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from cloudmytask.errors import InvalidArgument
-from cloudmytask.model import Blob, Digest, JobSpec, Limits, QoS
+from cloudmytask.model.errors import InvalidArgument
+from cloudmytask.model.job import Blob, Digest, JobSpec, Limits, QoS
 
 Document = Mapping[str, Any]
 

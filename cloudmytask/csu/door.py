@@ -11,7 +11,9 @@ from attrs import define
 from twisted.internet.defer import Deferred, fail
 
 from cloudmytask.boundaries import AttemptSink, Link, Upload
-from cloudmytask.cluster import (
+from cloudmytask.cluster.member import ClusterMember
+from cloudmytask.core.admission import check_client
+from cloudmytask.model.cluster import (
     AttachAnswer,
     Ban,
     BanReport,
@@ -23,10 +25,8 @@ from cloudmytask.cluster import (
     PeerIdentity,
     RootKey,
 )
-from cloudmytask.core.admission import check_client
-from cloudmytask.errors import NoSuchJob, NotPermitted
-from cloudmytask.model import Blob, Content, Job, JobId, Reason, StreamName
-from cloudmytask.peering.circle import Circle
+from cloudmytask.model.errors import NoSuchJob, NotPermitted
+from cloudmytask.model.job import Blob, Content, Job, JobId, Reason, StreamName
 
 NOTHING = Capacity(slots=0, free=0)
 """It runs no scripts."""
@@ -39,14 +39,14 @@ class SupervisorDoor:
     :ivar report: takes a report; whether it became a ban of the cluster.
     """
 
-    _circle: Circle
+    _cluster_member: ClusterMember
     _report: Callable[[Link, BanReport], bool]
 
     def identity(self) -> PeerIdentity:
-        return self._circle.me
+        return self._cluster_member.me
 
     def welcome(self, link: Link) -> None:
-        self._circle.pool.welcome(link)
+        self._cluster_member.pool.welcome(link)
 
     def pinged(self, link: Link) -> Capacity:  # noqa: ARG002 - it is the same for all
         return NOTHING
@@ -71,7 +71,7 @@ class SupervisorDoor:
         offsets: Mapping[StreamName, int],  # noqa: ARG002
         sink: AttemptSink,  # noqa: ARG002
     ) -> Deferred[None]:
-        return fail(NoSuchJob(f"job {job_id} is not at {self._circle.me.name}, which is a CSU"))
+        return fail(NoSuchJob(f"job {job_id} is not at {self._cluster_member.me.name}, which is a CSU"))
 
     def attempt_stopped(self, link: Link, job_id: JobId, attempt: int, reason: Reason, hurry: bool) -> None:
         """There is none, so it has ended."""
@@ -80,8 +80,8 @@ class SupervisorDoor:
         return 0
 
     def attached(self, link: Link, root: NodeId, depth: int) -> AttachAnswer:  # noqa: ARG002 - nobody is taken
-        why = f"{self._circle.me.name} is a CSU and not part of the tree"
-        return AttachAnswer(accepted=False, root=RootKey(0, self._circle.me.node_id), why=why)
+        why = f"{self._cluster_member.me.name} is a CSU and not part of the tree"
+        return AttachAnswer(accepted=False, root=RootKey(0, self._cluster_member.me.node_id), why=why)
 
     def detached(self, link: Link) -> None:
         """It was not attached."""
@@ -90,19 +90,19 @@ class SupervisorDoor:
         """It is nobody's child."""
 
     def relayed(self, link: Link, messages: Sequence[BusMessage]) -> None:
-        self._circle.relaying.relayed(link, messages)
+        self._cluster_member.relaying.relayed(link, messages)
 
     def bans_exchanged(self, link: Link, bans: Sequence[Ban]) -> Sequence[Ban]:
-        return self._circle.blacklist.answer(bans, link)
+        return self._cluster_member.blacklist.answer(bans, link)
 
     def reported(self, link: Link, report: BanReport) -> bool:
         return self._report(link, report)
 
     def banned_checked(self, link: Link, client: str) -> Ban | None:  # noqa: ARG002 - any instance may ask
-        return self._circle.blacklist.in_force(check_client(client))
+        return self._cluster_member.blacklist.in_force(check_client(client))
 
     def receive_blob(self, link: Link, blob: Blob) -> Deferred[Upload | None]:  # noqa: ARG002 - whatever it is
         return fail(self._refusal())
 
     def _refusal(self) -> NotPermitted:
-        return NotPermitted(f"{self._circle.me.name} is a CSU and takes no jobs")
+        return NotPermitted(f"{self._cluster_member.me.name} is a CSU and takes no jobs")

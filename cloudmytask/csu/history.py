@@ -13,9 +13,9 @@ from twisted.logger import Logger
 
 from cloudmytask.boundaries import Clock, WallClock
 from cloudmytask.boundaries.supervision import SupervisionStore
-from cloudmytask.cluster import Announcement, LoadSample
 from cloudmytask.csu.registry import INSTANCES_MAX, Registry
-from cloudmytask.errors import StoreFailed
+from cloudmytask.model.cluster import Announcement, LoadSample
+from cloudmytask.model.errors import StoreFailed
 from cloudmytask.periodic import Periodic, every
 
 _log = Logger(namespace="cloudmytask.csu")

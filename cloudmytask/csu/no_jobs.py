@@ -12,8 +12,8 @@ from attrs import define
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import OutputReader, Receipt, Submission, Upload, Watch
-from cloudmytask.errors import NotPermitted
-from cloudmytask.model import Blob, ClientId, Explanation, Job, JobId, JobPage, JobQuery, StreamName
+from cloudmytask.model.errors import NotPermitted
+from cloudmytask.model.job import Blob, ClientId, Explanation, Job, JobId, JobPage, JobQuery, StreamName
 
 
 @define(eq=False)

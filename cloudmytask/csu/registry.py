@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from attrs import define, evolve, field
 
 from cloudmytask.boundaries.supervision import SeenInstance
-from cloudmytask.cluster import Announcement, BootId, Capacity, MemberStatus, NodeId, Standing
+from cloudmytask.model.cluster import Announcement, BootId, Capacity, MemberStatus, NodeId, Standing
 
 INSTANCES_MAX = 10_000
 

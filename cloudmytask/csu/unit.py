@@ -16,15 +16,8 @@ from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Link
 from cloudmytask.boundaries.supervision import SeenInstance, SupervisionWorld
-from cloudmytask.cluster import (
-    Announcement,
-    Ban,
-    BanReport,
-    ClusterView,
-    LoadSample,
-    NodeId,
-    Role,
-)
+from cloudmytask.cluster.flood_control import FloodControl
+from cloudmytask.cluster.member import ClusterMember, identity_of
 from cloudmytask.config import CsuConfig
 from cloudmytask.core.admission import LIMIT_MAX, check_client
 from cloudmytask.core.announcing import Condition
@@ -34,10 +27,17 @@ from cloudmytask.csu.history import History
 from cloudmytask.csu.no_jobs import NoJobs
 from cloudmytask.csu.registry import Registry, status_of
 from cloudmytask.csu.witnesses import Witnesses
-from cloudmytask.errors import NotPermitted
-from cloudmytask.model import ClientId, NodeStatus
-from cloudmytask.peering.circle import Circle, identity_of
-from cloudmytask.peering.sensing import Sensing
+from cloudmytask.model.cluster import (
+    Announcement,
+    Ban,
+    BanReport,
+    ClusterView,
+    LoadSample,
+    NodeId,
+    Role,
+)
+from cloudmytask.model.errors import NotPermitted
+from cloudmytask.model.job import ClientId, NodeStatus
 from cloudmytask.version import VERSION
 
 REPORTED_TERM = 3600.0
@@ -61,7 +61,7 @@ class CentralSupervisoryUnit(NoJobs):
         self._world, self._config = world, config
         self._started = clock.seconds()
         self._me = me = identity_of(config, recovery.node_id, recovery.boots, entropy, address)
-        self._circle = circle = Circle(
+        self._cluster_member = cluster_member = ClusterMember(
             world,
             config,
             me,
@@ -71,24 +71,24 @@ class CentralSupervisoryUnit(NoJobs):
             nearest=lambda: list(islice(self._linked(), RELAYS_MAX)),
             spread_to=lambda: list(islice(self._linked(), SPREAD_MAX)),
         )
-        self._blacklist = circle.blacklist
+        self._blacklist = cluster_member.blacklist
         self._witnesses = Witnesses()
         # whoever floods a CSU is kept out of it; that is no reason to keep it from the nodes
-        self._sensing = Sensing(me.node_id, config.name, clock, self._blacklist, lambda _report: None)
+        self._flood_control = FloodControl(me.node_id, config.name, clock, self._blacklist, lambda _report: None)
         self._registry = Registry()
         self._registry.recall(recovery.instances)
         self._history = History(
             clock, world.wall, world.store, self._registry, self._nodes, config.history_interval, config.history
         )
-        self.door = SupervisorDoor(circle, self._report)
+        self.door = SupervisorDoor(cluster_member, self._report)
 
     def start(self) -> None:
         """Join the cluster, and begin to supervise it."""
-        roster = self._circle.roster
-        roster.on_heard(lambda announcement: self._registry.heard(announcement, self._world.wall()))
-        roster.on_changed(lambda member: self._registry.stands(member.node_id, member.standing))
+        detector = self._cluster_member.detector
+        detector.on_heard(lambda announcement: self._registry.heard(announcement, self._world.wall()))
+        detector.on_changed(lambda member: self._registry.stands(member.node_id, member.standing))
         self._blacklist.on_change(self._bans_changed)
-        self._circle.start(self.door)
+        self._cluster_member.start(self.door)
         self._history.begin()
 
     def drain(self) -> Deferred[None]:
@@ -97,7 +97,7 @@ class CentralSupervisoryUnit(NoJobs):
 
     def stop_now(self) -> None:
         """End without a word."""
-        self._circle.stop()
+        self._cluster_member.stop()
         self._history.stop()
 
     @property
@@ -111,10 +111,10 @@ class CentralSupervisoryUnit(NoJobs):
         return check_client(claim)
 
     def admit(self, client: ClientId, size: int) -> float:
-        return self._sensing.admit(client, size)
+        return self._flood_control.admit(client, size)
 
     def malformed(self, client: ClientId) -> None:
-        self._sensing.malformed(client)
+        self._flood_control.malformed(client)
 
     def describe(self) -> NodeStatus:
         return NodeStatus(
@@ -142,7 +142,7 @@ class CentralSupervisoryUnit(NoJobs):
         gone = (
             status_of(each, self._me.cluster, wall) for each in self._registry.instances() if each.last_seen >= oldest
         )
-        return self._circle.view(gone)
+        return self._cluster_member.view(gone)
 
     def bans(self) -> tuple[Ban, ...]:
         return self._blacklist.bans()
@@ -166,13 +166,13 @@ class CentralSupervisoryUnit(NoJobs):
         return Condition(capacity=NOTHING, insecure=self._config.beyond_loopback, bans=self._blacklist.digest)
 
     def _nodes(self) -> Iterator[Announcement]:
-        for member in self._circle.roster.members():
+        for member in self._cluster_member.detector.members():
             if member.present and member.announcement.role is Role.NODE:
                 yield member.announcement
 
     def _linked(self) -> Iterator[NodeId]:
         """The nodes that a link is open to."""
-        return (each.node_id for each in self._nodes() if self._circle.pool.live(each.node_id) is not None)
+        return (each.node_id for each in self._nodes() if self._cluster_member.pool.live(each.node_id) is not None)
 
     def _bans_changed(self, news: Sequence[Ban], _source: Link | None) -> None:
         for ban in news:
@@ -192,6 +192,6 @@ class CentralSupervisoryUnit(NoJobs):
         return ban is not None or bool(words)
 
     async def _drain(self) -> None:
-        await self._circle.leave()
+        await self._cluster_member.leave()
         self._history.stop()
         await self._history.flush()

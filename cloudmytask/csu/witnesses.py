@@ -9,9 +9,9 @@ from collections import OrderedDict
 
 from attrs import define, field
 
-from cloudmytask.cluster import BanReport, NodeId
 from cloudmytask.core.ban_records import REPORTERS_MAX, REPORTERS_NEEDED
-from cloudmytask.model import ClientId
+from cloudmytask.model.cluster import BanReport, NodeId
+from cloudmytask.model.job import ClientId
 
 WINDOW = 600.0
 """Seconds for which a report counts: as long as the reporter's own ban lasts."""

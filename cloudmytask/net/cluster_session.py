@@ -15,10 +15,10 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import ClusterDoor
-from cloudmytask.cluster import Ban, LoadSample
 from cloudmytask.core.admission import NOTE_MAX, check_client, check_duration
-from cloudmytask.errors import InvalidArgument, NotPermitted
-from cloudmytask.model import ClientId
+from cloudmytask.model.cluster import Ban, LoadSample
+from cloudmytask.model.errors import InvalidArgument, NotPermitted
+from cloudmytask.model.job import ClientId
 from cloudmytask.wire import commands
 from cloudmytask.wire.ban_documents import ban_to_document
 from cloudmytask.wire.cluster_documents import sample_to_document, view_to_document

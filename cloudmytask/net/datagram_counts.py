@@ -9,7 +9,7 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import Clock
-from cloudmytask.cluster import BusStatistics
+from cloudmytask.model.cluster import BusStatistics
 from cloudmytask.wire.announcement import Foreign, Forged, Unreadable
 
 _log = Logger(namespace="cloudmytask.bus")

@@ -14,8 +14,8 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Upload
-from cloudmytask.errors import InvalidArgument, UploadFailed
-from cloudmytask.model import Blob
+from cloudmytask.model.errors import InvalidArgument, UploadFailed
+from cloudmytask.model.job import Blob
 
 UPLOADS_MAX = 16
 """Uploads under way on one connection."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from attrs import define, field
 
-from cloudmytask.errors import InvalidArgument
+from cloudmytask.model.errors import InvalidArgument
 
 INTERESTS_MAX = 1000
 """Watches and output streams of one connection."""

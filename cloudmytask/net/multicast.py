@@ -17,8 +17,8 @@ from twisted.internet.interfaces import IReactorMulticast
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import Clock, DelayedCall
-from cloudmytask.cluster import Announcement, BootId, BusMessage, BusStatistics, NodeId
 from cloudmytask.core.backoff import Backoff
+from cloudmytask.model.cluster import Announcement, BootId, BusMessage, BusStatistics, NodeId
 from cloudmytask.net.datagram_counts import DatagramCounts
 from cloudmytask.net.datagrams import PacedDatagrams
 from cloudmytask.wire.announcement import MESSAGE_MAX, Unreadable, decode_message, encode_message

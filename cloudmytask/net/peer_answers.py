@@ -11,11 +11,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from cloudmytask.boundaries import PeerDoor
-from cloudmytask.cluster import RemoteEnd
 from cloudmytask.core.blobs import blob_of
 from cloudmytask.core.spec_document import blob_from_document, count, member
-from cloudmytask.errors import InvalidArgument, NoSuchJob
-from cloudmytask.model import Content, Reason, StreamName
+from cloudmytask.model.cluster import RemoteEnd
+from cloudmytask.model.errors import InvalidArgument, NoSuchJob
+from cloudmytask.model.job import Content, Reason, StreamName
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.net.peer_link import PeerLink
 from cloudmytask.wire import peer_commands as commands

@@ -14,7 +14,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import AttemptSink
-from cloudmytask.cluster import (
+from cloudmytask.core.spec_document import count
+from cloudmytask.model.cluster import (
     AttachAnswer,
     Ban,
     BanReport,
@@ -25,8 +26,7 @@ from cloudmytask.cluster import (
     OfferAnswer,
     PeerIdentity,
 )
-from cloudmytask.core.spec_document import count
-from cloudmytask.model import Blob, Content, Job, JobId, JobSpec, Reason, StreamName
+from cloudmytask.model.job import Blob, Content, Job, JobId, JobSpec, Reason, StreamName
 from cloudmytask.wire import peer_commands as commands
 from cloudmytask.wire import peer_documents as documents
 from cloudmytask.wire.announcement import encode_message

@@ -17,8 +17,8 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import Clock, Entropy, Link, PeerDoor
-from cloudmytask.cluster import PeerIdentity
-from cloudmytask.errors import (
+from cloudmytask.model.cluster import PeerIdentity
+from cloudmytask.model.errors import (
     CloudMyTaskError,
     ForeignCluster,
     HelloRequired,

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import OutputEnd, OutputPiece, OutputReader
-from cloudmytask.errors import CloudMyTaskError
+from cloudmytask.model.errors import CloudMyTaskError
 from cloudmytask.wire.commands import PIECE, WINDOW, OutputData, OutputEnded
 from cloudmytask.wire.documents import end_to_document
 from cloudmytask.wire.guard import GuardedAMP

@@ -16,8 +16,8 @@ from cloudmytask.boundaries import Clock, DelayedCall, FrontDoor, Submission
 from cloudmytask.core.blobs import blob_of
 from cloudmytask.core.job_id import normalize
 from cloudmytask.core.spec_document import blob_from_document, qos, spec_from_document
-from cloudmytask.errors import HelloRequired, InvalidArgument, NotPermitted, UnsupportedVersion
-from cloudmytask.model import ClientId, Content, Job, JobId, JobPage, JobSpec, StreamName
+from cloudmytask.model.errors import HelloRequired, InvalidArgument, NotPermitted, UnsupportedVersion
+from cloudmytask.model.job import ClientId, Content, Job, JobId, JobPage, JobSpec, StreamName
 from cloudmytask.net.cluster_session import ClusterResponders
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.net.interests import Interests

@@ -11,10 +11,11 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import OutputReader, Receipt, Submission, Upload, Watch, World
-from cloudmytask.cluster import Ban, ClusterView, LoadSample
+from cloudmytask.cluster.blacklist import Blacklist
 from cloudmytask.core.explain import explain
-from cloudmytask.errors import NotSupervised
-from cloudmytask.model import (
+from cloudmytask.model.cluster import Ban, ClusterView, LoadSample
+from cloudmytask.model.errors import NotSupervised
+from cloudmytask.model.job import (
     Blob,
     ClientId,
     Explanation,
@@ -25,13 +26,12 @@ from cloudmytask.model import (
     NodeStatus,
     StreamName,
 )
-from cloudmytask.node import uploads
-from cloudmytask.node.acceptance import Acceptance
-from cloudmytask.node.gate import Gate
-from cloudmytask.node.ledger import Ledger
-from cloudmytask.node.origin import Origin
-from cloudmytask.node.outputs import Outputs, Reader
-from cloudmytask.peering.blacklist import Blacklist
+from cloudmytask.node.jobs import uploads
+from cloudmytask.node.jobs.acceptance import Acceptance
+from cloudmytask.node.jobs.gate import Gate
+from cloudmytask.node.jobs.ledger import Ledger
+from cloudmytask.node.jobs.origin import Origin
+from cloudmytask.node.running.outputs import Outputs, Reader
 
 
 @frozen(eq=False)

@@ -15,13 +15,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import Clock, DelayedCall, Entropy, Link
-from cloudmytask.cluster import Announcement, AttachAnswer, NodeId, PeerIdentity, TreePosition
+from cloudmytask.cluster.failure_detector import FailureDetector
+from cloudmytask.cluster.links import LinkPool
 from cloudmytask.core.membership import Member
 from cloudmytask.core.overlay import Overlay, Sight
 from cloudmytask.core.sighting import sight
-from cloudmytask.peering.calls import NO_ANSWER, lightly, patiently
-from cloudmytask.peering.links import LinkPool
-from cloudmytask.peering.roster import Roster
+from cloudmytask.deferreds import NO_ANSWER, lightly, patiently
+from cloudmytask.model.cluster import Announcement, AttachAnswer, NodeId, PeerIdentity, TreePosition
 from cloudmytask.periodic import Periodic, every
 
 _log = Logger(namespace="cloudmytask.neighborhood")
@@ -51,7 +51,7 @@ class Neighborhood:
     _clock: Clock
     _entropy: Entropy
     _me: PeerIdentity
-    _roster: Roster
+    _detector: FailureDetector
     _pool: LinkPool
     changed: Callable[[], None] = field(default=lambda: None)
     acquaint: Callable[[Link], None] = field(default=lambda _link: None)
@@ -68,9 +68,9 @@ class Neighborhood:
 
     def __attrs_post_init__(self) -> None:
         self._overlay = Overlay(self._me.node_id)
-        self._roster.neighbors = self.neighbors
-        self._roster.on_heard(self._heard)
-        self._roster.on_changed(self._standing_changed)
+        self._detector.neighbors = self.neighbors
+        self._detector.on_heard(self._heard)
+        self._detector.on_changed(self._standing_changed)
         self._pool.on_lost(self._lost)
 
     @property
@@ -108,7 +108,7 @@ class Neighborhood:
         peer = link.peer.node_id
         if not self._running:
             return AttachAnswer(False, self._overlay.root, why="absent")
-        member = self._roster.get(peer)
+        member = self._detector.get(peer)
         with self._step():
             answer = self._overlay.asked(peer, member.announcement.tree if member is not None else None)
         if answer.accepted:
@@ -162,7 +162,7 @@ class Neighborhood:
             if self._pool.live(neighbor) is None:
                 self._lost(neighbor)
                 continue
-            member = self._roster.get(neighbor)
+            member = self._detector.get(neighbor)
             tree = member.announcement.tree if member is not None else None
             if member is None or tree is None or now < self._since.get(neighbor, now) + SETTLED + 2 * member.interval:
                 continue
@@ -229,7 +229,7 @@ class Neighborhood:
         self._asking = target
         link: Link | None = None
         try:
-            where = target if self._roster.get(target) is not None or not address else address
+            where = target if self._detector.get(target) is not None or not address else address
             link = await patiently(self._clock, PATIENCE, self._pool.get(where))
             height = self._overlay.height(self._sight())
             answer = await patiently(self._clock, PATIENCE, link.attach(self._me.node_id, height))
@@ -237,7 +237,7 @@ class Neighborhood:
             _log.debug("{target} does not become our parent: {why}", target=target, why=str(error))
             if link is not None:
                 self._part(target)  # it may have taken us all the same
-            self._roster.doubt(target)
+            self._detector.doubt(target)
             return ()
         finally:
             self._asking = None
@@ -256,13 +256,13 @@ class Neighborhood:
         return ()
 
     def _sight(self) -> Sight:
-        return sight(self._roster.members(), self._refused, self._clock.seconds())
+        return sight(self._detector.members(), self._refused, self._clock.seconds())
 
     def _others(self, asker: NodeId) -> tuple[tuple[NodeId, str], ...]:
         """Two children that may have room, for somebody for whom there is none here."""
         children = [child for child in self._overlay.children if child != asker]
         self._entropy.random.shuffle(children)
-        known = [(child, self._roster.address(child)) for child in children]
+        known = [(child, self._detector.address(child)) for child in children]
         return tuple((child, address) for child, address in known if address is not None)[:2]
 
     # telling

@@ -10,38 +10,38 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import World
-from cloudmytask.cluster import (
-    ClusterView,
-    PeerIdentity,
-    Role,
-)
+from cloudmytask.cluster.ban_reports import BanReports
+from cloudmytask.cluster.flood_control import FloodControl
+from cloudmytask.cluster.member import ClusterMember, identity_of
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.announcing import Condition
 from cloudmytask.core.placement import Accounts, Policy
 from cloudmytask.core.queue import WaitingQueue
 from cloudmytask.core.rates import RateLimits, Rates
 from cloudmytask.core.retention import RetentionClock
-from cloudmytask.model import JobId, NodeStatus
-from cloudmytask.node.acceptance import Acceptance
-from cloudmytask.node.delegate import Delegate
-from cloudmytask.node.executor import Executor
+from cloudmytask.model.cluster import (
+    ClusterView,
+    PeerIdentity,
+    Role,
+)
+from cloudmytask.model.job import JobId, NodeStatus
 from cloudmytask.node.front_door import NodeFrontDoor
-from cloudmytask.node.gate import Gate
-from cloudmytask.node.guests import Guests
-from cloudmytask.node.handover import Handover
-from cloudmytask.node.ledger import Ledger
-from cloudmytask.node.meter import Meter
+from cloudmytask.node.jobs.acceptance import Acceptance
+from cloudmytask.node.jobs.gate import Gate
+from cloudmytask.node.jobs.ledger import Ledger
+from cloudmytask.node.jobs.origin import Origin
+from cloudmytask.node.jobs.upkeep import Upkeep
 from cloudmytask.node.neighborhood import Neighborhood
-from cloudmytask.node.news import News
-from cloudmytask.node.origin import Origin
-from cloudmytask.node.outputs import Outputs
 from cloudmytask.node.peer_door import NodePeerDoor
-from cloudmytask.node.placer import Placer
-from cloudmytask.node.seeker import Seeker
-from cloudmytask.node.upkeep import Upkeep
-from cloudmytask.peering.ban_reports import BanReports
-from cloudmytask.peering.circle import Circle, identity_of
-from cloudmytask.peering.sensing import Sensing
+from cloudmytask.node.placing.capacity_meter import CapacityMeter
+from cloudmytask.node.placing.news import News
+from cloudmytask.node.placing.placer import Placer
+from cloudmytask.node.placing.work_stealer import WorkStealer
+from cloudmytask.node.remote.delegate import Delegate
+from cloudmytask.node.remote.guests import Guests
+from cloudmytask.node.remote.handover import Handover
+from cloudmytask.node.running.executor import Executor
+from cloudmytask.node.running.outputs import Outputs
 from cloudmytask.periodic import Periodic, every
 from cloudmytask.version import VERSION
 
@@ -70,7 +70,7 @@ class Node:
         self._insecure = config.beyond_loopback
         self._me = me = identity_of(config, recovery.node_id, recovery.boots, entropy, address)
         # among peers
-        self.circle = circle = Circle(
+        self.cluster_member = cluster_member = ClusterMember(
             world,
             config,
             me,
@@ -81,14 +81,20 @@ class Node:
             spread_to=lambda: self._neighborhood.neighbors(),
         )
         self._neighborhood = neighborhood = Neighborhood(
-            clock, entropy, me, circle.roster, circle.pool, circle.changed, circle.relaying.acquaint
+            clock,
+            entropy,
+            me,
+            cluster_member.detector,
+            cluster_member.pool,
+            cluster_member.changed,
+            cluster_member.relaying.acquaint,
         )
-        self._reports = BanReports(clock, lambda: circle.alive(Role.CSU), circle.link)
+        self._reports = BanReports(clock, lambda: cluster_member.alive(Role.CSU), cluster_member.link)
         rates = Rates(
             RateLimits(requests=config.request_rate, requests_burst=config.request_burst, bytes=config.byte_rate)
         )
-        sensing = Sensing(me.node_id, me.name, clock, circle.blacklist, self._reports.add, rates)
-        self._gate = gate = Gate(config.name, sensing, world.disk_free, config.disk_min)
+        flood_control = FloodControl(me.node_id, me.name, clock, cluster_member.blacklist, self._reports.add, rates)
+        self._gate = gate = Gate(config.name, flood_control, world.disk_free, config.disk_min)
         # jobs
         self._ledger = ledger = Ledger(world, retention, recovery.next_sequence, config.tombstones)
         self._outputs = outputs = Outputs(world.store, config.output_max)
@@ -96,7 +102,7 @@ class Node:
         self._accounts = accounts = Accounts()
         self._queue = queue = WaitingQueue(config.queue_max)
         policy = Policy(config.placement, config.max_hops, config.idle_threshold)
-        meter = Meter(
+        meter = CapacityMeter(
             config.slots,
             config.threshold,
             world.probe,
@@ -104,9 +110,9 @@ class Node:
             lambda: gate.draining,
             lambda: not any(True for _ in accounts.peers()),
         )
-        self._placer = placer = Placer(world, config.name, gate, meter, queue, accounts, policy, circle.changed)
-        self._delegate = delegate = Delegate(world, outputs, circle, placer.learned)
-        self._seeker = Seeker(world, policy, gate, placer, circle)
+        self._placer = placer = Placer(world, config.name, gate, meter, queue, accounts, policy, cluster_member.changed)
+        self._delegate = delegate = Delegate(world, outputs, cluster_member, placer.learned)
+        self._work_stealer = WorkStealer(world, policy, gate, placer, cluster_member)
         self._guests = guests = Guests(
             world, config, lambda: me, gate, executor, outputs, placer, delegate, self._slot_freed, ledger.owns
         )
@@ -116,15 +122,15 @@ class Node:
         acceptance = Acceptance(
             world, config, gate, ledger, placer, queue, self._other_names, origin.enqueue, origin.withdraw, guests.has
         )
-        self._handover = Handover(world, ledger, origin, accounts, circle)
+        self._handover = Handover(world, ledger, origin, accounts, cluster_member)
         self._upkeep = Upkeep(world, ledger, config.sweep_interval, guests.digests)
         self._recovered = recovery.jobs
         self._placing: Periodic | None = None
         self.front_door = NodeFrontDoor(
-            world, gate, ledger, outputs, acceptance, origin, circle.blacklist, self.describe, self.cluster
+            world, gate, ledger, outputs, acceptance, origin, cluster_member.blacklist, self.describe, self.cluster
         )
-        self.peer_door = NodePeerDoor(world, circle, acceptance, guests, placer, neighborhood)
-        self._wire(News(entropy, accounts, placer, self._seeker, delegate))
+        self.peer_door = NodePeerDoor(world, cluster_member, acceptance, guests, placer, neighborhood)
+        self._wire(News(entropy, accounts, placer, self._work_stealer, delegate))
 
     @property
     def busy(self) -> bool:
@@ -142,7 +148,7 @@ class Node:
 
     def start(self) -> None:
         """Take over what an earlier life left, and begin to work."""
-        self.circle.start(self.peer_door)
+        self.cluster_member.start(self.peer_door)
         if self._me.address:
             self._neighborhood.start()
         jobs, self._recovered = self._recovered, ()
@@ -181,17 +187,17 @@ class Node:
 
     def cluster(self) -> ClusterView:
         """All instances, as this node sees them."""
-        return self.circle.view()
+        return self.cluster_member.view()
 
     # how the roles hear of each other
 
     def _wire(self, news: News) -> None:
-        roster = self.circle.roster
-        roster.on_changed(news.changed)
-        roster.on_heard(news.heard)
-        roster.on_heard(self._reports.heard)
-        self.circle.blacklist.on_banned(self._origin.banned)
-        self.circle.blacklist.on_banned(self._guests.banned)
+        detector = self.cluster_member.detector
+        detector.on_changed(news.changed)
+        detector.on_heard(news.heard)
+        detector.on_heard(self._reports.heard)
+        self.cluster_member.blacklist.on_banned(self._origin.banned)
+        self.cluster_member.blacklist.on_banned(self._guests.banned)
 
     def _condition(self) -> Condition:
         return Condition(
@@ -201,26 +207,26 @@ class Node:
             draining=self._gate.draining,
             disk_short=self._gate.disk_short,
             insecure=self._insecure,
-            bans=self.circle.blacklist.digest,
+            bans=self.cluster_member.blacklist.digest,
         )
 
     def _slot_freed(self) -> None:
         """A script has ended: waiting jobs get the slot, our own or, if they wait longer, others'."""
-        self._seeker.seek()
+        self._work_stealer.seek()
         self._placer.place()
-        self._seeker.seek()
+        self._work_stealer.seek()
 
     def _look_around(self) -> None:
         self._placer.look_around()
-        self._seeker.seek()
+        self._work_stealer.seek()
 
     def _other_names(self) -> list[str]:
-        return [m.announcement.name for m in self.circle.roster.members() if m.announcement.role is Role.NODE]
+        return [m.announcement.name for m in self.cluster_member.detector.members() if m.announcement.role is Role.NODE]
 
     async def _drain(self) -> None:
         self._gate.close()
         self._neighborhood.refuse("draining")
-        self.circle.changed()
+        self.cluster_member.changed()
         self._guests.end_all()
         await self._handover.all_waiting(HANDOVER_TIME)
         if self._executor.running:
@@ -234,5 +240,5 @@ class Node:
             self._placing.stop()
         await self._origin.settled()
         await self._guests.delivered(DELIVERY_TIME)
-        await self.circle.leave(self._neighborhood.leave)
+        await self.cluster_member.leave(self._neighborhood.leave)
         await self._upkeep.end()

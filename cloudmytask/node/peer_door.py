@@ -11,7 +11,8 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import AttemptSink, Link, Upload, World
-from cloudmytask.cluster import (
+from cloudmytask.cluster.member import ClusterMember
+from cloudmytask.model.cluster import (
     AttachAnswer,
     Ban,
     BanReport,
@@ -23,14 +24,13 @@ from cloudmytask.cluster import (
     PeerIdentity,
     Role,
 )
-from cloudmytask.errors import NotPermitted, NotSupervised
-from cloudmytask.model import Blob, Content, Job, JobId, Reason, StreamName
-from cloudmytask.node import uploads
-from cloudmytask.node.acceptance import Acceptance
-from cloudmytask.node.guests import Guests
+from cloudmytask.model.errors import NotPermitted, NotSupervised
+from cloudmytask.model.job import Blob, Content, Job, JobId, Reason, StreamName
+from cloudmytask.node.jobs import uploads
+from cloudmytask.node.jobs.acceptance import Acceptance
 from cloudmytask.node.neighborhood import Neighborhood
-from cloudmytask.node.placer import Placer
-from cloudmytask.peering.circle import Circle
+from cloudmytask.node.placing.placer import Placer
+from cloudmytask.node.remote.guests import Guests
 
 
 @frozen(eq=False)
@@ -38,17 +38,17 @@ class NodePeerDoor:
     """See the module."""
 
     _world: World
-    _circle: Circle
+    _cluster_member: ClusterMember
     _acceptance: Acceptance
     _guests: Guests
     _placer: Placer
     _neighborhood: Neighborhood
 
     def identity(self) -> PeerIdentity:
-        return self._circle.me
+        return self._cluster_member.me
 
     def welcome(self, link: Link) -> None:
-        self._circle.pool.welcome(link)
+        self._cluster_member.pool.welcome(link)
 
     def pinged(self, link: Link) -> Capacity:  # noqa: ARG002 - whoever asks
         return self._placer.here()
@@ -87,10 +87,10 @@ class NodePeerDoor:
         self._neighborhood.path_told(link, term, path)
 
     def relayed(self, link: Link, messages: Sequence[BusMessage]) -> None:
-        self._circle.relaying.relayed(link, messages)
+        self._cluster_member.relaying.relayed(link, messages)
 
     def bans_exchanged(self, link: Link, bans: Sequence[Ban]) -> Sequence[Ban]:
-        return self._circle.blacklist.answer(bans, link)
+        return self._cluster_member.blacklist.answer(bans, link)
 
     def reported(self, link: Link, report: BanReport) -> bool:  # noqa: ARG002 - not to us
         raise NotSupervised("this instance is a node; reports go to a CSU")

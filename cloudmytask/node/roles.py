@@ -12,12 +12,12 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Link
-from cloudmytask.cluster import BootId, Capacity, NodeId, OfferAnswer, PeerIdentity
 from cloudmytask.core.placement import Choice, Course
 from cloudmytask.core.queue import Entry
-from cloudmytask.model import ClientId, Content, Job, JobId, Outcome, Reason, Stamp
-from cloudmytask.node.outputs import LiveOutput
-from cloudmytask.node.waiting import Signal
+from cloudmytask.deferreds import Signal
+from cloudmytask.model.cluster import BootId, Capacity, NodeId, OfferAnswer, PeerIdentity
+from cloudmytask.model.job import ClientId, Content, Job, JobId, Outcome, Reason, Stamp
+from cloudmytask.node.running.outputs import LiveOutput
 
 
 class Door(Protocol):

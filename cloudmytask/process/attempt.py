@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Clock, DelayedCall
-from cloudmytask.model import Outcome, Reason, StreamName, Usage
+from cloudmytask.model.job import Outcome, Reason, StreamName, Usage
 from cloudmytask.process.child import STDERR, STDOUT, ScriptProcess
 from cloudmytask.process.group import group_exists, group_lives
 from cloudmytask.process.memory import PeakMemory

@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 from attrs import frozen
 
 from cloudmytask.boundaries import Launch
-from cloudmytask.model import Limits
+from cloudmytask.model.job import Limits
 
 SHELL = "/bin/sh"
 ENV = "/usr/bin/env"

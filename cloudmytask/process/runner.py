@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFDSet
 
 from cloudmytask.boundaries import Clock, Launch, Running
-from cloudmytask.model import Outcome, Reason
+from cloudmytask.model.job import Outcome, Reason
 from cloudmytask.periodic import Periodic, every
 from cloudmytask.process.attempt import ScriptProtocol
 from cloudmytask.process.child import ScriptProcess

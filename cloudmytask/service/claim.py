@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from cloudmytask.config import InstanceConfig
 from cloudmytask.config.addresses import join_address, split_address, split_listen
-from cloudmytask.errors import StartFailed
+from cloudmytask.model.errors import StartFailed
 
 LOCK_NAME = "lock"
 """The file in the state directory that the running instance holds locked (flock(2)); its text is that process's id."""

@@ -16,7 +16,7 @@ from twisted.python.usage import UsageError
 
 from cloudmytask import reactor as monotonic
 from cloudmytask.config import InstanceConfig, Option, default_file, load, options
-from cloudmytask.errors import ConfigurationError, StartFailed
+from cloudmytask.model.errors import ConfigurationError, StartFailed
 from cloudmytask.service.logs import adapt_twist, observer_for
 from cloudmytask.service.rehearsal import rehearse
 from cloudmytask.version import VERSION

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 
 from cloudmytask.config import NodeConfig, socket_path
 from cloudmytask.config.instance import SOCKET_PATH_MAX
-from cloudmytask.errors import StartFailed
+from cloudmytask.model.errors import StartFailed
 from cloudmytask.service.claim import LOCK_NAME
 from cloudmytask.service.node_service import NodeService
 from cloudmytask.service.world import make_runner

@@ -24,7 +24,7 @@ from twisted.python.components import Componentized
 
 from cloudmytask.boundaries import Clock
 from cloudmytask.config import InstanceConfig
-from cloudmytask.errors import StartFailed
+from cloudmytask.model.errors import StartFailed
 from cloudmytask.net.server import NodeFactory
 from cloudmytask.periodic import Periodic, every
 from cloudmytask.service.claim import SOCKET_MODE, Claim

@@ -14,8 +14,8 @@ from typing import IO, Any
 from twisted.logger import ILogObserver
 
 from cloudmytask.config import InstanceConfig
-from cloudmytask.errors import StartFailed
 from cloudmytask.log import json_observer, open_log
+from cloudmytask.model.errors import StartFailed
 
 RunnerOptions = MutableMapping[str, Any]
 """The options of twistd, or of ``python -m twisted``."""

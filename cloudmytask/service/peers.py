@@ -14,7 +14,7 @@ from cloudmytask.boundaries import Bus
 from cloudmytask.client.addresses import Address
 from cloudmytask.config import InstanceConfig
 from cloudmytask.config.key import load_key
-from cloudmytask.errors import ConfigurationError, StartFailed
+from cloudmytask.model.errors import ConfigurationError, StartFailed
 from cloudmytask.net.multicast import MulticastBus, NullBus
 from cloudmytask.net.peer_links import PeerLinks
 from cloudmytask.service.entropy import SystemEntropy

@@ -13,9 +13,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from cloudmytask.cluster import Role
 from cloudmytask.config import InstanceConfig
-from cloudmytask.errors import StartFailed
+from cloudmytask.model.cluster import Role
+from cloudmytask.model.errors import StartFailed
 from cloudmytask.service.claim import claim
 from cloudmytask.store import history_schema, schema
 from cloudmytask.store.database import connect

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from cloudmytask.cluster import BusMessage, BusStatistics
+from cloudmytask.model.cluster import BusMessage, BusStatistics
 from cloudmytask.simulation.network import Network
 from cloudmytask.simulation.paths import Paths
 from cloudmytask.wire.announcement import decode_message, encode_message

@@ -17,14 +17,14 @@ from attrs import define, field
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
-from cloudmytask.cluster import NodeId
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.announcing import Pace
-from cloudmytask.core.central_queue import central_queue, figures
 from cloudmytask.core.policies import RESERVE_PULL
-from cloudmytask.model import ClientId
+from cloudmytask.model.cluster import NodeId
+from cloudmytask.model.job import ClientId
 from cloudmytask.simulation.arrivals import Gateway, poisson_arrivals
 from cloudmytask.simulation.bus import SimulatedGroup
+from cloudmytask.simulation.central_queue import central_queue, figures
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.cluster_checker import ClusterChecker
 from cloudmytask.simulation.cluster_plan import ClusterPlan

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import define, field
 
-from cloudmytask.cluster import ClusterView, NodeId, Offer, OfferAnswer, Standing
-from cloudmytask.model import ClientId, Job, JobId, JobState
+from cloudmytask.model.cluster import ClusterView, NodeId, Offer, OfferAnswer, Standing
+from cloudmytask.model.job import ClientId, Job, JobId, JobState
 from cloudmytask.simulation.invariants import Violation, check_ended
 
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Clock, DelayedCall
-from cloudmytask.errors import BlobCorrupt, StoreFailed
+from cloudmytask.model.errors import BlobCorrupt, StoreFailed
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from cloudmytask.core.blobs import UPLOAD_PREFIX, blob_of
-from cloudmytask.errors import StoreFailed
-from cloudmytask.model import INLINE_MAX, Blob, Content, Digest, Job, JobId
+from cloudmytask.model.errors import StoreFailed
+from cloudmytask.model.job import INLINE_MAX, Blob, Content, Digest, Job, JobId
 
 __all__ = ["UPLOAD_PREFIX", "MemoryDisk", "MemorySpool", "SpoolStore", "blob_of"]
 

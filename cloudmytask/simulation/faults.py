@@ -11,8 +11,8 @@ from collections.abc import Callable
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
-from cloudmytask.cluster import Ban
-from cloudmytask.model import ClientId
+from cloudmytask.model.cluster import Ban
+from cloudmytask.model.job import ClientId
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.cluster_checker import ClusterChecker
 from cloudmytask.simulation.cluster_plan import ClusterPlan

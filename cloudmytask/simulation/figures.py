@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import asdict, frozen
 
-from cloudmytask.core.central_queue import Figures
+from cloudmytask.simulation.central_queue import Figures
 
 
 @frozen

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from attrs import define, field
 
-from cloudmytask.model import Job, JobId, JobState
+from cloudmytask.model.job import Job, JobId, JobState
 from cloudmytask.simulation.host import Host
 from cloudmytask.wire.documents import JobStatus
 

@@ -14,8 +14,8 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent
 from zope.interface import implementer
 
 from cloudmytask.boundaries import AttemptSink, Link, PeerDoor
-from cloudmytask.cluster import Offer, OfferAnswer
-from cloudmytask.model import Content, Job, JobId
+from cloudmytask.model.cluster import Offer, OfferAnswer
+from cloudmytask.model.job import Content, Job, JobId
 from cloudmytask.net.peer_links import PeerLinks
 
 Offered = Callable[[Offer, OfferAnswer], None]

@@ -15,7 +15,7 @@ from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Clock, DelayedCall, Launch, Running
-from cloudmytask.model import Outcome, Reason, StreamName, Usage
+from cloudmytask.model.job import Outcome, Reason, StreamName, Usage
 
 
 @frozen

@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Clock, Recovery
 from cloudmytask.core.blobs import GRACE, blob_of
-from cloudmytask.errors import BlobCorrupt, BlobMissing, StoreFailed
-from cloudmytask.model import INLINE_MAX, Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery, JobState
+from cloudmytask.model.errors import BlobCorrupt, BlobMissing, StoreFailed
+from cloudmytask.model.job import INLINE_MAX, Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery, JobState
 from cloudmytask.simulation.commits import GroupCommit
 from cloudmytask.simulation.disk import MemoryDisk, MemorySpool
 from cloudmytask.store.arriving import ArrivingContents, Deletions, FreshBlobs

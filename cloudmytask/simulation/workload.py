@@ -15,8 +15,8 @@ from twisted.python.failure import Failure
 from cloudmytask.boundaries import FrontDoor, Launch, Receipt, Submission
 from cloudmytask.core.blobs import blob_of
 from cloudmytask.core.job_id import job_id as id_of
-from cloudmytask.errors import CloudMyTaskError
-from cloudmytask.model import ClientId, Content, Job, JobId, JobSpec, JobState
+from cloudmytask.model.errors import CloudMyTaskError
+from cloudmytask.model.job import ClientId, Content, Job, JobId, JobSpec, JobState
 from cloudmytask.simulation.arrivals import Arrival
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.cluster_checker import ClusterChecker

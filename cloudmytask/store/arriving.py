@@ -13,7 +13,7 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred, succeed
 
 from cloudmytask.core.blobs import EMPTY, GRACE
-from cloudmytask.model import Content, Digest
+from cloudmytask.model.job import Content, Digest
 
 T = TypeVar("T")
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from attrs import frozen
 
 from cloudmytask.core.blobs import blob_of, digest_of
-from cloudmytask.errors import BlobCorrupt, BlobMissing
-from cloudmytask.model import Blob, Content, Digest
+from cloudmytask.model.errors import BlobCorrupt, BlobMissing
+from cloudmytask.model.job import Blob, Content, Digest
 from cloudmytask.store.files import read_whole, sync_directory
 from cloudmytask.store.leaves import DIGEST_BYTES, LEAF, LeafCache, Measured
 

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cloudmytask.errors import StartFailed
+from cloudmytask.model.errors import StartFailed
 from cloudmytask.store.files import reason, sync_directory, sync_file
 from cloudmytask.store.schema import APPLICATION_ID, Step
 

@@ -9,7 +9,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from cloudmytask.errors import InvalidArgument, StoreFailed
+from cloudmytask.model.errors import InvalidArgument, StoreFailed
 
 
 def plain_name(name: str) -> str:

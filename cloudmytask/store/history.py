@@ -17,8 +17,8 @@ from attrs import astuple, frozen
 from twisted.internet.defer import Deferred, succeed
 
 from cloudmytask.boundaries.supervision import SeenInstance, Supervision
-from cloudmytask.cluster import LoadSample, NodeId, Role, Standing
-from cloudmytask.errors import StartFailed, StoreFailed
+from cloudmytask.model.cluster import LoadSample, NodeId, Role, Standing
+from cloudmytask.model.errors import StartFailed, StoreFailed
 from cloudmytask.store import meta
 from cloudmytask.store.database import connect, own_directory, prepare
 from cloudmytask.store.files import reason

@@ -10,8 +10,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
 from cloudmytask.core.records import job_from_record, job_to_record, spec_to_json
-from cloudmytask.errors import StoreFailed
-from cloudmytask.model import ClientId, Digest, Job, JobId, JobPage, JobQuery, JobState
+from cloudmytask.model.errors import StoreFailed
+from cloudmytask.model.job import ClientId, Digest, Job, JobId, JobPage, JobQuery, JobState
 from cloudmytask.store.unreadable import Found, Unreadable
 
 _Row = tuple[bytes, int, bytes, bytes]

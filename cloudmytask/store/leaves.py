@@ -15,7 +15,7 @@ from collections.abc import Collection
 
 from attrs import frozen
 
-from cloudmytask.model import Blob, Digest
+from cloudmytask.model.job import Blob, Digest
 from cloudmytask.store.files import read_whole
 
 LEAF = 256 * 1024

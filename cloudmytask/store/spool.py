@@ -19,8 +19,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
 from cloudmytask.core.blobs import blob_of
-from cloudmytask.errors import StoreFailed
-from cloudmytask.model import INLINE_MAX, Blob, Content
+from cloudmytask.model.errors import StoreFailed
+from cloudmytask.model.job import INLINE_MAX, Blob, Content
 from cloudmytask.store.files import read_whole, store_failed, write_whole
 from cloudmytask.store.leaves import Measured, measure
 from cloudmytask.store.threads import WorkThread

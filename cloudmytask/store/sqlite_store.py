@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Recovery, Spool
 from cloudmytask.core.blobs import GRACE
-from cloudmytask.errors import InvalidArgument, StartFailed, StoreFailed
-from cloudmytask.model import Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery
+from cloudmytask.model.errors import InvalidArgument, StartFailed, StoreFailed
+from cloudmytask.model.job import Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery
 from cloudmytask.store import blobs, jobs, meta
 from cloudmytask.store.arriving import ArrivingContents, Deletions, FreshBlobs
 from cloudmytask.store.database import connect, own_directory, prepare

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
-from cloudmytask.errors import InvalidArgument
-from cloudmytask.model import Blob, Content
+from cloudmytask.model.errors import InvalidArgument
+from cloudmytask.model.job import Blob, Content
 from cloudmytask.store.blobs import BlobSource, verify_content
 from cloudmytask.store.files import plain_name, write_whole
 from cloudmytask.store.removal import TreeRemoval, remove_tree

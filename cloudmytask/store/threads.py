@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from cloudmytask.errors import StoreFailed
+from cloudmytask.model.errors import StoreFailed
 from cloudmytask.store.files import store_failed
 
 T = TypeVar("T")

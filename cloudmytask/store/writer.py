@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail
 
-from cloudmytask.errors import StoreFailed
+from cloudmytask.model.errors import StoreFailed
 from cloudmytask.store.threads import Delivery, outcome
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from typing import Any
 
 from attrs import evolve
 
-from cloudmytask.cluster import (
+from cloudmytask.model.cluster import (
     Announcement,
     Backlog,
     BootId,
@@ -28,7 +28,7 @@ from cloudmytask.cluster import (
     RootKey,
     TreePosition,
 )
-from cloudmytask.model import ClientId, QoS
+from cloudmytask.model.job import ClientId, QoS
 from cloudmytask.wire.envelope import MESSAGE_MAX, Foreign, Forged, Malformed, Unreadable, envelope
 
 __all__ = [

@@ -1,6 +1,6 @@
 """AMP arguments of our own: JSON documents of more than one value's length, and numbers that do not trip.
 
-Invariant: decoding a document raises nothing but :class:`~cloudmytask.errors.InvalidArgument`, which names it.
+Invariant: decoding a document raises nothing but :class:`~cloudmytask.model.errors.InvalidArgument`, which names it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.protocols import amp
 
-from cloudmytask.errors import InvalidArgument
+from cloudmytask.model.errors import InvalidArgument
 
 VALUE_MAX = 65_535
 """Bytes in one AMP value."""

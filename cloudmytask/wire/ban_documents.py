@@ -1,6 +1,6 @@
 """Bans and reports as JSON documents, between instances and for clients.
 
-Invariant: decoding checks every field and raises nothing but :class:`~cloudmytask.errors.InvalidArgument`.
+Invariant: decoding checks every field and raises nothing but :class:`~cloudmytask.model.errors.InvalidArgument`.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cloudmytask.cluster import Ban, BanReport, BanVersion
 from cloudmytask.core.admission import check_client
 from cloudmytask.core.spec_document import boolean, count, mapping, text, texts, typed
+from cloudmytask.model.cluster import Ban, BanReport, BanVersion
 from cloudmytask.wire.peer_documents import finite, name, node_id, printable, several
 
 Json = dict[str, Any]

@@ -2,7 +2,7 @@
 ``--json`` prints.
 
 Invariant: fields are only ever added; what was encoded decodes to an equal value, and a malformed document is an
-:class:`~cloudmytask.errors.InvalidArgument` that names the field.
+:class:`~cloudmytask.model.errors.InvalidArgument` that names the field.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from cloudmytask.cluster import (
+from cloudmytask.core.explain import format_time
+from cloudmytask.core.spec_document import boolean, integer, mapping, member, number, text, texts, typed
+from cloudmytask.model.cluster import (
     Announcement,
     Backlog,
     BootId,
@@ -26,10 +28,8 @@ from cloudmytask.cluster import (
     Standing,
     TreePosition,
 )
-from cloudmytask.core.explain import format_time
-from cloudmytask.core.spec_document import boolean, integer, mapping, member, number, text, texts, typed
-from cloudmytask.errors import InvalidArgument
-from cloudmytask.model import ClientId, QoS
+from cloudmytask.model.errors import InvalidArgument
+from cloudmytask.model.job import ClientId, QoS
 
 Document = Mapping[str, Any]
 

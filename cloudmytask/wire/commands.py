@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from twisted.protocols import amp
 
-from cloudmytask.errors import WIRE_ERRORS
+from cloudmytask.model.errors import WIRE_ERRORS
 from cloudmytask.wire.arguments import Document, Flag
 
 PROTOCOL_VERSION = 1

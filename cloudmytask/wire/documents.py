@@ -14,8 +14,8 @@ from cloudmytask.boundaries import OutputEnd
 from cloudmytask.core.explain import format_time
 from cloudmytask.core.job_id import normalize
 from cloudmytask.core.spec_document import count, integer, mapping, member, text, typed
-from cloudmytask.errors import InvalidArgument
-from cloudmytask.model import (
+from cloudmytask.model.errors import InvalidArgument
+from cloudmytask.model.job import (
     Attempt,
     Explanation,
     Job,

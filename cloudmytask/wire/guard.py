@@ -19,7 +19,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from cloudmytask.boundaries import Clock, DelayedCall
-from cloudmytask.errors import CloudMyTaskError, ConnectionInterrupted, InternalError, InvalidArgument, RequestTimeout
+from cloudmytask.model.errors import (
+    CloudMyTaskError,
+    ConnectionInterrupted,
+    InternalError,
+    InvalidArgument,
+    RequestTimeout,
+)
 from cloudmytask.wire.arguments import VALUE_MAX, Flag
 from cloudmytask.wire.commands import NodeCommand
 

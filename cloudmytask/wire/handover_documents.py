@@ -1,6 +1,6 @@
 """A job that changes its owner, as a JSON document: its spec and its record.
 
-Invariant: decoding raises nothing but :class:`~cloudmytask.errors.InvalidArgument`; what it gives can be stored.
+Invariant: decoding raises nothing but :class:`~cloudmytask.model.errors.InvalidArgument`; what it gives can be stored.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 from cloudmytask.core.admission import check_client
 from cloudmytask.core.records import job_from_record, job_to_record, spec_to_json
 from cloudmytask.core.spec_document import mapping, spec_from_document, spec_to_document
-from cloudmytask.errors import InvalidArgument
-from cloudmytask.model import Job
+from cloudmytask.model.errors import InvalidArgument
+from cloudmytask.model.job import Job
 from cloudmytask.wire.peer_documents import job_id
 
 Json = dict[str, Any]

@@ -1,7 +1,7 @@
 """What instances tell each other, as JSON documents.
 
-Invariant: decoding checks every field and raises nothing but :class:`~cloudmytask.errors.InvalidArgument`, which names
-it. Fields are only ever added.
+Invariant: decoding checks every field and raises nothing but :class:`~cloudmytask.model.errors.InvalidArgument`, which
+names it. Fields are only ever added.
 """
 
 from __future__ import annotations
@@ -11,18 +11,6 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from cloudmytask.cluster import (
-    AttachAnswer,
-    BootId,
-    Capacity,
-    NodeId,
-    Offer,
-    OfferAnswer,
-    PeerIdentity,
-    RemoteEnd,
-    Role,
-    RootKey,
-)
 from cloudmytask.core.admission import check_client
 from cloudmytask.core.job_id import LENGTH, normalize
 from cloudmytask.core.spec_document import (
@@ -39,8 +27,20 @@ from cloudmytask.core.spec_document import (
     text,
     typed,
 )
-from cloudmytask.errors import InvalidArgument
-from cloudmytask.model import JobId, Outcome, Reason, Stamp, StreamName, Usage
+from cloudmytask.model.cluster import (
+    AttachAnswer,
+    BootId,
+    Capacity,
+    NodeId,
+    Offer,
+    OfferAnswer,
+    PeerIdentity,
+    RemoteEnd,
+    Role,
+    RootKey,
+)
+from cloudmytask.model.errors import InvalidArgument
+from cloudmytask.model.job import JobId, Outcome, Reason, Stamp, StreamName, Usage
 
 T = TypeVar("T")
 Json = dict[str, Any]

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 
-from cloudmytask.cluster import PeerIdentity
+from cloudmytask.model.cluster import PeerIdentity
 from cloudmytask.wire.peer_documents import identity_to_document
 
 NONCE_SIZE = 16

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 
 from cloudmytask.core.spec_document import blob_to_document
-from cloudmytask.model import Blob
+from cloudmytask.model.job import Blob
 from cloudmytask.wire import commands
 from cloudmytask.wire.guard import GuardedAMP
 

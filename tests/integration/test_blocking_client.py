@@ -151,7 +151,7 @@ def test_the_reactor_of_the_program_is_kept_and_its_end_ends_the_calls(address: 
         from cloudmytask import Client, reactor as monotonic
         monotonic.install()
         from twisted.internet import reactor, threads
-        from cloudmytask.errors import ConnectionInterrupted
+        from cloudmytask.model.errors import ConnectionInterrupted
 
         client = Client()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cloudmytask.config import NodeConfig
-from cloudmytask.errors import StartFailed
+from cloudmytask.model.errors import StartFailed
 from cloudmytask.service import claim as module
 from cloudmytask.service.claim import Claim, claim, probe
 

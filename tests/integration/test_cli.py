@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cloudmytask.core.job_id import job_id
-from cloudmytask.model import ClientId
+from cloudmytask.model.job import ClientId
 from tests.integration.commands import Commands
 from tests.integration.daemons import PATIENCE, node
 

@@ -206,7 +206,7 @@ def test_doctor_looks_at_the_network(cmt: Commands) -> None:
 BLOCKING = """
 import json, sys
 from cloudmytask import Client
-from cloudmytask.errors import NoSuchBan
+from cloudmytask.model.errors import NoSuchBan
 client = sys.argv[1]
 with Client() as cloud:
     assert {each["name"] for each in cloud.nodes()} == {"a", "b", "csu"}

@@ -12,7 +12,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
 from cloudmytask.config import NodeConfig
-from cloudmytask.errors import StartFailed
+from cloudmytask.model.errors import StartFailed
 from cloudmytask.node.node import Node
 from cloudmytask.service import node_service
 from cloudmytask.service.claim import claim

@@ -114,7 +114,7 @@ def test_the_local_nodes_socket(pair: Pair) -> None:
 BLOCKING = """
 import sys
 from cloudmytask import Client
-from cloudmytask.errors import NoNode, ConnectionInterrupted
+from cloudmytask.model.errors import NoNode, ConnectionInterrupted
 cloud = Client(failover=sys.argv[1] == "True")
 old = cloud.submit(b"import time; time.sleep(3600)", local=True)
 cloud.nodes()

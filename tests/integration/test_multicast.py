@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IReactorMulticast
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 
 from cloudmytask.boundaries import Clock
-from cloudmytask.cluster import Announcement, BootId, BusMessage, Capacity, NodeId, Obituary, Role
+from cloudmytask.model.cluster import Announcement, BootId, BusMessage, Capacity, NodeId, Obituary, Role
 from cloudmytask.net.datagram_counts import FOREIGN_MAX, LOG_INTERVAL, OTHERS, DatagramCounts
 from cloudmytask.net.multicast import RECEIVE_BUFFER, MulticastBus, NullBus
 from cloudmytask.simulation.clock import VirtualClock

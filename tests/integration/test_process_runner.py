@@ -25,7 +25,7 @@ from twisted.internet.task import Clock as FakeClock
 
 import cloudmytask
 from cloudmytask.boundaries import Clock, Launch, Running
-from cloudmytask.model import JobId, Limits, Outcome, Reason, StreamName
+from cloudmytask.model.job import JobId, Limits, Outcome, Reason, StreamName
 from cloudmytask.process import ProcessRunner
 from cloudmytask.process.group import group_exists
 
@@ -618,7 +618,7 @@ ELSEWHERE = """
 import os, sys, threading
 from twisted.internet import reactor
 from cloudmytask.boundaries import Launch
-from cloudmytask.model import Limits, StreamName
+from cloudmytask.model.job import Limits, StreamName
 from cloudmytask.process import ProcessRunner
 written = {{stream: b"" for stream in StreamName}}
 def write(stream, data):

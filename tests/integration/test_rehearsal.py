@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloudmytask.config import NodeConfig
-from cloudmytask.errors import StartFailed
+from cloudmytask.model.errors import StartFailed
 from cloudmytask.service.claim import claim
 from cloudmytask.service.rehearsal import rehearse
 from cloudmytask.store.database import prepare

@@ -20,8 +20,8 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred, gatherResults
 
 from cloudmytask.core.blobs import digest_of
-from cloudmytask.errors import BlobCorrupt, BlobMissing, InvalidArgument, StartFailed, StoreFailed
-from cloudmytask.model import Digest, JobId, JobState
+from cloudmytask.model.errors import BlobCorrupt, BlobMissing, InvalidArgument, StartFailed, StoreFailed
+from cloudmytask.model.job import Digest, JobId, JobState
 from cloudmytask.store.schema import CURRENT_VERSION, STEPS, Step
 from cloudmytask.store.writer import Operation
 from tests.disk_bench import DiskBench

@@ -11,8 +11,8 @@ import pytest
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from cloudmytask.errors import StartFailed, StoreFailed
-from cloudmytask.model import Job, JobId, JobQuery, JobState
+from cloudmytask.model.errors import StartFailed, StoreFailed
+from cloudmytask.model.job import Job, JobId, JobQuery, JobState
 from cloudmytask.store import removal
 from cloudmytask.store.blobs import bury
 from tests.conftest import ExpectFailures, LoggedFailures

@@ -13,13 +13,13 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries.supervision import SeenInstance, SupervisionStore
-from cloudmytask.cluster import LoadSample, NodeId, Role, Standing
-from cloudmytask.errors import StartFailed, StoreFailed
+from cloudmytask.model.cluster import LoadSample, NodeId, Role, Standing
+from cloudmytask.model.errors import StartFailed, StoreFailed
 from cloudmytask.simulation.clock import VirtualClock
-from cloudmytask.simulation.supervision import MemorySupervisionStore, SupervisionDisk
 from cloudmytask.store.database import prepare
 from cloudmytask.store.history import HistoryStore
 from cloudmytask.store.schema import STEPS
+from tests.memory_supervision import MemorySupervisionStore, SupervisionDisk
 from tests.store_conformance import brought_to_an_end
 
 T = TypeVar("T")

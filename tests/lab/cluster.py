@@ -16,7 +16,7 @@ from typing import Any
 
 from attrs import define, field
 
-from cloudmytask.errors import ExitCode
+from cloudmytask.model.errors import ExitCode
 from tests.integration.commands import CMT
 from tests.integration.daemons import command
 from tests.lab.lan import KILLED, Completed, Lan, Running

@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from cloudmytask import Client
-from cloudmytask.errors import CloudMyTaskError
+from cloudmytask.model.errors import CloudMyTaskError
 
 
 def _look(client: Client, what: str) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from cloudmytask.errors import ExitCode
+from cloudmytask.model.errors import ExitCode
 from tests.lab.cluster import CSU_PORT, NODE_PORT, Cluster, check_banned, check_whole
 from tests.lab.waiting import until
 

@@ -11,9 +11,9 @@ from twisted.internet.protocol import Factory
 
 from cloudmytask.client.connecting import connect
 from cloudmytask.client.node_client import NodeClient
-from cloudmytask.cluster import LoadSample, Role
-from cloudmytask.errors import InvalidArgument, NoSuchBan, NotPermitted, NotSupervised
-from cloudmytask.model import ClientId
+from cloudmytask.model.cluster import LoadSample, Role
+from cloudmytask.model.errors import InvalidArgument, NoSuchBan, NotPermitted, NotSupervised
+from cloudmytask.model.job import ClientId
 from cloudmytask.net.cluster_session import PAGE, SAMPLES_MAX, ClusterResponders, is_local, thinned
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.network import Network

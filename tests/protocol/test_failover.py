@@ -23,8 +23,8 @@ from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.peers import peer
 from cloudmytask.client.ways import STAND_IN_PATIENCE, Reached, Ways
 from cloudmytask.core.job_id import job_id
-from cloudmytask.errors import ConnectionInterrupted, NoNode, NoSuchJob, RequestTimeout
-from cloudmytask.model import ClientId
+from cloudmytask.model.errors import ConnectionInterrupted, NoNode, NoSuchJob, RequestTimeout
+from cloudmytask.model.job import ClientId
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import Hello
 from cloudmytask.wire.documents import JobStatus

@@ -10,7 +10,7 @@ from cloudmytask.cli.follow import attempts
 from cloudmytask.cli.link import Link
 from cloudmytask.client.addresses import Address
 from cloudmytask.client.ways import Reached, Ways
-from cloudmytask.model import StreamName
+from cloudmytask.model.job import StreamName
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.documents import JobStatus
 from tests.virtual import NODE, Place

@@ -15,7 +15,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import StringTransport
 from twisted.protocols import amp
 
-from cloudmytask.errors import (
+from cloudmytask.model.errors import (
     BlobMissing,
     CloudMyTaskError,
     ConnectionInterrupted,

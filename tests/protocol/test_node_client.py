@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from cloudmytask.client.connecting import connect, new_key
 from cloudmytask.client.node_client import HELLO_TIMEOUT, NodeClient
 from cloudmytask.client.sources import Source
-from cloudmytask.errors import (
+from cloudmytask.model.errors import (
     ConnectionInterrupted,
     InternalError,
     InvalidArgument,
@@ -27,8 +27,8 @@ from cloudmytask.errors import (
     UnsupportedVersion,
     WaitTimeout,
 )
-from cloudmytask.model import JobQuery, JobSpec, JobState, QoS, Reason, StreamName
-from cloudmytask.node.ledger import Ledger
+from cloudmytask.model.job import JobQuery, JobSpec, JobState, QoS, Reason, StreamName
+from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import INLINE_PART, WINDOW, Hello, OutputData, OutputEnded, StreamOutput, Unsubscribe
 from cloudmytask.wire.documents import JobStatus

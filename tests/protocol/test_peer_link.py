@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.protocols import amp
 
-from cloudmytask.cluster import (
+from cloudmytask.core.job_id import job_id
+from cloudmytask.model.cluster import (
     AttachAnswer,
     Ban,
     BanReport,
@@ -26,9 +27,8 @@ from cloudmytask.cluster import (
     Role,
     RootKey,
 )
-from cloudmytask.core.job_id import job_id
-from cloudmytask.errors import InvalidArgument
-from cloudmytask.model import Blob, ClientId, Digest, JobSpec, Outcome, Reason, Stamp, Usage
+from cloudmytask.model.errors import InvalidArgument
+from cloudmytask.model.job import Blob, ClientId, Digest, JobSpec, Outcome, Reason, Stamp, Usage
 from cloudmytask.wire import ban_documents, peer_commands
 from cloudmytask.wire import peer_documents as documents
 from cloudmytask.wire.commands import NodeCommand
@@ -264,7 +264,7 @@ def test_a_peer_that_accepts_and_never_answers(company: Company) -> None:
     company.network.listen("silent", Factory.forProtocol(Protocol))
     company.network.name("127.0.0.99:7001", "silent")
     asked: list[object] = []
-    company.hosts["a"].node.circle.pool.dial("127.0.0.99:7001").addBoth(asked.append)
+    company.hosts["a"].node.cluster_member.pool.dial("127.0.0.99:7001").addBoth(asked.append)
     until(lambda: bool(asked), company.clock, patience=10.0)
 
 

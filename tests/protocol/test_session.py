@@ -12,7 +12,7 @@ from cloudmytask.boundaries import OutputEnd
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.sources import Source
 from cloudmytask.core.blobs import UPLOAD_PREFIX, blob_of
-from cloudmytask.errors import (
+from cloudmytask.model.errors import (
     BlobMissing,
     IdempotencyConflict,
     InternalError,
@@ -24,11 +24,11 @@ from cloudmytask.errors import (
     ScriptTooLarge,
     UploadFailed,
 )
-from cloudmytask.model import Blob, JobId, JobQuery, JobSpec, JobState, QoS, StreamName
+from cloudmytask.model.job import Blob, JobId, JobQuery, JobSpec, JobState, QoS, StreamName
 from cloudmytask.net import interests
 from cloudmytask.net import session as session_module
 from cloudmytask.net.incoming import UPLOADS_MAX
-from cloudmytask.node.outputs import Reader
+from cloudmytask.node.running.outputs import Reader
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import INLINE_PART, PIECE, WINDOW
 from cloudmytask.wire.documents import JobStatus

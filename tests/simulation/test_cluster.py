@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from cloudmytask.cluster import NodeId
+from cloudmytask.cluster.ban_exchange import BanExchange
 from cloudmytask.core.placement import Accounts, Policy
 from cloudmytask.core.queue import WaitingQueue
-from cloudmytask.node.executor import Executor
-from cloudmytask.node.gate import Gate
-from cloudmytask.node.guests import Guests
-from cloudmytask.node.offering import Offering
-from cloudmytask.node.placer import Placer
-from cloudmytask.peering.ban_exchange import BanExchange
+from cloudmytask.model.cluster import NodeId
+from cloudmytask.node.jobs.gate import Gate
+from cloudmytask.node.placing.offering import Offering
+from cloudmytask.node.placing.placer import Placer
+from cloudmytask.node.remote.guests import Guests
+from cloudmytask.node.running.executor import Executor
 from cloudmytask.simulation import cluster as cluster_module
 from cloudmytask.simulation.arrivals import Gateway, Lengths
 from cloudmytask.simulation.cluster import ClusterRun
@@ -156,9 +156,9 @@ class Rogue(ClusterRun):
 
     def _go_rogue(self) -> None:
         node = self.hosts["n0"].node
-        node._gate.sensing = None
+        node._gate.flood_control = None
         self.checker.offers_max, self.checker.idle_grace = 100_000, math.inf
-        node.circle.blacklist._banned.clear()
+        node.cluster_member.blacklist._banned.clear()
 
 
 def test_a_ban_that_is_ignored_on_forward(plant: Plant) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from cloudmytask.cluster import Announcement, NodeId, Standing
 from cloudmytask.config import CsuConfig
-from cloudmytask.errors import DiskShort, QueueFull
-from cloudmytask.model import ClientId, JobState
+from cloudmytask.model.cluster import Announcement, NodeId, Standing
+from cloudmytask.model.errors import DiskShort, QueueFull
+from cloudmytask.model.job import ClientId, JobState
 from cloudmytask.simulation.host import SeededEntropy
 from cloudmytask.simulation.runner import ScriptPlan
-from cloudmytask.simulation.supervisor import SupervisorHost
 from tests.virtual import FOREVER
 from tests.virtual_cluster import Company
+from tests.virtual_supervisor import SupervisorHost
 
 
 def test_clocks_an_hour_apart() -> None:
@@ -115,10 +115,10 @@ def test_announcements_of_somebody_else_do_no_harm() -> None:
     """Replays, older boots, and nodes that nobody can reach: nothing is lost, nobody real is pushed out."""
     company = Company(2)
     heard: list[Announcement] = []
-    company.hosts["b"].node.circle.roster.on_heard(heard.append)
+    company.hosts["b"].node.cluster_member.detector.on_heard(heard.append)
     company.acquainted()
     company.clock.advance(5.0)
-    listener = company.hosts["b"].node.circle.roster
+    listener = company.hosts["b"].node.cluster_member.detector
     for announcement in heard:
         listener.heard(announcement)  # recorded and sent again
     [a] = [m for m in company.hosts["b"].node.cluster().members if m.announcement.name == "a"]
@@ -135,7 +135,7 @@ def test_a_forged_attraction_costs_nothing_but_a_try() -> None:
 
     company = Company(2)
     heard: list[Announcement] = []
-    company.hosts["a"].node.circle.roster.on_heard(heard.append)
+    company.hosts["a"].node.cluster_member.detector.on_heard(heard.append)
     company.acquainted()
     ghost = evolve(
         heard[-1],
@@ -145,7 +145,7 @@ def test_a_forged_attraction_costs_nothing_but_a_try() -> None:
         capacity=evolve(heard[-1].capacity, slots=99, free=99),
         sequence=1,
     )
-    company.hosts["a"].node.circle.roster.heard(ghost)
+    company.hosts["a"].node.cluster_member.detector.heard(ghost)
     ann = company.connect("a")
     jobs = [company.submit(ann, ScriptPlan(duration=2.0)) for _ in range(4)]
     for job in jobs:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cloudmytask.errors import Banned, InvalidArgument, JobMoved, NoSuchNode
-from cloudmytask.model import INLINE_MAX, ClientId, JobState, QoS, Reason, StreamName
+from cloudmytask.model.errors import Banned, InvalidArgument, JobMoved, NoSuchNode
+from cloudmytask.model.job import INLINE_MAX, ClientId, JobState, QoS, Reason, StreamName
 from cloudmytask.simulation.runner import ScriptPlan
 from tests.virtual import FOREVER
 from tests.virtual_cluster import Company

@@ -12,13 +12,13 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from cloudmytask.client.node_client import NodeClient
-from cloudmytask.cluster import BootId, NodeId, Offer, PeerIdentity, RemoteEnd, Role
 from cloudmytask.core.blobs import blob_of
-from cloudmytask.errors import CloudMyTaskError, ConnectionInterrupted, NodeDraining, StoreFailed
-from cloudmytask.model import ClientId, Content, JobId, JobSpec, JobState, Reason, StreamName
-from cloudmytask.node.delivery import Delivery
+from cloudmytask.model.cluster import BootId, NodeId, Offer, PeerIdentity, RemoteEnd, Role
+from cloudmytask.model.errors import CloudMyTaskError, ConnectionInterrupted, NodeDraining, StoreFailed
+from cloudmytask.model.job import ClientId, Content, JobId, JobSpec, JobState, Reason, StreamName
 from cloudmytask.node.node import Node
-from cloudmytask.node.outputs import Outputs
+from cloudmytask.node.remote.delivery import Delivery
+from cloudmytask.node.running.outputs import Outputs
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.documents import JobStatus
@@ -49,7 +49,7 @@ def slow(among: Company, seconds: float) -> None:
 
 
 def linked(among: Company, here: str, there: str) -> None:
-    among.result(node(among, here).circle.link(node(among, there).identity.node_id))
+    among.result(node(among, here).cluster_member.link(node(among, there).identity.node_id))
 
 
 def cut_links(among: Company, here: str, there: str) -> None:
@@ -75,7 +75,7 @@ def left_behind(among: Company) -> dict[str, Any]:
                 "remotes": each._delegate.running,
                 "slots": each._executor.running,
                 "held": each._placer.held,
-                "questions": each._seeker._questions,
+                "questions": each._work_stealer._questions,
                 "offers": dict(each._placer._offering._under_way),
                 "works": dict(each._placer._works),
                 "open": each.whereabouts(),
@@ -252,7 +252,9 @@ class _Sink:
 def test_two_nodes_that_offer_one_attempt_are_not_both_left_to_follow_it() -> None:
     """Under policy ``paper``: the origin and a relay of which it knows nothing."""
     among = company(3)
-    links = [among.result(node(among, name).circle.link(node(among, "c").identity.node_id)) for name in ("a", "b")]
+    links = [
+        among.result(node(among, name).cluster_member.link(node(among, "c").identity.node_id)) for name in ("a", "b")
+    ]
     script = b"once"
     among.plans["once.py"] = (SHORT,)
     spec = JobSpec(script=blob_of(script), script_name="once.py")

@@ -7,8 +7,8 @@ import pytest
 
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.sources import Source
-from cloudmytask.errors import IdempotencyConflict
-from cloudmytask.model import JobSpec, JobState, StreamName
+from cloudmytask.model.errors import IdempotencyConflict
+from cloudmytask.model.job import JobSpec, JobState, StreamName
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.documents import JobStatus
 from tests.virtual import FOREVER

@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from cloudmytask.model import Job, JobState
-from cloudmytask.node.executor import Executor
-from cloudmytask.node.ledger import Ledger
-from cloudmytask.node.pauses import Pauses
-from cloudmytask.simulation import scenario as scenario_module
+from cloudmytask.model.job import Job, JobState
+from cloudmytask.node.jobs.ledger import Ledger
+from cloudmytask.node.jobs.pauses import Pauses
+from cloudmytask.node.running.executor import Executor
 from cloudmytask.simulation.invariants import Violation
 from cloudmytask.simulation.runner import ScriptedRunner
-from cloudmytask.simulation.scenario import Scenario
 from cloudmytask.simulation.store import MemoryStore
+from tests import scenario as scenario_module
+from tests.scenario import Scenario
 from tests.simulation.traces import traces
 
 RUN = """
 import sys
-from cloudmytask.simulation.scenario import Scenario
+from tests.scenario import Scenario
 print(Scenario(int(sys.argv[1]), jobs=150).run())
 """
 

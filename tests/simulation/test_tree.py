@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloudmytask.cluster import Standing
+from cloudmytask.model.cluster import Standing
 from tests.tree_world import World
 
 TOLD = 0.5
@@ -72,8 +72,8 @@ def test_all_agree_on_who_is_dead() -> None:
     victim.die(silent=True)
     world.clock.advance(6.0)
     for each in world.living:
-        assert each.roster.is_dead(victim.node_id), each.me.name
-        assert [m.node_id for m in each.roster.members() if m.standing is not Standing.ALIVE] == [victim.node_id]
+        assert each.detector.is_dead(victim.node_id), each.me.name
+        assert [m.node_id for m in each.detector.members() if m.standing is not Standing.ALIVE] == [victim.node_id]
 
 
 @pytest.mark.parametrize("count", [10, 60])
@@ -94,7 +94,7 @@ def test_without_any_multicast_the_seeds_and_the_tree_do(count: int) -> None:
     world = grown(count, seed=2, multicast=False)
     world.clock.advance(10.0)
     for each in world.living:
-        assert each.roster.present() == count - 1, "it hears of everybody"
+        assert each.detector.present() == count - 1, "it hears of everybody"
     if count > 2:
         world.inner().die()
         world.settle(2.0)
@@ -122,9 +122,9 @@ def test_one_without_multicast_is_known_to_those_with_it_and_knows_them() -> Non
     deaf = world.add(multicast=False, seeds=(world.instances[0].me.address,))
     world.clock.advance(15.0)
     assert world.problem() == ""
-    assert deaf.roster.present() == 10
+    assert deaf.detector.present() == 10
     for each in world.living[:10]:
-        member = each.roster.get(deaf.node_id)
+        member = each.detector.get(deaf.node_id)
         assert member is not None and member.standing is Standing.ALIVE, each.me.name
 
 
@@ -136,13 +136,13 @@ def test_whoever_does_not_hear_one_other_is_told_by_its_neighbors() -> None:
     world.clock.advance(15.0)
     for _ in range(30):
         world.clock.advance(1.0)
-        member = deaf.roster.get(other.node_id)
+        member = deaf.detector.get(other.node_id)
         assert member is not None
         assert (member.standing, member.announcement.incarnation) == (Standing.ALIVE, 1)
         assert world.clock.seconds() - member.heard < 3.0
     assert world.problem() == ""
     for each in world.living:
-        assert all(member.standing is Standing.ALIVE for member in each.roster.members()), each.me.name
+        assert all(member.standing is Standing.ALIVE for member in each.detector.members()), each.me.name
 
 
 def test_where_all_hear_each_other_nothing_is_relayed() -> None:
@@ -157,8 +157,8 @@ def test_a_newcomer_is_known_within_two_intervals_and_costs_one_link() -> None:
     edges = world.edges()
     newcomer = world.add()
     world.clock.advance(2 * newcomer.announcer.interval)
-    assert all(each.roster.get(newcomer.node_id) is not None for each in world.living if each is not newcomer)
-    assert newcomer.roster.present() == 20
+    assert all(each.detector.get(newcomer.node_id) is not None for each in world.living if each is not newcomer)
+    assert newcomer.detector.present() == 20
     world.settle(2.0)
     assert len(world.edges() - edges) == 1
 
@@ -171,7 +171,7 @@ def test_whoever_leaves_says_so_and_the_tree_closes_behind_it() -> None:
     world.settle(TOLD)
     world.clock.advance(5.0)
     for each in world.living:
-        member = each.roster.get(leaver.node_id)
+        member = each.detector.get(leaver.node_id)
         assert member is not None and member.standing is Standing.LEFT
 
 
@@ -180,7 +180,7 @@ def test_whoever_returns_is_another_life_of_the_same_node() -> None:
     victim = world.inner()
     over = []
     watcher = world.root()
-    watcher.roster.watch(victim.node_id, victim.me.boot_id, lambda: over.append(world.clock.seconds()))
+    watcher.detector.watch(victim.node_id, victim.me.boot_id, lambda: over.append(world.clock.seconds()))
     victim.die()
     returned = world.add(node_id=victim.node_id, boot=2)
     world.clock.advance(3.0)
@@ -188,7 +188,7 @@ def test_whoever_returns_is_another_life_of_the_same_node() -> None:
     assert len(over) == 1
     for each in world.living:
         if each is not returned:
-            member = each.roster.get(victim.node_id)
+            member = each.detector.get(victim.node_id)
             assert member is not None and member.announcement.boot_id == returned.me.boot_id
             assert member.standing is Standing.ALIVE and member.conflict_until < world.clock.seconds()
 
@@ -212,7 +212,7 @@ def test_clocks_that_differ_by_an_hour_do_not_matter() -> None:
     world.inner().die(silent=True)
     world.settle(SILENT)
     world.clock.advance(5.0)
-    assert all(each.roster.present() == 8 for each in world.living)
+    assert all(each.detector.present() == 8 for each in world.living)
 
 
 def test_the_same_seed_gives_the_same_tree() -> None:
@@ -224,7 +224,7 @@ def test_two_instances_with_one_id_do_not_disturb_the_others() -> None:
     world = grown(10, seed=12)
     twin = world.add(node_id=world.instances[3].node_id, boot=2)
     world.clock.advance(20.0)
-    seen = [each.roster.get(twin.node_id) for each in world.living if each.node_id != twin.node_id]
+    seen = [each.detector.get(twin.node_id) for each in world.living if each.node_id != twin.node_id]
     assert all(member is not None and member.announcement.boot_id == twin.me.boot_id for member in seen)
     assert all(member is not None and member.conflict_until > world.clock.seconds() for member in seen)
-    assert world.instances[3].roster.conflict and not twin.roster.conflict
+    assert world.instances[3].detector.conflict and not twin.detector.conflict

@@ -26,8 +26,8 @@ from cloudmytask.core.admission import (
     check_note,
     check_spec,
 )
-from cloudmytask.errors import CloudMyTaskError, EmptyScript, ExitCode, InvalidArgument, ScriptTooLarge
-from cloudmytask.model import Blob, Digest, JobSpec, Limits, QoS
+from cloudmytask.model.errors import CloudMyTaskError, EmptyScript, ExitCode, InvalidArgument, ScriptTooLarge
+from cloudmytask.model.job import Blob, Digest, JobSpec, Limits, QoS
 
 SCRIPT_MAX = 64 * 1024**2
 MIB = 1024**2

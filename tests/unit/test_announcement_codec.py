@@ -10,7 +10,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudmytask.cluster import (
+from cloudmytask.model.cluster import (
     Announcement,
     Backlog,
     BootId,
@@ -22,7 +22,7 @@ from cloudmytask.cluster import (
     RootKey,
     TreePosition,
 )
-from cloudmytask.model import ClientId, QoS
+from cloudmytask.model.job import ClientId, QoS
 from cloudmytask.wire.announcement import (
     COUNT_MAX,
     MESSAGE_MAX,

@@ -10,7 +10,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudmytask.cluster import (
+from cloudmytask.cluster.announcer import Announcer
+from cloudmytask.core.announcing import Condition, Pace, worth_telling
+from cloudmytask.model.cluster import (
     Announcement,
     Backlog,
     BootId,
@@ -22,9 +24,7 @@ from cloudmytask.cluster import (
     RootKey,
     TreePosition,
 )
-from cloudmytask.core.announcing import Condition, Pace, worth_telling
-from cloudmytask.model import QoS
-from cloudmytask.peering.announcer import Announcer
+from cloudmytask.model.job import QoS
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.host import SeededEntropy
 

@@ -11,7 +11,6 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudmytask.cluster import Ban, BanReport, BanVersion, NodeId
 from cloudmytask.core.ban_records import (
     COUNTER_MAX,
     REASON_MAX,
@@ -24,8 +23,9 @@ from cloudmytask.core.ban_records import (
     check_term,
 )
 from cloudmytask.core.bans import BanList, arriving, leaving, sentence
-from cloudmytask.errors import InvalidArgument, NoSuchBan
-from cloudmytask.model import ClientId
+from cloudmytask.model.cluster import Ban, BanReport, BanVersion, NodeId
+from cloudmytask.model.errors import InvalidArgument, NoSuchBan
+from cloudmytask.model.job import ClientId
 
 MALLORY, EVE = ClientId("mallory"), ClientId("eve")
 A, B = NodeId("a" * 32), NodeId("b" * 32)

@@ -12,10 +12,24 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, succeed
 
 from cloudmytask.boundaries import Link
-from cloudmytask.cluster import Announcement, Ban, BanReport, BanVersion, BootId, Capacity, NodeId, PeerIdentity, Role
+from cloudmytask.cluster.ban_exchange import EXCHANGES_MAX, BanExchange
+from cloudmytask.cluster.ban_reports import REPORTS_MAX, BanReports
+from cloudmytask.cluster.blacklist import LOCAL_TERM, PAGE, Blacklist
+from cloudmytask.cluster.flood_control import FloodControl
 from cloudmytask.core.bans import ENTRIES_MAX
 from cloudmytask.core.rates import RateLimits, Rates
-from cloudmytask.errors import (
+from cloudmytask.model.cluster import (
+    Announcement,
+    Ban,
+    BanReport,
+    BanVersion,
+    BootId,
+    Capacity,
+    NodeId,
+    PeerIdentity,
+    Role,
+)
+from cloudmytask.model.errors import (
     Banned,
     CloudMyTaskError,
     ConnectionInterrupted,
@@ -25,12 +39,8 @@ from cloudmytask.errors import (
     StoreFailed,
     TooManyRequests,
 )
-from cloudmytask.model import ClientId
-from cloudmytask.node.gate import Gate
-from cloudmytask.peering.ban_exchange import EXCHANGES_MAX, BanExchange
-from cloudmytask.peering.ban_reports import REPORTS_MAX, BanReports
-from cloudmytask.peering.blacklist import LOCAL_TERM, PAGE, Blacklist
-from cloudmytask.peering.sensing import Sensing
+from cloudmytask.model.job import ClientId
+from cloudmytask.node.jobs.gate import Gate
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.host import SeededEntropy
 from tests.store_conformance import brought_to_an_end
@@ -468,8 +478,10 @@ class TestReporting:
 
 class TestGate:
     def gate(self, place: Place, limits: RateLimits = DEFAULT) -> Gate:
-        sensing = Sensing(place.node_id, place.name, place.clock, place.blacklist, place.reports.append, Rates(limits))
-        return Gate(place.name, sensing)
+        flood_control = FloodControl(
+            place.node_id, place.name, place.clock, place.blacklist, place.reports.append, Rates(limits)
+        )
+        return Gate(place.name, flood_control)
 
     def test_it_slows_down_then_refuses_then_bans_and_reports(self, place: Place) -> None:
         gate = self.gate(place, RateLimits(requests=10.0, requests_burst=2.0, patience=1.0, strikes_burst=3.0))

@@ -10,8 +10,8 @@ from cloudmytask.cli.ban import rows, sentence
 from cloudmytask.cli.failures import UsageError
 from cloudmytask.cli.job_options import JobOptions
 from cloudmytask.client.sources import Source
-from cloudmytask.cluster import Ban, BanVersion
-from cloudmytask.model import ClientId
+from cloudmytask.model.cluster import Ban, BanVersion
+from cloudmytask.model.job import ClientId
 from tests.cluster_fakes import id_of
 
 

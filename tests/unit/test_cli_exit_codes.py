@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cloudmytask.cli.exit_codes import of_interrupted, of_job
-from cloudmytask.model import TERMINAL_STATES, JobState, Reason
+from cloudmytask.model.job import TERMINAL_STATES, JobState, Reason
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from cloudmytask.cli.check import Check
 from cloudmytask.cli.cluster_rendering import COLUMNS, SINGLE_MACHINE, listing, notices, ordered, rows
 from cloudmytask.cli.network_checks import check_network
 from cloudmytask.cli.tables import drawn, made
-from cloudmytask.cluster import BusStatistics, Capacity, ClusterView, Role, Standing
+from cloudmytask.model.cluster import BusStatistics, Capacity, ClusterView, Role, Standing
 from cloudmytask.net.multicast import RECEIVE_BUFFER
 from tests.cluster_fakes import BUS, id_of, member, position, small_view, view
 

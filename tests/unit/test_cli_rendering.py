@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cloudmytask.cli.follow import line_start
 from cloudmytask.cli.progress import line
 from cloudmytask.cli.rendering import COLUMNS, aligned, details, fitted, rows, seconds_text, shortest, when, with_output
-from cloudmytask.model import StreamName
+from cloudmytask.model.job import StreamName
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 

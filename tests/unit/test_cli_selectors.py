@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred, succeed
 
 from cloudmytask.cli.selectors import SHOWN, meant, one, several
 from cloudmytask.core.job_id import job_id
-from cloudmytask.errors import AmbiguousJob, ExitCode, NoSuchJob
-from cloudmytask.model import ClientId, JobId, JobQuery, JobState, QoS
+from cloudmytask.model.errors import AmbiguousJob, ExitCode, NoSuchJob
+from cloudmytask.model.job import ClientId, JobId, JobQuery, JobState, QoS
 from cloudmytask.wire.documents import JobStatus
 
 IDS = [job_id(ClientId("ann"), str(number)) for number in range(400)]

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from cloudmytask.cli.main import verbs
-from cloudmytask.node.executor import Executor
+from cloudmytask.node.running.executor import Executor
 
 
 def _simulate(*words: str) -> int:

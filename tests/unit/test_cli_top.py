@@ -15,7 +15,7 @@ from cloudmytask.cli.history_drawing import drawn as drawn_line
 from cloudmytask.cli.supervision import supervisors
 from cloudmytask.cli.tables import drawn
 from cloudmytask.cli.top_frame import BAR, Moment, bar, frame, summary
-from cloudmytask.cluster import Capacity, ClusterView, LoadSample, Role, Standing
+from cloudmytask.model.cluster import Capacity, ClusterView, LoadSample, Role, Standing
 from cloudmytask.wire.documents import JobStatus
 from tests.cluster_fakes import member, small_view, view
 

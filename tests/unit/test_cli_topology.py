@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudmytask.cli.tree_drawing import ASCII, BOX, Strokes, document, dot, forest, strokes_for, text
-from cloudmytask.cluster import Capacity, MemberStatus, Standing
+from cloudmytask.model.cluster import Capacity, MemberStatus, Standing
 from tests.cluster_fakes import id_of, member, position, small_view, view
 
 NAMES = "abcdefgh"

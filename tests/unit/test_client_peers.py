@@ -8,14 +8,14 @@ import pytest
 
 from cloudmytask.client.addresses import Address
 from cloudmytask.client.peers import PEERS_MAX, peer, peers_of
-from cloudmytask.cluster import (
+from cloudmytask.model.cluster import (
     ClusterView,
     MemberStatus,
     NodeId,
     Role,
     Standing,
 )
-from cloudmytask.errors import ConfigurationError
+from cloudmytask.model.errors import ConfigurationError
 from tests import cluster_fakes
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from cloudmytask.cluster import (
+from cloudmytask.core.blobs import blob_of
+from cloudmytask.model.cluster import (
     Announcement,
     BootId,
     BusStatistics,
@@ -20,8 +21,7 @@ from cloudmytask.cluster import (
     Role,
     Standing,
 )
-from cloudmytask.core.blobs import blob_of
-from cloudmytask.model import ClientId, Digest, Job, JobId, JobSpec, JobState
+from cloudmytask.model.job import ClientId, Digest, Job, JobId, JobSpec, JobState
 from cloudmytask.simulation.cluster_checker import ClusterChecker
 from cloudmytask.simulation.invariants import Violation
 

@@ -10,7 +10,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudmytask.cluster import (
+from cloudmytask.model.cluster import (
     Announcement,
     Backlog,
     BootId,
@@ -25,8 +25,8 @@ from cloudmytask.cluster import (
     Standing,
     TreePosition,
 )
-from cloudmytask.errors import InvalidArgument
-from cloudmytask.model import ClientId, QoS
+from cloudmytask.model.errors import InvalidArgument
+from cloudmytask.model.job import ClientId, QoS
 from cloudmytask.wire.cluster_documents import (
     FOREIGN_MAX,
     sample_from_document,

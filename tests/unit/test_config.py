@@ -28,7 +28,7 @@ from cloudmytask.config import (
     reference,
 )
 from cloudmytask.config.bit_rate import format_bit_rate, parse_bit_rate
-from cloudmytask.errors import ConfigurationError
+from cloudmytask.model.errors import ConfigurationError
 
 BOTH = pytest.mark.parametrize("of", [NodeConfig, CsuConfig])
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"

@@ -14,7 +14,12 @@ from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Link, PeerDoor
 from cloudmytask.boundaries.supervision import SeenInstance
-from cloudmytask.cluster import (
+from cloudmytask.config import CsuConfig, NodeConfig
+from cloudmytask.core.job_id import job_id
+from cloudmytask.csu.registry import Registry
+from cloudmytask.csu.unit import REPORTED_TERM
+from cloudmytask.csu.witnesses import WINDOW, Witnesses
+from cloudmytask.model.cluster import (
     Announcement,
     Ban,
     BanReport,
@@ -24,21 +29,16 @@ from cloudmytask.cluster import (
     Role,
     Standing,
 )
-from cloudmytask.config import CsuConfig, NodeConfig
-from cloudmytask.core.job_id import job_id
-from cloudmytask.csu.registry import Registry
-from cloudmytask.csu.unit import REPORTED_TERM
-from cloudmytask.csu.witnesses import WINDOW, Witnesses
-from cloudmytask.errors import Banned, InvalidArgument, NoSuchBan, NoSuchJob, NotPermitted
-from cloudmytask.model import ClientId
+from cloudmytask.model.errors import Banned, InvalidArgument, NoSuchBan, NoSuchJob, NotPermitted
+from cloudmytask.model.job import ClientId
 from cloudmytask.net.peer_links import PeerLinks
 from cloudmytask.simulation.bus import SimulatedGroup
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.host import Host, SeededEntropy
 from cloudmytask.simulation.network import Network
 from cloudmytask.simulation.runner import ScriptPlan
-from cloudmytask.simulation.supervisor import SupervisorHost
 from tests.virtual import result_of, until
+from tests.virtual_supervisor import SupervisorHost
 
 T = TypeVar("T")
 

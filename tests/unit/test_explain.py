@@ -9,7 +9,7 @@ from attrs import evolve
 
 from cloudmytask.core.explain import Surroundings, describe_outcome, explain, format_time, signal_name
 from cloudmytask.core.job import Cancel, End, Event, Expire, Interrupt, Stage, Start, Wait, step
-from cloudmytask.model import (
+from cloudmytask.model.job import (
     Blob,
     ClientId,
     Digest,

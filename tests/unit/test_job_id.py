@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudmytask.core.job_id import ALPHABET, KEY_MAX, LENGTH, SYMBOLS, job_id, normalize
-from cloudmytask.errors import InvalidArgument
-from cloudmytask.model import ClientId
+from cloudmytask.model.errors import InvalidArgument
+from cloudmytask.model.job import ClientId
 
 ANN, BEN = ClientId("ann"), ClientId("ben")
 

@@ -26,7 +26,7 @@ from cloudmytask.core.job import (
     step,
     terminal_state,
 )
-from cloudmytask.model import (
+from cloudmytask.model.job import (
     Blob,
     ClientId,
     Digest,

@@ -7,7 +7,7 @@ import resource
 import pytest
 
 from cloudmytask.boundaries import Launch
-from cloudmytask.model import JobId, Limits
+from cloudmytask.model.job import JobId, Limits
 from cloudmytask.process.program import SHELL_TEXT, Program, ProgramMaker, Unlaunchable
 
 LIMITS_AT = slice(5, 10)

@@ -6,8 +6,8 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Spool
-from cloudmytask.model import Blob, Content, StreamName
-from cloudmytask.node.outputs import CappedSpool, LiveOutput
+from cloudmytask.model.job import Blob, Content, StreamName
+from cloudmytask.node.running.outputs import CappedSpool, LiveOutput
 
 
 @define(eq=False)

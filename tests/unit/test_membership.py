@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudmytask.cluster import Announcement, BootId, Capacity, NodeId, Role, Standing
 from cloudmytask.core.membership import REMEMBERED, Heard, Member, Membership
+from cloudmytask.model.cluster import Announcement, BootId, Capacity, NodeId, Role, Standing
 
 ANN = NodeId("a" * 32)
 OLD, NEW = BootId("00000001" + "f" * 8), BootId("00000002" + "0" * 8)

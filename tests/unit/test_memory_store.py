@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from cloudmytask.boundaries import JobStore
-from cloudmytask.errors import BlobCorrupt, StoreFailed
-from cloudmytask.model import JobId, JobState
+from cloudmytask.model.errors import BlobCorrupt, StoreFailed
+from cloudmytask.model.job import JobId, JobState
 from cloudmytask.simulation.commits import DELIVERY
 from cloudmytask.simulation.store import MemoryDisk, MemoryStore
 from tests.store_conformance import SCRIPT, StoreConformance, brought_to_an_end, make_job

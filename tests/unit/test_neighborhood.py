@@ -8,8 +8,8 @@ import pytest
 from attrs import evolve
 
 from cloudmytask.boundaries import Link
-from cloudmytask.cluster import AttachAnswer, NodeId, RootKey, TreePosition
-from cloudmytask.errors import RequestTimeout
+from cloudmytask.model.cluster import AttachAnswer, NodeId, RootKey, TreePosition
+from cloudmytask.model.errors import RequestTimeout
 from tests.tree_world import Instance, World
 
 
@@ -75,7 +75,7 @@ def test_a_newcomer_listens_before_it_takes_part(world: World) -> None:
 def test_it_announces_every_change_of_its_place_at_once(world: World) -> None:
     one, other = family(world, 2)
     for each, peer in ((one, other), (other, one)):
-        member = peer.roster.get(each.node_id)
+        member = peer.detector.get(each.node_id)
         assert member is not None and member.announcement.tree == each.position
 
 
@@ -135,7 +135,7 @@ def test_a_child_that_announces_another_parent_is_none(world: World) -> None:
     assert node.neighborhood.attached(Asker(ghost), ghost.node_id, 0).accepted  # type: ignore[arg-type]
     for sequence in range(1, 8):
         tree = TreePosition(RootKey(9, ghost.node_id), 1, NodeId("e" * 32))
-        node.roster.heard(evolve(ghost.announcer.current(), sequence=sequence, tree=tree))
+        node.detector.heard(evolve(ghost.announcer.current(), sequence=sequence, tree=tree))
         world.clock.advance(1.0)
     assert node.position is not None and node.position.children == ()
 

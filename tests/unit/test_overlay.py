@@ -11,8 +11,8 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudmytask.cluster import CHILDREN_MAX, NEIGHBORS_MAX, AttachAnswer, NodeId, RootKey, TreePosition
 from cloudmytask.core.overlay import PATH_MAX, Overlay, Sight, survey
+from cloudmytask.model.cluster import CHILDREN_MAX, NEIGHBORS_MAX, AttachAnswer, NodeId, RootKey, TreePosition
 
 A, B, C, D, E, F, G = map(NodeId, "abcdefg")
 DICE = random.Random(1)

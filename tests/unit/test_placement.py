@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudmytask.cluster import Capacity, NodeId
 from cloudmytask.core.placement import (
     ANYWHERE,
     Accounts,
@@ -21,7 +20,8 @@ from cloudmytask.core.placement import (
     is_free,
 )
 from cloudmytask.core.policies import LOCAL, PAPER, RESERVE_PULL
-from cloudmytask.model import Blob, Digest, JobSpec, QoS
+from cloudmytask.model.cluster import Capacity, NodeId
+from cloudmytask.model.job import Blob, Digest, JobSpec, QoS
 
 SPEC = JobSpec(script=Blob(Digest("0" * 64), 1))
 

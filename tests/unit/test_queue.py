@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cloudmytask.cluster import NodeId
 from cloudmytask.core.line import Line
 from cloudmytask.core.queue import HEAD_START, Entry, WaitingQueue
-from cloudmytask.model import ClientId, JobId, QoS
+from cloudmytask.model.cluster import NodeId
+from cloudmytask.model.job import ClientId, JobId, QoS
 
 N, B, Z = QoS.INTERACTIVE, QoS.BATCH, QoS.IDLE
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudmytask.core.rates import RateLimits, Rates, Verdict
-from cloudmytask.model import ClientId
+from cloudmytask.model.job import ClientId
 
 ANN, MALLORY = ClientId("ann"), ClientId("mallory")
 LIMITS = RateLimits()

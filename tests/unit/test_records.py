@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudmytask.core.records import body_digest, job_from_record, job_to_record, spec_from_json, spec_to_json
-from cloudmytask.model import (
+from cloudmytask.model.job import (
     Attempt,
     Blob,
     Cancellation,

@@ -10,9 +10,16 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Link
-from cloudmytask.cluster import Announcement, BusMessage, NodeId, Obituary, Standing
 from cloudmytask.core.membership import Member
-from cloudmytask.errors import ConnectionInterrupted, ForeignCluster, NoNode, NoSuchNode, NotPermitted, RequestTimeout
+from cloudmytask.model.cluster import Announcement, BusMessage, NodeId, Obituary, Standing
+from cloudmytask.model.errors import (
+    ConnectionInterrupted,
+    ForeignCluster,
+    NoNode,
+    NoSuchNode,
+    NotPermitted,
+    RequestTimeout,
+)
 from tests.tree_world import HERE, Instance, World
 
 
@@ -29,9 +36,9 @@ class Pair:
     def __attrs_post_init__(self) -> None:
         self.ann, self.ben = self.world.add(start=False), self.world.add(start=False)
         self.ann.pool.start()
-        self.ann.roster.start()
-        self.ann.roster.on_changed(self._count_dead)
-        self.ann.roster.on_news(self._note)
+        self.ann.detector.start()
+        self.ann.detector.on_changed(self._count_dead)
+        self.ann.detector.on_news(self._note)
 
     def _count_dead(self, member: Member) -> None:
         if member.standing is Standing.DEAD:
@@ -47,7 +54,7 @@ class Pair:
         return evolve(word, **other)
 
     def hear(self, sequence: int = 1, **other: Any) -> None:
-        self.ann.roster.heard(self.word(sequence, **other))
+        self.ann.detector.heard(self.word(sequence, **other))
 
     def obituary(self, incarnation: int = 0, **other: Any) -> Obituary:
         return evolve(
@@ -56,7 +63,7 @@ class Pair:
         )
 
     def standing(self) -> Standing | None:
-        member = self.ann.roster.get(self.ben.node_id)
+        member = self.ann.detector.get(self.ben.node_id)
         return member.standing if member is not None else None
 
     def link(self) -> Link:
@@ -91,7 +98,7 @@ def test_whoever_refuses_the_connection_is_dead_at_once(pair: Pair) -> None:
     pair.ben.die()
     pair.world.clock.advance(3.5 + 0.25 + 0.1)
     assert pair.standing() is Standing.DEAD and pair.dead == [pair.ben.node_id]
-    assert pair.ann.roster.is_dead(pair.ben.node_id)
+    assert pair.ann.detector.is_dead(pair.ben.node_id)
     assert pair.published == [evolve(pair.obituary(), reporter=pair.ann.node_id)]
 
 
@@ -127,7 +134,7 @@ def test_a_word_that_comes_while_it_is_asked_counts(pair: Pair) -> None:
 
 def test_an_obituary_is_believed_about_strangers_without_a_question(pair: Pair) -> None:
     pair.hear()
-    pair.ann.roster.heard(pair.obituary())
+    pair.ann.detector.heard(pair.obituary())
     assert pair.standing() is Standing.DEAD and pair.world.calls == 0
     pair.hear(2, incarnation=1)
     assert pair.standing() is Standing.ALIVE
@@ -136,12 +143,12 @@ def test_an_obituary_is_believed_about_strangers_without_a_question(pair: Pair) 
 def test_an_obituary_about_somebody_with_our_work_is_checked(pair: Pair) -> None:
     pair.hear()
     ended: list[bool] = []
-    pair.ann.roster.watch(pair.ben.node_id, pair.ben.me.boot_id, lambda: ended.append(True))
-    pair.ann.roster.heard(pair.obituary())
+    pair.ann.detector.watch(pair.ben.node_id, pair.ben.me.boot_id, lambda: ended.append(True))
+    pair.ann.detector.heard(pair.obituary())
     pair.world.clock.advance(0.5)
     assert pair.standing() is Standing.ALIVE and ended == []
     pair.ben.die()
-    pair.ann.roster.heard(pair.obituary())
+    pair.ann.detector.heard(pair.obituary())
     pair.world.clock.advance(0.5)
     assert pair.standing() is Standing.DEAD and ended == [True]
 
@@ -153,16 +160,16 @@ def test_an_obituary_about_somebody_with_our_work_is_checked(pair: Pair) -> None
 )
 def test_an_obituary_that_fits_nobody_is_void(pair: Pair, other: dict[str, Any]) -> None:
     pair.hear()
-    pair.ann.roster.heard(pair.obituary(**other))
+    pair.ann.detector.heard(pair.obituary(**other))
     assert pair.standing() is Standing.ALIVE
 
 
 def test_an_obituary_about_ourselves_is_refuted(pair: Pair) -> None:
     refuted: list[int] = []
-    pair.ann.roster.refute = refuted.append
+    pair.ann.detector.refute = refuted.append
     ann = pair.ann.me
-    pair.ann.roster.heard(pair.obituary(3, subject=ann.node_id, boot_id=ann.boot_id))
-    pair.ann.roster.heard(pair.obituary(4, subject=ann.node_id, boot_id="0" * 16))
+    pair.ann.detector.heard(pair.obituary(3, subject=ann.node_id, boot_id=ann.boot_id))
+    pair.ann.detector.heard(pair.obituary(4, subject=ann.node_id, boot_id="0" * 16))
     assert refuted == [3], "an earlier life of ours may well be dead"
 
 
@@ -171,7 +178,7 @@ def test_a_lost_link_to_somebody_with_our_work_is_looked_into_at_once(pair: Pair
     pair.link()
     pair.hear(2)
     ended: list[float] = []
-    pair.ann.roster.watch(pair.ben.node_id, pair.ben.me.boot_id, lambda: ended.append(pair.world.clock.seconds()))
+    pair.ann.detector.watch(pair.ben.node_id, pair.ben.me.boot_id, lambda: ended.append(pair.world.clock.seconds()))
     died = pair.world.clock.seconds()
     pair.ben.die()
     pair.world.clock.advance(0.1)
@@ -188,52 +195,52 @@ def test_a_lost_link_alone_is_no_death(pair: Pair) -> None:
 
 def test_a_watch_ends_with_the_life_that_it_is_about(pair: Pair) -> None:
     told: list[str] = []
-    roster, ben = pair.ann.roster, pair.ben.me
+    detector, ben = pair.ann.detector, pair.ben.me
     pair.hear()
-    roster.watch(ben.node_id, ben.boot_id, lambda: told.append("returned"))
-    roster.watch(ben.node_id, ben.boot_id, lambda: told.append("closed")).close()
+    detector.watch(ben.node_id, ben.boot_id, lambda: told.append("returned"))
+    detector.watch(ben.node_id, ben.boot_id, lambda: told.append("closed")).close()
     pair.hear(1, boot_id="00000002" + "0" * 8)
     assert told == ["returned"]
-    roster.watch(ben.node_id, ben.boot_id, lambda: told.append("late"))
+    detector.watch(ben.node_id, ben.boot_id, lambda: told.append("late"))
     assert told == ["returned"]
     pair.world.clock.advance(0.1)
     assert told == ["returned", "late"]
-    roster.watch(ben.node_id, "00000002" + "0" * 8, lambda: told.append("left"))  # type: ignore[arg-type]
+    detector.watch(ben.node_id, "00000002" + "0" * 8, lambda: told.append("left"))  # type: ignore[arg-type]
     pair.hear(2, boot_id="00000002" + "0" * 8, leaving=True)
     assert told == ["returned", "late", "left"]
 
 
 def test_another_instance_with_our_id_is_noticed(pair: Pair) -> None:
-    roster, ann = pair.ann.roster, pair.ann.me
-    roster.heard(pair.word(node_id=ann.node_id, boot_id="00000000" + "0" * 8))
-    echo = roster.conflict
-    roster.heard(pair.word(node_id=ann.node_id, boot_id="ffffffff" + "0" * 8))
-    assert (echo, roster.conflict) == (False, True), "an echo of our last life is none"
-    assert list(roster.members()) == []
+    detector, ann = pair.ann.detector, pair.ann.me
+    detector.heard(pair.word(node_id=ann.node_id, boot_id="00000000" + "0" * 8))
+    echo = detector.conflict
+    detector.heard(pair.word(node_id=ann.node_id, boot_id="ffffffff" + "0" * 8))
+    assert (echo, detector.conflict) == (False, True), "an echo of our last life is none"
+    assert list(detector.members()) == []
 
 
 def test_what_is_relayed_from_another_cluster_is_dropped(pair: Pair) -> None:
-    pair.ann.roster.relayed(pair.word(cluster="other"), pair.ben.node_id)
+    pair.ann.detector.relayed(pair.word(cluster="other"), pair.ben.node_id)
     assert pair.standing() is None
 
 
 def test_only_news_is_passed_on(pair: Pair) -> None:
     news: list[BusMessage] = []
-    pair.ann.roster.on_news(lambda message, by: news.append(message))
+    pair.ann.detector.on_news(lambda message, by: news.append(message))
     for sequence in (1, 2, 2, 1, 3):
         pair.hear(sequence)
-    pair.ann.roster.heard(pair.obituary())
-    pair.ann.roster.heard(pair.obituary())
+    pair.ann.detector.heard(pair.obituary())
+    pair.ann.detector.heard(pair.obituary())
     assert len(news) == 4
 
 
 def test_people_see_who_is_there(pair: Pair) -> None:
     pair.hear()
     pair.world.clock.advance(2.0)
-    [status] = pair.ann.roster.statuses()
+    [status] = pair.ann.detector.statuses()
     assert (status.heard, status.linked, status.standing, status.conflict) == (2.0, False, Standing.ALIVE, False)
     pair.link()
-    assert pair.ann.roster.statuses()[0].linked
+    assert pair.ann.detector.statuses()[0].linked
 
 
 # links

@@ -10,7 +10,7 @@ from attrs import define, field
 from twisted.internet.task import Clock
 
 from cloudmytask.boundaries import Launch, Running
-from cloudmytask.model import JobId, Limits, Outcome, Reason, StreamName
+from cloudmytask.model.job import JobId, Limits, Outcome, Reason, StreamName
 from cloudmytask.simulation.runner import ScriptedRunner, ScriptPlan, SimulatedMachine
 
 OUT, ERR = StreamName.STDOUT, StreamName.STDERR

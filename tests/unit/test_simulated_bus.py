@@ -8,7 +8,7 @@ from typing import Any
 from attrs import define, evolve, field
 
 from cloudmytask.boundaries import Bus
-from cloudmytask.cluster import BootId, BusMessage, NodeId, Obituary
+from cloudmytask.model.cluster import BootId, BusMessage, NodeId, Obituary
 from cloudmytask.simulation.bus import SimulatedBus, SimulatedGroup
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.network import Network

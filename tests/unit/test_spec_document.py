@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudmytask.core.spec_document import INTEGER_MAX, blob_from_document, spec_from_document, spec_to_document
-from cloudmytask.errors import InvalidArgument
-from cloudmytask.model import Blob, Digest, JobSpec, Limits, QoS
+from cloudmytask.model.errors import InvalidArgument
+from cloudmytask.model.job import Blob, Digest, JobSpec, Limits, QoS
 
 digests = st.text("0123456789abcdef", min_size=64, max_size=64).map(Digest)
 blobs = st.builds(Blob, digests, st.integers(0, 2**62))

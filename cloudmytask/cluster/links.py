@@ -1,0 +1,244 @@
+"""The links that this instance has, by the node at the other end, whoever dialed.
+
+Invariant: callers who want the same link at the same time share one dial, and each of them gets an answer within
+``DIAL_TIMEOUT``. A link that is gone is never handed out. Of two ends that dial at once both links stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from attrs import Factory, define, field
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from cloudmytask.boundaries import Clock, DelayedCall, Link, Links
+from cloudmytask.model.cluster import BootId, Capacity, NodeId, PeerIdentity
+from cloudmytask.model.errors import (
+    CloudMyTaskError,
+    ConnectionInterrupted,
+    ForeignCluster,
+    NodeDraining,
+    NoNode,
+    NoSuchNode,
+    NotPermitted,
+    RequestTimeout,
+)
+from cloudmytask.periodic import Periodic, every
+
+_log = Logger(namespace="cloudmytask.links")
+
+DIAL_TIMEOUT = 5.0
+"""Seconds after which a peer that takes the connection and says nothing is given up."""
+BEAT = 1.0
+"""Seconds between two questions whether the other end of a held link is still there."""
+BEAT_PATIENCE = 0.5
+"""Seconds for each answer."""
+MISSED_MAX = 3
+"""Questions without an answer after which a held link is closed."""
+
+
+@define(eq=False)
+class _Open:
+    link: Link
+    missed: int = 0
+
+
+@define(eq=False)
+class LinkPool:
+    """See the module. ``start`` begins the beats."""
+
+    _clock: Clock
+    _links: Links
+    _me: PeerIdentity
+    find: Callable[[NodeId], str | None] = field(default=lambda _node_id: None)
+    """The address of a node, as announced; the roster's knowledge."""
+    _open: dict[NodeId, list[_Open]] = field(init=False, default=Factory(dict))
+    _dialing: dict[str, list[Deferred[Link]]] = field(init=False, default=Factory(dict))
+    _held: set[NodeId] = field(init=False, default=Factory(set))
+    _lost: list[Callable[[NodeId], None]] = field(init=False, default=Factory(list))
+    _linked: list[Callable[[NodeId], None]] = field(init=False, default=Factory(list))
+    _answered: list[Callable[[NodeId, BootId, Capacity], object]] = field(init=False, default=Factory(list))
+    _beats: Periodic | None = field(init=False, default=None)
+    _closed: bool = field(init=False, default=False)
+
+    def on_linked(self, told: Callable[[NodeId], None]) -> None:
+        """Call ``told`` for each new link."""
+        self._linked.append(told)
+
+    def on_lost(self, told: Callable[[NodeId], None]) -> None:
+        """Call ``told`` when the last link to a node is gone; not for what :meth:`close` closes."""
+        self._lost.append(told)
+
+    def on_answered(self, told: Callable[[NodeId, BootId, Capacity], object]) -> None:
+        """Call ``told`` with each answer to a beat."""
+        self._answered.append(told)
+
+    def start(self) -> None:
+        """Begin the beats over held links."""
+        self._beats = every(self._clock, BEAT, self._beat)
+
+    def close(self) -> None:
+        """Close every link, dial no more; callers who wait are told so."""
+        self._closed = True
+        if self._beats is not None:
+            self._beats.stop()
+        for entries in list(self._open.values()):
+            for entry in list(entries):
+                entry.link.close()
+        self._open.clear()
+
+    def live(self, node_id: NodeId) -> Link | None:
+        """The newest link to that node that is not gone."""
+        entry = self._newest(node_id)
+        return None if entry is None else entry.link
+
+    def get(self, where: str) -> Deferred[Link]:
+        """A link to a node, by its id or its ``HOST:PORT``; an existing one if there is one.
+
+        Fails with ``NoSuchNode`` if nothing is known of that id, ``NoNode`` if nobody or somebody else is there, or
+        whatever keeps the other end from accepting us.
+        """
+        if ":" in where:
+            known = next((node_id for node_id in self._open if self._is_at(node_id, where)), None)
+            live = self.live(known) if known is not None else None
+            return succeed(live) if live is not None else self.dial(where)
+        node_id = NodeId(where)
+        live = self.live(node_id)
+        if live is not None:
+            return succeed(live)
+        address = self.find(node_id)
+        if address is None:
+            return fail(NoSuchNode(f"no node {where} is known here"))
+
+        def is_meant(link: Link) -> Link:
+            if link.peer.node_id != node_id:
+                raise NoNode(f"at {address} there is {link.peer.name}, not the node that was looked for")
+            return link
+
+        return self.dial(address).addCallback(is_meant)
+
+    def dial(self, address: str) -> Deferred[Link]:
+        """A new link to whoever is at ``HOST:PORT``."""
+        if self._closed:
+            return fail(ConnectionInterrupted("this instance is shutting down"))
+        waiter: Deferred[Link] = Deferred()
+        waiting = self._dialing.get(address)
+        if waiting is not None:
+            waiting.append(waiter)
+            return waiter
+        waiting = self._dialing[address] = [waiter]
+        # Whoever gives up waiting does not stop the dial: others may wait for it.
+        timer = self._clock.callLater(
+            DIAL_TIMEOUT, self._dialed, address, waiting, None, RequestTimeout(f"{address} did not answer in time")
+        )
+        self._links.connect(address).addCallbacks(
+            lambda link: self._connected(address, waiting, timer, link),
+            lambda failure: self._failed(address, waiting, timer, failure),
+        ).addErrback(lambda failure: _log.failure("a new link could not be taken up", failure=failure))
+        return waiter
+
+    def welcome(self, link: Link) -> None:
+        """There is a new link, whoever dialed; one that is known already is not taken twice.
+
+        :raises ForeignCluster: the peer is not of our cluster. :raises NotPermitted: it claims to be us.
+        """
+        peer = link.peer
+        if any(entry.link is link for entry in self._open.get(peer.node_id, ())):
+            return
+        if peer.cluster != self._me.cluster:
+            raise ForeignCluster(f"{peer.name} belongs to cluster {peer.cluster!r}, this is {self._me.cluster!r}")
+        if peer.node_id == self._me.node_id:
+            raise NotPermitted(f"{peer.name} at {peer.address} has the node id of {self._me.name}")
+        if self._closed:
+            raise NodeDraining(f"{self._me.name} is shutting down")
+        entry = _Open(link)
+        self._open.setdefault(peer.node_id, []).append(entry)
+        for told in self._linked:
+            told(peer.node_id)
+        link.on_lost(lambda: self._gone(peer.node_id, entry))
+
+    def hold(self, node_ids: Iterable[NodeId]) -> None:
+        """Ask over the links to exactly these nodes, again and again, whether they are there."""
+        self._held = set(node_ids)
+
+    def drop(self, node_id: NodeId) -> None:
+        """Close all links to a node that is known to be gone."""
+        for entry in list(self._open.get(node_id, ())):
+            entry.link.close()
+            self._gone(node_id, entry)
+
+    def _is_at(self, node_id: NodeId, address: str) -> bool:
+        return any(entry.link.alive and entry.link.peer.address == address for entry in self._open[node_id])
+
+    def _connected(self, address: str, waiting: list[Deferred[Link]], timer: DelayedCall, link: Link) -> None:
+        if timer.active():
+            timer.cancel()
+        try:
+            self.welcome(link)
+        except CloudMyTaskError as error:
+            link.close()
+            self._dialed(address, waiting, None, error)
+        else:
+            self._dialed(address, waiting, link, None)
+
+    def _failed(self, address: str, waiting: list[Deferred[Link]], timer: DelayedCall, failure: Failure) -> None:
+        if timer.active():
+            timer.cancel()
+        if not isinstance(failure.value, CloudMyTaskError):
+            _log.failure("dialing {address} failed", failure=failure, address=address)
+        self._dialed(address, waiting, None, failure.value)
+
+    def _dialed(
+        self, address: str, waiting: list[Deferred[Link]], link: Link | None, error: BaseException | None
+    ) -> None:
+        if self._dialing.get(address) is waiting:
+            del self._dialing[address]
+        waiters, waiting[:] = list(waiting), []
+        for waiter in waiters:
+            if waiter.called:
+                continue  # it was cancelled
+            if link is not None:
+                waiter.callback(link)
+            else:
+                assert error is not None
+                waiter.errback(error)
+
+    def _gone(self, node_id: NodeId, entry: _Open) -> None:
+        entries = self._open.get(node_id)
+        if entries is None or entry not in entries:
+            return
+        entries.remove(entry)
+        if not entries:
+            del self._open[node_id]
+            if not self._closed:
+                for told in self._lost:
+                    told(node_id)
+
+    def _beat(self) -> None:
+        for node_id in sorted(self._held):
+            entry = self._newest(node_id)
+            if entry is not None:
+                self._ask(node_id, entry)
+
+    def _newest(self, node_id: NodeId) -> _Open | None:
+        return next((entry for entry in reversed(self._open.get(node_id, ())) if entry.link.alive), None)
+
+    def _ask(self, node_id: NodeId, entry: _Open) -> None:
+        def answered(capacity: Capacity) -> None:
+            entry.missed = 0
+            for told in self._answered:
+                told(node_id, entry.link.peer.boot_id, capacity)
+
+        def missed(failure: Failure) -> None:
+            failure.trap(CloudMyTaskError)
+            entry.missed += 1
+            if entry.missed >= MISSED_MAX:
+                _log.info("{peer} does not answer any more", peer=entry.link.peer.name)
+                entry.link.close()
+                self._gone(node_id, entry)
+
+        entry.link.ping(BEAT_PATIENCE).addCallbacks(answered, missed).addErrback(
+            lambda failure: _log.failure("a beat over a link failed", failure=failure)
+        )

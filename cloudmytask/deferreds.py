@@ -1,0 +1,82 @@
+"""Waiting for something to happen, for a while, or not at all.
+
+Invariant: a waiter is told at most once; a cancelled wait leaves nothing behind. A declared failure of a call that
+nobody waits for is noted for debugging; any other failure is logged as what it is, a bug.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar, cast
+
+from attrs import Factory, define
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from cloudmytask.boundaries import Clock
+from cloudmytask.model.errors import CloudMyTaskError
+
+_log = Logger(namespace="cloudmytask.calls")
+T = TypeVar("T")
+
+NO_ANSWER = (CloudMyTaskError, defer.TimeoutError)
+"""What :func:`patiently` may raise."""
+
+
+@define(eq=False)
+class Signal:
+    """``fire`` wakes everyone who waits at that moment."""
+
+    _waiters: dict[int, Deferred[None]] = Factory(dict)
+    _next: int = 0
+
+    def wait(self) -> Deferred[None]:
+        """Fires with the next :meth:`fire`. Cancelling it stops waiting."""
+        self._next += 1
+        number = self._next
+
+        def forget(_: Deferred[None]) -> None:
+            self._waiters.pop(number, None)
+
+        waiter: Deferred[None] = Deferred(forget)
+        self._waiters[number] = waiter
+        return waiter
+
+    def fire(self) -> None:
+        """Wake the waiters, in the order in which they came."""
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters.values():
+            waiter.callback(None)
+
+
+async def first_of(*events: Deferred[None]) -> Deferred[None]:
+    """Wait for the first of several events; which one it was. The others are cancelled."""
+    for event in events:
+        event.addErrback(lambda failure: failure.trap(CancelledError) and None)
+    _, index = await DeferredList(events, fireOnOneCallback=True)
+    for event in events:
+        event.cancel()
+    return events[index]
+
+
+def pause(clock: Clock, seconds: float) -> Deferred[None]:
+    """Fires after so many seconds. Cancelling it ends the wait."""
+    return deferLater(cast(IReactorTime, clock), seconds)  # it uses no more of it than our Clock has
+
+
+def patiently(clock: Clock, seconds: float, pending: Deferred[T]) -> Deferred[T]:
+    """``pending``, or ``twisted.internet.defer.TimeoutError`` after so many seconds."""
+    return pending.addTimeout(seconds, cast(IReactorTime, clock))  # it uses no more of it than our Clock has
+
+
+def lightly(pending: Deferred[None]) -> None:
+    """A word that is said again, or made up for, should it be lost."""
+
+    def failed(failure: Failure) -> None:
+        failure.trap(*NO_ANSWER)
+        _log.debug("a peer was not told: {why}", why=failure.getErrorMessage())
+
+    pending.addErrback(failed).addErrback(lambda failure: _log.failure("a peer was not told", failure=failure))

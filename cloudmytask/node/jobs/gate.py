@@ -1,0 +1,89 @@
+"""Who may do what on a node, and how fast, decided in one place.
+
+Until certificates exist an identity is what the connection claims (design section 7): clients are trusted colleagues,
+told apart so that their jobs do not get mixed up.
+
+Invariant: no decision waits for anybody; the bans that count are those that the node holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import Factory, define
+
+from cloudmytask.cluster.flood_control import FloodControl
+from cloudmytask.core.admission import check_client
+from cloudmytask.core.units import show_size
+from cloudmytask.deferreds import Signal
+from cloudmytask.model.errors import DiskShort, NodeDraining
+from cloudmytask.model.job import ClientId
+
+
+@define
+class Gate:
+    """The state of a node's door. ``sensing``: None where nobody is banned, and all may ask as fast as they like."""
+
+    node: str
+    flood_control: FloodControl | None = None
+    disk_free: Callable[[], int | None] = lambda: None
+    disk_min: int = 0
+    """Bytes that must be free for new work to be accepted."""
+    draining: bool = False
+    closing: Signal = Factory(Signal)
+    """Fired when draining begins, and again when it is cut short."""
+
+    def close(self) -> None:
+        """Accept no new work from now on."""
+        self.draining = True
+        self.closing.fire()
+
+    def identify(self, claim: str) -> ClientId:
+        """The identity behind a connection. :raises InvalidArgument: the claim is no ClientID."""
+        return check_client(claim)
+
+    def admit(self, client: ClientId, size: int) -> float:
+        """A request of ``size`` bytes came in; the seconds to hold it back before it is looked at.
+
+        :raises Banned, TooManyRequests: it is not to be looked at.
+        """
+        return 0.0 if self.flood_control is None else self.flood_control.admit(client, size)
+
+    def malformed(self, client: ClientId) -> None:
+        """Something came from ``client`` that no program of ours sends: undecodable, or beyond what the wire allows.
+
+        :raises Banned: it was once too often.
+        """
+        if self.flood_control is not None:
+            self.flood_control.malformed(client)
+
+    def check_banned(self, client: ClientId) -> None:
+        """Whether work of ``client`` may be accepted or started here.
+
+        :raises Banned: the sentence says why, by whom, and for how long still.
+        """
+        if self.flood_control is not None:
+            self.flood_control.check(client)
+
+    def check_forwarded(self, client: ClientId) -> None:
+        """The same for a job that another node brought: ``client`` is the one that submitted it, whoever carries it.
+
+        :raises Banned: as :meth:`check_banned` does. There is no rate for jobs of others: their origin saw to that.
+        """
+        self.check_banned(client)
+
+    @property
+    def disk_short(self) -> bool:
+        """Whether there is too little room on the disk for new work."""
+        free = self.disk_free()
+        return free is not None and free < self.disk_min
+
+    def admit_work(self) -> None:
+        """:raises NodeDraining: no new work is accepted any more. :raises DiskShort: not for now."""
+        if self.disk_short:
+            raise DiskShort(
+                f"node {self.node} has {show_size(self.disk_free() or 0)} left on its disk and accepts new work from"
+                f" {show_size(self.disk_min)} on (disk_min)"
+            )
+        if self.draining:
+            raise NodeDraining(f"node {self.node} is shutting down and accepts no new work")

@@ -1,0 +1,1 @@
+"""Who runs a waiting job: this node while it is free, otherwise another one."""

@@ -1,0 +1,85 @@
+"""Jobs on their way to other nodes, until one has taken them or none will.
+
+Invariant: a reservation in the accounts lasts exactly as long as its offer; whoever handed a job in gets it back, or
+learns that it is gone, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from cloudmytask.boundaries import World
+from cloudmytask.core.placement import TRIES_MAX, Accounts, Choice, Policy
+from cloudmytask.core.queue import Entry
+from cloudmytask.model.cluster import NodeId
+from cloudmytask.model.job import JobId
+from cloudmytask.node.roles import Work
+
+_log = Logger(namespace="cloudmytask.offering")
+
+
+@define(eq=False)
+class Offering:
+    """
+    :ivar has_room: whether this node itself has a free slot by now.
+    :ivar refused: takes back a job that nobody took.
+    :ivar gone: told of a job that was taken (true), or is not to be placed any more (false).
+    """
+
+    _world: World
+    _policy: Policy
+    _accounts: Accounts
+    _has_room: Callable[[], bool]
+    _refused: Callable[[Entry, Work], None]
+    _gone: Callable[[Entry, bool], None]
+    _under_way: dict[JobId, NodeId] = field(init=False, factory=dict)
+
+    def __contains__(self, job_id: JobId) -> bool:
+        return job_id in self._under_way
+
+    def begin(self, entry: Entry, work: Work, choice: Choice) -> None:
+        """Offer a job to the node that was chosen, and if that refuses to others."""
+        self._reserve(entry, choice)
+        offered = Deferred.fromCoroutine(self._offer(entry, work, choice))
+        offered.addErrback(lambda failure: _log.failure("job {job_id}: broken offer", failure, job_id=entry.job_id))
+
+    def _reserve(self, entry: Entry, choice: Choice) -> None:
+        """At once, so that the next look at the accounts sees it."""
+        self._under_way[entry.job_id] = choice.peer.node_id
+        self._accounts.reserve(choice.peer.node_id)
+
+    async def _offer(self, entry: Entry, work: Work, choice: Choice) -> None:
+        for tries in range(1, TRIES_MAX + 1):
+            target = choice.peer.node_id
+            try:
+                answer = await work.offer(choice)
+            finally:
+                self._accounts.release(target)
+            if answer is None:
+                self._accounts.forget(target)  # until it announces itself again
+            else:
+                self._accounts.update(target, answer.capacity)
+                if answer.lasting:
+                    work.shun(target)
+            accepted = answer is not None and answer.accepted
+            if accepted or not work.wanted():
+                del self._under_way[entry.job_id]
+                self._gone(entry, accepted)
+                return
+            following = self._following(work, tries)
+            if following is None:
+                break
+            choice = following
+            self._reserve(entry, choice)
+        del self._under_way[entry.job_id]
+        self._refused(entry, work)
+
+    def _following(self, work: Work, tries: int) -> Choice | None:
+        """Where a refused job may go next; None: it waits, or there is room for it here."""
+        if tries == TRIES_MAX or self._has_room():
+            return None
+        return self._policy.choose(self._accounts, work.course, self._world.entropy.random)

@@ -1,0 +1,172 @@
+"""Tells an attempt's follower, on another node, what is written and how it ends.
+
+Invariant: the follower gets each stream's bytes in order and the last word after all of them; a window of pieces is
+unanswered at a time. Without a follower everything is kept for ``grace`` seconds, for one that comes back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+
+from cloudmytask.boundaries import AttemptSink, DelayedCall, Link, World
+from cloudmytask.deferreds import Signal
+from cloudmytask.model.cluster import RemoteEnd
+from cloudmytask.model.errors import CloudMyTaskError, ConnectionInterrupted, RequestTimeout
+from cloudmytask.model.job import JobId, StreamName
+from cloudmytask.node.running.outputs import LiveOutput, Outputs
+
+_log = Logger(namespace="cloudmytask.delivery")
+
+PIECE = 60 * 1024
+"""Bytes in one piece; it has to fit into one AMP value."""
+WINDOW = 8
+"""Pieces that may be unanswered at a time."""
+
+
+@define(eq=False)
+class Delivery:
+    """Of one attempt.
+
+    :ivar orphaned: called when nobody followed for ``grace`` seconds and the attempt has not ended.
+    :ivar delivered: called once, when the last word was taken or nobody is left to take it.
+    """
+
+    _world: World
+    _outputs: Outputs
+    _attempt: tuple[JobId, int]
+    _grace: float
+    _orphaned: Callable[[], None]
+    _delivered: Callable[[], None]
+    _link: Link | None = field(init=False, default=None)
+    _sink: AttemptSink | None = field(init=False, default=None)
+    _end: RemoteEnd | None = field(init=False, default=None)
+    _news: Signal = field(init=False, factory=Signal)
+    _followed: Signal = field(init=False, factory=Signal)
+    _timer: DelayedCall | None = field(init=False, default=None)
+    _over: bool = field(init=False, default=False)
+
+    def follow(self, link: Link, sink: AttemptSink, offsets: Mapping[StreamName, int]) -> None:
+        """Somebody follows from now on, instead of whoever did before."""
+        self._link, self._sink = link, sink
+        self._forget_timer()
+        link.on_lost(lambda: self._lost(sink))
+        if self._sink is sink:
+            self._followed.fire()
+            pushed = Deferred.fromCoroutine(self._push(sink, {name: offsets.get(name, 0) for name in StreamName}))
+            pushed.addErrback(
+                lambda failure: _log.failure("job {job_id}: delivery broke", failure, job_id=self._job_id)
+            )
+
+    def news(self) -> None:
+        """There may be output now."""
+        self._news.fire()
+
+    async def started(self) -> None:
+        """Tell the follower, this one or the next, that the script is about to start; returns when it has taken note.
+
+        :raises NoSuchJob: it has given the attempt up.
+        """
+        while True:
+            while (sink := self._sink) is None:
+                await self._followed.wait()
+            try:
+                await sink.started()
+            except (ConnectionInterrupted, RequestTimeout):
+                if self._sink is sink:  # nobody else follows yet
+                    await self._followed.wait()
+            else:
+                return
+
+    def finish(self, end: RemoteEnd) -> None:
+        """The attempt has ended."""
+        self._end = end
+        self._news.fire()
+        if self._sink is None and (self._timer is None or not self._grace):
+            self._wait_for_follower()
+
+    def abandon(self) -> None:
+        """Nobody will want to know how it ends."""
+        self._grace = 0.0
+        if self._end is not None and self._sink is None:
+            self._close()
+
+    @property
+    def _job_id(self) -> JobId:
+        return self._attempt[0]
+
+    def _lost(self, sink: AttemptSink) -> None:
+        if self._sink is sink:
+            self._link = self._sink = None
+            if not self._over:
+                self._wait_for_follower()
+
+    def _wait_for_follower(self) -> None:
+        self._forget_timer()
+        self._timer = self._world.clock.callLater(self._grace, self._nobody)
+
+    def _nobody(self) -> None:
+        self._timer = None
+        if self._end is None:
+            self._orphaned()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        if not self._over:
+            self._over = True
+            self._forget_timer()
+            self._delivered()
+
+    def _forget_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    async def _push(self, sink: AttemptSink, offsets: dict[StreamName, int]) -> None:
+        window: deque[Deferred[None]] = deque()
+        try:
+            while self._sink is sink and not await self._pushed_all(sink, offsets, window):
+                pass
+            if self._sink is not sink or self._end is None:
+                return
+            while window:
+                await window.popleft()
+            await sink.ended(self._end)
+        except CloudMyTaskError as problem:
+            _log.debug("job {job_id}: its follower is gone: {why}", job_id=self._job_id, why=str(problem))
+            self._lost(sink)
+            return
+        finally:
+            DeferredList(list(window), consumeErrors=True)
+        self._close()
+
+    async def _pushed_all(
+        self, sink: AttemptSink, offsets: dict[StreamName, int], window: deque[Deferred[None]]
+    ) -> bool:
+        """Push what there is, then wait for more; whether there will be none."""
+        live = self._outputs.live(*self._attempt)
+        if live is not None and await self._pushed_some(live, sink, offsets, window):
+            return False
+        if self._end is not None:
+            return True
+        await (self._news.wait() if live is None or live.finished else live.grown.wait())
+        return False
+
+    async def _pushed_some(
+        self, live: LiveOutput, sink: AttemptSink, offsets: dict[StreamName, int], window: deque[Deferred[None]]
+    ) -> bool:
+        pushed = False
+        for stream, kept in live.streams.items():
+            while offsets[stream] < kept.size and self._sink is sink:
+                data = await live.read(stream, offsets[stream], PIECE)
+                if len(window) >= WINDOW:
+                    await window.popleft()
+                window.append(sink.output(stream, offsets[stream], data))
+                offsets[stream] += len(data)
+                pushed = True
+        return pushed

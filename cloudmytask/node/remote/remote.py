@@ -1,0 +1,252 @@
+"""One attempt on another node, as its follower sees it: what it writes, and how it ends.
+
+Invariant: an attempt that was accepted ends exactly once: by its executor's last word, or because that life of its
+executor is certainly over. A link that breaks is made again, and output goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from cloudmytask.boundaries import Link, World
+from cloudmytask.core.placement import Choice, Course
+from cloudmytask.deferreds import Signal, pause
+from cloudmytask.model.cluster import BootId, Capacity, NodeId, Offer, OfferAnswer, PeerIdentity, RemoteEnd
+from cloudmytask.model.errors import CloudMyTaskError, NoSuchJob
+from cloudmytask.model.job import Blob, Job, JobId, JobSpec, Outcome, Reason, StreamName, Usage
+from cloudmytask.node.remote.asking import RETRY_INTERVAL, Asking
+from cloudmytask.node.roles import Acquaintances, Finished, Interest
+from cloudmytask.node.running.outputs import LiveOutput, Outputs
+
+_log = Logger(namespace="cloudmytask.delegate")
+
+UNHEARD_OF = 15.0
+"""Seconds after which an executor that this life of ours never heard of is given up."""
+
+
+class Keeper(Protocol):
+    """The delegate; its docstrings say what each does."""
+
+    world: World
+    outputs: Outputs
+    others: Acquaintances
+    learned: Callable[[NodeId, Capacity], None]
+    remotes: dict[tuple[JobId, int], Remote]
+    abandoned: dict[tuple[NodeId, JobId, int], None]
+
+    def abandon(self, node_id: NodeId, job_id: JobId, attempt: int) -> None: ...
+    def unknown_to(self, node_id: NodeId, spec: JobSpec) -> list[Blob]: ...
+    def remember(self, node_id: NodeId, spec: JobSpec) -> None: ...
+
+
+@define(eq=False)
+class Remote:
+    """See the module; implements ``roles.RemoteAttempt`` and, for the executor, ``boundaries.AttemptSink``."""
+
+    _delegate: Keeper
+    job_id: JobId
+    attempt: int
+    _before_start: Callable[[], Awaitable[None]]
+    node_id: NodeId | None = field(init=False, default=None)
+    _name: str = field(init=False, default="")
+    _boot: BootId | None = field(init=False, default=None)
+    _interest: Interest | None = field(init=False, default=None)
+    _link: Link | None = field(init=False, default=None)
+    _live: LiveOutput | None = field(init=False, default=None)
+    _done: Deferred[Finished] = field(init=False, factory=Deferred)
+    _over: bool = field(init=False, default=False)
+    _settled: Signal = field(init=False, factory=Signal)
+    _news: Signal = field(init=False, factory=Signal)
+    """Fired when it may start, or is called off."""
+    _noted: bool = field(init=False, default=False)
+    _stop: Reason | None = field(init=False, default=None)
+    _began: float = field(init=False, default=0.0)
+
+    # roles.RemoteAttempt
+
+    def offer(self, choice: Choice, job: Job, course: Course, origin: PeerIdentity) -> Deferred[OfferAnswer | None]:
+        return Deferred.fromCoroutine(self._offer(choice, job, course, origin))
+
+    def resume(self, node_id: NodeId, name: str) -> None:
+        self._accepted(node_id, name, None, resume=True)
+        self.noted()
+        self._spawn(self._reach())
+
+    def finished(self) -> Deferred[Finished]:
+        return self._done
+
+    def stop(self, reason: Reason, *, hurry: bool = False) -> None:
+        self._stop = self._stop or reason
+        link = self._link
+        if not self._over and link is not None and link.alive:
+            told = link.stop_attempt(self.job_id, self.attempt, self._stop, hurry)
+            told.addErrback(self._not_told)
+
+    # boundaries.AttemptSink
+
+    def started(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._started())
+
+    def output(self, stream: StreamName, offset: int, data: bytes) -> Deferred[None]:
+        if self._noted or self._over:
+            self._take(stream, offset, data)
+            return succeed(None)
+        return Deferred.fromCoroutine(self._take_later(stream, offset, data))
+
+    def ended(self, end: RemoteEnd) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._ended(end))
+
+    # its course
+
+    def _take(self, stream: StreamName, offset: int, data: bytes) -> None:
+        live = self._live
+        if live is not None and not self._over:
+            known = live.streams[stream].size + live.streams[stream].discarded
+            if offset <= known < offset + len(data):
+                live.write(stream, data[known - offset :])
+
+    async def _take_later(self, stream: StreamName, offset: int, data: bytes) -> None:
+        await self._decided()
+        self._take(stream, offset, data)
+
+    async def _ended(self, end: RemoteEnd) -> None:
+        await self._decided()
+        live, node_id = self._live, self.node_id
+        if live is None or self._over or node_id is None:
+            return
+        for stream, kept in live.streams.items():
+            kept.discarded += end.discarded.get(stream, 0)
+        settled = self._settled.wait()
+        self._finish(Finished(end.outcome, end.interrupted, live, end.executor, end.trail, self._settled.fire))
+        self._delegate.learned(node_id, end.capacity)
+        await settled
+
+    async def _decided(self) -> None:
+        """Wait until its acceptance is on record here, or it is called off: what its executor says may come before,
+        if the answer to its offer was lost and is asked for again."""
+        while not self._noted and not self._over:
+            await self._news.wait()
+
+    def noted(self) -> None:
+        """Its acceptance is on record, so it may start."""
+        self._noted = True
+        self._news.fire()
+
+    def call_off(self) -> None:
+        """It is not wanted any more, while it is on offer: whoever accepts it all the same will be told."""
+        self._over = self._live is None
+        self._news.fire()
+
+    async def _started(self) -> None:
+        await self._decided()
+        if self._over:
+            raise NoSuchJob(f"attempt {self.attempt} of job {self.job_id} was given up")
+        await self._before_start()
+
+    async def _offer(self, choice: Choice, job: Job, course: Course, origin: PeerIdentity) -> OfferAnswer | None:
+        peer, delegate = choice.peer, self._delegate
+        offer = Offer(
+            job_id=self.job_id,
+            client=job.client,
+            spec=job.spec,
+            attempt=self.attempt,
+            origin=origin,
+            hops=course.hops + 1,
+            visited=(*course.visited, origin.node_id) if origin.node_id not in course.visited else course.visited,
+            may_wait=choice.may_wait,
+        )
+        asking = Asking(delegate.world, delegate.others, self, self._news, lambda: self._over)
+        answered = await asking.until_answered(peer, offer, delegate.unknown_to(peer.node_id, offer.spec))
+        if answered is None:
+            self._over = True
+            self._news.fire()
+            if asking.uncertain:
+                delegate.abandon(peer.node_id, offer.job_id, offer.attempt)
+            return None
+        link, answer = answered
+        if answer.accepted:
+            delegate.remember(peer.node_id, job.spec)
+            self._accepted(peer.node_id, peer.name, link, resume=False)
+        return answer
+
+    def _accepted(self, node_id: NodeId, name: str, link: Link | None, *, resume: bool) -> None:
+        delegate = self._delegate
+        self.node_id, self._name = node_id, name
+        self._began = delegate.world.clock.seconds()
+        self._live = delegate.outputs.open(self.job_id, self.attempt, resume=resume)
+        self._over = False
+        delegate.abandoned.pop((node_id, self.job_id, self.attempt), None)
+        delegate.remotes[self.job_id, self.attempt] = self
+        if link is not None:
+            self._linked(link)
+
+    def _linked(self, link: Link) -> None:
+        if self._over:
+            return
+        self._link, self._boot = link, link.peer.boot_id
+        if self._interest is None:
+            ended = lambda: self._lose(f"node {self._name} died")  # noqa: E731 - a callback of one line
+            self._interest = self._delegate.others.watch(link.peer.node_id, self._boot, ended)
+        link.on_lost(self._link_lost)
+
+    def _link_lost(self) -> None:
+        if not self._over:
+            self._spawn(self._reach())
+
+    async def _reach(self) -> None:
+        """Find the executor again, or find out that it is gone."""
+        others, clock = self._delegate.others, self._delegate.world.clock
+        node_id, live = self.node_id, self._live
+        assert node_id is not None and live is not None
+        while not self._over:
+            try:
+                link = await others.link(node_id)
+                if self._boot not in (None, link.peer.boot_id):
+                    self._lose(f"node {self._name} was started again")
+                    return
+                offsets = {stream: kept.size + kept.discarded for stream, kept in live.streams.items()}
+                await link.follow(self.job_id, self.attempt, offsets, self)
+            except NoSuchJob:
+                self._lose(f"node {self._name} does not know it any more")
+                return
+            except CloudMyTaskError as problem:
+                if self._boot is None and clock.seconds() - self._began > UNHEARD_OF:
+                    self._lose(f"node {self._name} was not found again ({problem})")
+                    return
+                await pause(clock, RETRY_INTERVAL)
+            else:
+                self._linked(link)
+                if self._stop is not None:
+                    self.stop(self._stop)
+                return
+
+    def _lose(self, why: str) -> None:
+        if self._over or self._live is None:
+            return
+        wall = self._delegate.world.clock.seconds() - self._began
+        outcome = Outcome(reason=Reason.LOST, detail=why, usage=Usage(wall_seconds=wall))
+        assert self.node_id is not None
+        self._delegate.abandon(self.node_id, self.job_id, self.attempt)
+        self._finish(Finished(outcome, True, self._live, self._name))
+
+    def _finish(self, finished: Finished) -> None:
+        self._over = True
+        if self._interest is not None:
+            self._interest.close()
+        self._delegate.remotes.pop((self.job_id, self.attempt), None)
+        finished.live.finish()
+        self._done.callback(finished)
+
+    def _spawn(self, work: Coroutine[Deferred[object], object, None]) -> None:
+        reached = Deferred.fromCoroutine(work)
+        reached.addErrback(lambda failure: _log.failure("job {job_id}: following broke", failure, job_id=self.job_id))
+
+    def _not_told(self, failure: Failure) -> None:
+        """The link broke over it: it is told again on the next one."""
+        failure.trap(CloudMyTaskError)

@@ -1,0 +1,1 @@
+"""What runs here: attempts in slots, and where their output is."""

@@ -1,0 +1,235 @@
+"""The output of scripts while it grows and after: where the bytes of an attempt are, and readers that follow them.
+
+Invariant: a reader sees each stream's bytes once and in order, wherever they are kept at that moment; a spool is
+given up only when its bytes are safe elsewhere and nobody is reading from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from attrs import Factory, define, field
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+from cloudmytask.boundaries import JobStore, OutputEnd, OutputPiece, Spool
+from cloudmytask.deferreds import Signal
+from cloudmytask.model.errors import StoreFailed
+from cloudmytask.model.job import Attempt, Content, Job, JobId, Output, StreamName
+
+_log = Logger(namespace="cloudmytask.outputs")
+
+
+@define(eq=False)
+class CappedSpool:
+    """A spool that keeps at most ``limit`` bytes and counts the rest."""
+
+    spool: Spool
+    limit: int
+    discarded: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes kept."""
+        return self.spool.size
+
+    def append(self, data: bytes) -> None:
+        """Keep what fits."""
+        room = self.limit - self.spool.size
+        if len(data) > room:
+            self.discarded += len(data) - max(0, room)
+            data = data[: max(0, room)]
+        if data:
+            self.spool.append(data)
+
+    async def seal(self) -> tuple[Output, Content | None]:
+        """What goes into the job's record, and the bytes that have to be saved along with it. Output that the disk
+        has no room for counts as discarded: it must not keep the outcome from being told."""
+        try:
+            sealed = await self.spool.seal()
+        except StoreFailed as problem:
+            _log.error("output of {size} bytes is lost: {problem}", size=self.size, problem=str(problem))
+            return Output(discarded=self.discarded + self.size), None
+        if isinstance(sealed, Content):
+            return Output(blob=sealed.blob, discarded=self.discarded), sealed
+        return Output(blob=sealed, discarded=self.discarded), None
+
+
+@define(eq=False)
+class LiveOutput:
+    """Both streams of one attempt whose output is not in the store yet."""
+
+    streams: Mapping[StreamName, CappedSpool]
+    grown: Signal = Factory(Signal)
+    finished: bool = False
+    _reads: int = 0
+    _retired: bool = False
+
+    def write(self, stream: StreamName, data: bytes) -> None:
+        """Take in what the script wrote."""
+        self.streams[stream].append(data)
+        self.grown.fire()
+
+    async def read(self, stream: StreamName, offset: int, size: int) -> bytes:
+        """Bytes from ``offset``, as many as are there up to ``size``."""
+        self._reads += 1
+        try:
+            return await self.streams[stream].spool.read(offset, size)
+        finally:
+            self._reads -= 1
+            self._give_up()
+
+    def finish(self) -> None:
+        """The script has ended: nothing more will be written."""
+        self.finished = True
+        self.grown.fire()
+
+    def retire(self) -> None:
+        """The bytes are safe in the store."""
+        self._retired = True
+        self.grown.fire()
+        self._give_up()
+
+    async def seal(self) -> tuple[Output, Output, tuple[Content, ...]]:
+        """Both streams as they go into the job's record, and the bytes that have to be saved along with it."""
+        stdout, first = await self.streams[StreamName.STDOUT].seal()
+        stderr, second = await self.streams[StreamName.STDERR].seal()
+        return stdout, stderr, tuple(content for content in (first, second) if content is not None)
+
+    def _give_up(self) -> None:
+        if self._retired and not self._reads:
+            for stream in self.streams.values():
+                stream.spool.discard()
+
+
+@define(eq=False)
+class Outputs:
+    """Where the output of each attempt is."""
+
+    _store: JobStore
+    _limit: int
+    """Bytes kept of each stream."""
+    _live: dict[tuple[JobId, int], LiveOutput] = Factory(dict)
+
+    def open(self, job_id: JobId, attempt: int, *, resume: bool = False) -> LiveOutput:
+        """Begin to keep an attempt's output; ``resume`` takes over what an earlier life of the node left of it."""
+        streams = {
+            stream: CappedSpool(self._store.spool(f"{job_id}.{attempt}.{stream}", resume=resume), self._limit)
+            for stream in StreamName
+        }
+        live = self._live[job_id, attempt] = LiveOutput(streams)
+        return live
+
+    def live(self, job_id: JobId, attempt: int) -> LiveOutput | None:
+        """The output of an attempt while it is not in the store."""
+        return self._live.get((job_id, attempt))
+
+    def retire(self, job_id: JobId, attempt: int) -> None:
+        """The attempt's output is durable with its job's record."""
+        live = self._live.pop((job_id, attempt), None)
+        if live is not None:
+            live.retire()
+
+
+Look = Callable[[], Deferred[Job]]
+"""Fetches the job as it is now."""
+Wait = Callable[[], Deferred[None]]
+"""Fires when the job has changed."""
+
+
+@define(eq=False)
+class Reader:
+    """Follows the output of one attempt (``boundaries.OutputReader``)."""
+
+    _outputs: Outputs
+    _store: JobStore
+    _look: Look
+    _changed: Wait
+    _attempt: int
+    _offsets: dict[StreamName, int]
+    _follow: bool
+    _closed: bool = False
+    _waiting: Deferred[None] | None = field(default=None)
+    _settled: Job | None = None
+    """The job, once its attempt's output can change no more: then there is no need to look again."""
+
+    def next(self, size: int) -> Deferred[OutputPiece | OutputEnd]:
+        """The next piece; see the boundary."""
+        return Deferred.fromCoroutine(self._next(size))
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._closed = True
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            waiting.cancel()
+
+    async def _next(self, size: int) -> OutputPiece | OutputEnd:
+        while True:
+            job = self._settled or await self._look()
+            attempt = self._pick(job)
+            if attempt is not None:
+                self._attempt = attempt.number
+                live = self._outputs.live(job.id, attempt.number)
+                piece = (
+                    await self._read_live(live, size) if live is not None else await self._read_stored(attempt, size)
+                )
+                if live is None and attempt.outcome is not None:
+                    self._settled = job
+                if piece is not None:
+                    return piece
+                if live is not None and self._outputs.live(job.id, attempt.number) is not live:
+                    continue  # it was retired while we looked: read on in the store
+                if not self._follow or attempt.outcome is not None:
+                    return self._end(attempt, live)
+                if live is not None and not live.finished:
+                    await self._wait(live.grown.wait())
+                    continue
+            elif not self._follow or job.state.terminal:
+                nothing = dict.fromkeys(StreamName, 0)
+                return OutputEnd(attempt=0, sizes=nothing, discarded=nothing)
+            await self._wait(self._changed())
+
+    def _pick(self, job: Job) -> Attempt | None:
+        if self._attempt == 0:
+            return job.attempt
+        return next((a for a in job.attempts if a.number == self._attempt), None)
+
+    async def _read_live(self, live: LiveOutput, size: int) -> OutputPiece | None:
+        for stream, offset in self._offsets.items():
+            if offset < live.streams[stream].size:
+                return self._advance(stream, await live.read(stream, offset, size))
+        return None
+
+    async def _read_stored(self, attempt: Attempt, size: int) -> OutputPiece | None:
+        for stream, offset in self._offsets.items():
+            blob = attempt.output(stream).blob
+            if blob is not None and offset < blob.size:
+                return self._advance(stream, await self._store.read(blob, offset, size))
+        return None
+
+    def _advance(self, stream: StreamName, data: bytes) -> OutputPiece:
+        offset = self._offsets[stream]
+        self._offsets[stream] = offset + len(data)
+        return OutputPiece(stream=stream, offset=offset, data=data)
+
+    def _end(self, attempt: Attempt, live: LiveOutput | None) -> OutputEnd:
+        if live is not None:
+            sizes = {stream: kept.size for stream, kept in live.streams.items()}
+            discarded = {stream: kept.discarded for stream, kept in live.streams.items()}
+        else:
+            sizes = {stream: attempt.output(stream).size for stream in StreamName}
+            discarded = {stream: attempt.output(stream).discarded for stream in StreamName}
+        return OutputEnd(attempt=attempt.number, sizes=sizes, discarded=discarded)
+
+    async def _wait(self, event: Deferred[None]) -> None:
+        if self._closed:
+            await Deferred()  # a closed reader has nobody left to answer
+        self._waiting = event
+        try:
+            await event
+        except CancelledError:
+            if self._closed:
+                await Deferred()
+            raise
+        self._waiting = None
