@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import JobStore
-from cloudmytask.core.records import body_digest
+from cloudmytask.codec import body_digest
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing
 from cloudmytask.model.job import (
     INLINE_MAX,

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import NewType
+from typing import Annotated, NewType
 
 from attrs import field, frozen
+from msgspec import Meta
+
+from cloudmytask.model.fields import ALWAYS, CLIENT_ID, DIGEST, Count, Integer, Moment, Number
 
 JobId = NewType("JobId", str)
-ClientId = NewType("ClientId", str)
-Digest = NewType("Digest", str)
+ClientId = NewType("ClientId", Annotated[str, CLIENT_ID])
+Digest = NewType("Digest", Annotated[str, DIGEST])
 """Lowercase hexadecimal sha256."""
 
 
@@ -83,7 +86,7 @@ class Blob:
     """Bytes named by their digest; ``size`` in bytes."""
 
     digest: Digest
-    size: int
+    size: Count
 
 
 @frozen
@@ -102,13 +105,13 @@ INLINE_MAX = 64 * 1024
 class Limits:
     """What one process of a script may use; None is unlimited. See setrlimit(2)."""
 
-    cpu_seconds: int | None = None
+    cpu_seconds: Integer | None = None
     """RLIMIT_CPU, seconds."""
-    address_space: int | None = None
+    address_space: Integer | None = None
     """RLIMIT_AS, bytes."""
-    file_size: int | None = None
+    file_size: Integer | None = None
     """RLIMIT_FSIZE, bytes."""
-    open_files: int | None = None
+    open_files: Integer | None = None
     """RLIMIT_NOFILE, descriptors."""
 
 
@@ -117,18 +120,18 @@ class JobSpec:
     """What a client asked for; immutable once accepted."""
 
     script: Blob
-    script_name: str = "script.py"
+    script_name: str = field(default="script.py", metadata=ALWAYS)
     """The file name the script sees as ``sys.argv[0]``."""
+    qos: QoS = field(default=QoS.BATCH, metadata=ALWAYS)
     arguments: tuple[str, ...] = ()
     stdin: Blob | None = None
-    qos: QoS = QoS.BATCH
     name: str | None = None
     """A label that people select by; the script's name if absent."""
-    timeout: float | None = None
+    timeout: Number | None = None
     """Seconds that one attempt may run, from its start."""
-    retries: int = 0
+    retries: Integer = 0
     """How many further attempts a failure is worth."""
-    retention: float | None = None
+    retention: Number | None = None
     """Seconds that outcome and output are kept after the end; None is the node's default."""
     at_most_once: bool = False
     """Never run a second attempt after one whose end is unknown."""
@@ -152,10 +155,10 @@ class JobSpec:
 class Usage:
     """What an attempt consumed; a value not known is None."""
 
-    wall_seconds: float | None = None
-    cpu_seconds: float | None = None
+    wall_seconds: Number | None = None
+    cpu_seconds: Number | None = None
     """User and system time of the script and of the children that it waited for."""
-    peak_memory: int | None = None
+    peak_memory: Count | None = None
     """Bytes; the largest resident set of any one process."""
 
 
@@ -165,7 +168,7 @@ class Output:
 
     blob: Blob | None = None
     """None where nothing was written."""
-    discarded: int = 0
+    discarded: Count = 0
     """Bytes beyond ``output_max`` that were thrown away."""
 
     @property
@@ -179,8 +182,8 @@ class Outcome:
     """How one attempt ended."""
 
     reason: Reason
-    exit_code: int | None = None
-    signal: int | None = None
+    exit_code: Integer | None = None
+    signal: Integer | None = None
     usage: Usage = Usage()
     detail: str = ""
     """One sentence for a person, where the reason alone does not say enough."""
@@ -195,11 +198,11 @@ class Outcome:
 class Attempt:
     """One execution of a job on one node."""
 
-    number: int
+    number: Count
     executor: str
-    staged_at: float
-    started_at: float | None = None
-    ended_at: float | None = None
+    staged_at: Moment
+    started_at: Moment | None = None
+    ended_at: Moment | None = None
     outcome: Outcome | None = None
     stdout: Output = Output()
     stderr: Output = Output()
@@ -215,7 +218,7 @@ class Attempt:
 class Stamp:
     """One entry of the trail: a stage of the job's way, when, where, and what was decided."""
 
-    at: float
+    at: Moment
     stage: str
     node: str
     note: str = ""
@@ -225,7 +228,7 @@ class Stamp:
 class Cancellation:
     """A client's wish that a job should end."""
 
-    at: float
+    at: Moment
     by: str
     note: str = ""
 
@@ -239,18 +242,18 @@ class Job:
     spec: JobSpec
     body: Digest
     """Digest of the spec: the same idempotency key with another body is a conflict."""
-    sequence: int
+    sequence: Count
     """Order of acceptance on the origin; the newest job has the highest."""
     origin: str
     state: JobState
-    submitted_at: float
-    retention: float
+    submitted_at: Moment
+    retention: Number
     """Seconds, after the node's default and maximum were applied."""
     attempts: tuple[Attempt, ...] = ()
     trail: tuple[Stamp, ...] = ()
     cancellation: Cancellation | None = None
-    ended_at: float | None = None
-    expires: float | None = None
+    ended_at: Moment | None = None
+    expires: Number | None = None
     """Value of the origin's retention clock at which this record falls due; None until it has an outcome."""
     removed: bool = False
     """Whether a tombstone stems from a client's ``rm`` rather than from age."""
@@ -277,6 +280,10 @@ class Job:
         return tuple(dict.fromkeys(found))
 
 
+QUERY_MAX = 1000
+"""Jobs in one page at the most."""
+
+
 @frozen
 class JobQuery:
     """Which jobs of a client to list, newest first."""
@@ -286,9 +293,9 @@ class JobQuery:
     name: str | None = None
     states: frozenset[JobState] = frozenset()
     """Empty: every state but ``expired``."""
-    before: int | None = None
+    before: Count | None = None
     """Only jobs with a lower sequence: the cursor of the page before."""
-    limit: int = 100
+    limit: Annotated[int, Meta(ge=1, le=QUERY_MAX)] = 100
 
 
 @frozen

@@ -12,11 +12,11 @@ from attrs import define, evolve
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Receipt, Submission, World
+from cloudmytask.codec import body_digest
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.admission import check_key, check_spec
 from cloudmytask.core.job_id import job_id
 from cloudmytask.core.queue import WaitingQueue
-from cloudmytask.core.records import body_digest
 from cloudmytask.core.retention import granted
 from cloudmytask.model.cluster import OfferAnswer
 from cloudmytask.model.errors import (

@@ -18,7 +18,7 @@ from cloudmytask.core.placement import Choice, Course, Wish
 from cloudmytask.core.queue import Entry
 from cloudmytask.model.cluster import NodeId, Offer, OfferAnswer, RemoteEnd
 from cloudmytask.model.errors import CloudMyTaskError
-from cloudmytask.model.job import Attempt, Content, Digest, Job, JobState, Outcome, Reason, Stamp
+from cloudmytask.model.job import Attempt, Content, Digest, Job, JobState, Outcome, Reason, Stamp, StreamName
 from cloudmytask.node.remote.delivery import Delivery
 from cloudmytask.node.roles import Attempts, Finished, Placement, RemoteAttempt, Slots
 from cloudmytask.node.running.outputs import Outputs
@@ -212,7 +212,7 @@ class Guest:
         finished.settled()
 
     def _conclude(self, finished: Finished) -> None:
-        discarded = {stream.value: kept.discarded for stream, kept in finished.live.streams.items()}
+        discarded = {stream: kept.discarded for stream, kept in finished.live.streams.items()}
         self._trail.extend(finished.trail)
         outcome = finished.outcome
         lost = finished.interrupted or outcome.reason is Reason.LOST
@@ -220,7 +220,9 @@ class Guest:
             outcome = evolve(outcome, detail=f"node {finished.executor} gave it up")
         self._last_word(outcome, lost, finished.executor, discarded)
 
-    def _last_word(self, outcome: Outcome, interrupted: bool, executor: str, discarded: Mapping[str, int]) -> None:
+    def _last_word(
+        self, outcome: Outcome, interrupted: bool, executor: str, discarded: Mapping[StreamName, int]
+    ) -> None:
         if not self._ended:
             self._ended = True
             capacity = self._placement.here()
