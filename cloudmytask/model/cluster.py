@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Annotated, NewType
+from typing import Annotated
 
 from attrs import field, frozen
 from msgspec import Meta
 
 from cloudmytask.model.fields import (
-    BOOT_ID,
-    JOB_ID,
-    NODE_ID,
     Count,
     Endpoint,
     Moment,
@@ -29,13 +26,9 @@ from cloudmytask.model.fields import (
     Word,
     Words,
 )
-from cloudmytask.model.job import Blob, ClientId, JobId, JobSpec, Outcome, QoS, Stamp, StreamName
-
-NodeId = NewType("NodeId", Annotated[str, NODE_ID])
-"""32 lowercase hexadecimal digits, kept with the node's state."""
-BootId = NewType("BootId", Annotated[str, BOOT_ID])
-"""One life of a node: 8 hexadecimal digits that count its starts, then 8 random ones. Of one node's boots the greater
-is the newer."""
+from cloudmytask.model.job import AttemptId, Blob, ClientId, JobSpec, Outcome, QoS, Stamp, StreamName
+from cloudmytask.model.job import BootId as BootId
+from cloudmytask.model.job import NodeId as NodeId
 
 NEIGHBORS_MAX = 5
 """Links of the overlay that a node has at most: a parent and four children (overlay simulation: the knee)."""
@@ -281,11 +274,10 @@ class BanReport:
 class Offer:
     """A job on its way to another node, for one attempt."""
 
-    job_id: Annotated[JobId, JOB_ID]
+    attempt: AttemptId
     client: ClientId
     """The original client, whoever carries the job."""
     spec: JobSpec
-    attempt: Count
     origin: PeerIdentity
     hops: Count = 0
     """How often it was handed on before."""

@@ -18,6 +18,7 @@ YEAR_9999 = 253_402_300_799.0
 
 Integer = Annotated[int, Meta(ge=-INTEGER_MAX, le=INTEGER_MAX)]
 Count = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
+Ordinal = Annotated[int, Meta(ge=1, le=INTEGER_MAX)]
 Number = Annotated[float, Meta(ge=-_DOUBLE_MAX, le=_DOUBLE_MAX)]
 """Finite: neither infinity nor NaN is within these limits."""
 Seconds = Annotated[float, Meta(ge=0.0, le=_DOUBLE_MAX)]

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from cloudmytask.codec import Document, decode, encode
 from cloudmytask.model.errors import InvalidArgument
-from cloudmytask.model.job import Job
+from cloudmytask.model.job import TravelingJob
 from cloudmytask.wire.peer_documents import job_id
 
 
-def job_to_handover(job: Job) -> Document:
+def job_to_handover(traveling: TravelingJob) -> Document:
     """What ``HandOverJob`` sends."""
-    return encode(job)
+    return encode(traveling)
 
 
-def job_from_handover(document: object) -> Job:
+def job_from_handover(document: object) -> TravelingJob:
     """:raises InvalidArgument:"""
-    job = decode(Job, document)
-    if job_id("id", job.id) != job.id:
-        raise InvalidArgument(f"id: {job.id!r} is not in its canonical form")
-    return job
+    traveling = decode(TravelingJob, document)
+    job = traveling.job
+    if job_id("job.id", job.id) != job.id:
+        raise InvalidArgument(f"job.id: {job.id!r} is not in its canonical form")
+    if job.expires is not None:
+        raise InvalidArgument("job.expires: it is by the clock of its sender; remaining was expected")
+    return traveling

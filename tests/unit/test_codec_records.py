@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cloudmytask.codec import body_digest, from_text, to_text
 from cloudmytask.codec.records import job_from_record, job_to_record
+from cloudmytask.codec.version_1 import job_from_version_1
 from cloudmytask.model.errors import InvalidArgument
 from cloudmytask.model.fields import YEAR_9999
 from cloudmytask.model.job import (
@@ -25,8 +26,10 @@ from cloudmytask.model.job import (
     JobSpec,
     JobState,
     Limits,
+    NodeId,
     Outcome,
     Output,
+    Owner,
     QoS,
     Reason,
     Stamp,
@@ -42,6 +45,8 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 MOMENTS = st.floats(0, YEAR_9999)
 CLIENTS = st.from_regex(r"[A-Za-z0-9._@+-]{1,64}", fullmatch=True)
 SIZES = st.integers(0, 2**63 - 1)
+TERMS = st.integers(1, 2**63 - 1)
+NODES = st.from_regex(r"[0-9a-f]{32}", fullmatch=True)
 DIGESTS = st.text("0123456789abcdef", min_size=64, max_size=64)
 BLOBS = st.builds(Blob, DIGESTS, SIZES)
 
@@ -63,14 +68,25 @@ SPECS = st.builds(
     retention=_maybe(FLOATS),
     at_most_once=st.booleans(),
     limits=st.builds(Limits, *[_maybe(SIZES)] * 4),
-    environment=st.dictionaries(TEXT, TEXT, max_size=3).map(lambda variables: tuple(variables.items())),
+    variables=st.dictionaries(TEXT, TEXT, max_size=3).map(lambda variables: tuple(variables.items())),
 )
 OUTPUTS = st.builds(Output, _maybe(BLOBS), SIZES)
 USAGES = st.builds(Usage, _maybe(FLOATS), _maybe(FLOATS), _maybe(SIZES))
 OUTCOMES = st.builds(Outcome, st.sampled_from(Reason), _maybe(SIZES), _maybe(SIZES), USAGES, TEXT)
 ATTEMPTS = st.builds(
-    Attempt, SIZES, TEXT, MOMENTS, _maybe(MOMENTS), _maybe(MOMENTS), _maybe(OUTCOMES), stdout=OUTPUTS, stderr=OUTPUTS
+    Attempt,
+    SIZES,
+    TEXT,
+    MOMENTS,
+    _maybe(MOMENTS),
+    _maybe(MOMENTS),
+    _maybe(OUTCOMES),
+    stdout=OUTPUTS,
+    stderr=OUTPUTS,
+    executor_id=_maybe(NODES),
+    epoch=TERMS,
 )
+OWNERS = st.builds(Owner, NODES, TEXT, TERMS, st.lists(NODES, max_size=3).map(tuple))
 JOBS = st.builds(
     Job,
     id=TEXT,
@@ -78,7 +94,7 @@ JOBS = st.builds(
     spec=SPECS,
     body=DIGESTS,
     sequence=SIZES,
-    origin=TEXT,
+    owner=OWNERS,
     state=st.sampled_from(JobState),
     submitted_at=MOMENTS,
     retention=FLOATS,
@@ -125,7 +141,7 @@ def test_numbers_that_are_equal_give_one_digest() -> None:
         {"at_most_once": True},
         {"limits": Limits(cpu_seconds=1)},
         {"limits": Limits(open_files=1)},
-        {"environment": (("A", "1"),)},
+        {"variables": (("A", "1"),)},
     ],
 )
 def test_every_field_is_in_the_digest(change: dict[str, Any]) -> None:
@@ -158,9 +174,7 @@ def _grown(value: Any) -> Any:
 def test_what_later_versions_add_is_ignored() -> None:
     job = evolve(
         ended(make_job(1), *[]),
-        spec=JobSpec(
-            make_job(1).spec.script, arguments=("a",), limits=Limits(cpu_seconds=1), environment=(("A", "1"),)
-        ),
+        spec=JobSpec(make_job(1).spec.script, arguments=("a",), limits=Limits(cpu_seconds=1), variables=(("A", "1"),)),
         cancellation=Cancellation(1.0, "ann", "enough"),
         attempts=(
             Attempt(
@@ -188,14 +202,14 @@ RECORD_1 = f'''{{"id":"abc","client":"ann","body":"{DIGEST}","sequence":7,"origi
 
 
 def test_a_record_of_version_1_is_read() -> None:
-    script = Blob(DIGEST, 15)
-    assert job_from_record(SPEC_1, RECORD_1) == Job(
+    script, node = Blob(DIGEST, 15), NodeId("a" * 32)
+    assert job_from_version_1(SPEC_1, RECORD_1, node) == Job(
         id=JobId("abc"),
         client=ClientId("ann"),
-        spec=JobSpec(script, "fit.py", arguments=("1",), environment=(("A", "1"), ("B", "2"))),
+        spec=JobSpec(script, "fit.py", arguments=("1",), variables=(("A", "1"), ("B", "2"))),
         body=DIGEST,
         sequence=7,
-        origin="a",
+        owner=Owner.alone(node, "a"),
         state=JobState.FAILED,
         submitted_at=1.0,
         retention=60.0,
@@ -219,3 +233,5 @@ def test_a_record_of_version_1_is_read() -> None:
 def test_a_record_that_has_rotted_is_refused(record: str) -> None:
     with pytest.raises(InvalidArgument):
         job_from_record(SPEC_1, record)
+    with pytest.raises(InvalidArgument):
+        job_from_version_1(SPEC_1, record, NodeId("a" * 32))
