@@ -66,7 +66,7 @@ def ls(manner: Manner) -> int:
     Example:  cmt ban ls
     """
     from cloudmytask.cli import tables
-    from cloudmytask.wire.ban_documents import ban_to_document
+    from cloudmytask.codec.people import ban_to_document
 
     async def work(_session: Session, link: Link) -> int:
         bans = await link.ask(lambda node: node.bans())
@@ -110,7 +110,7 @@ def why(manner: Manner, client: str) -> int:
     \b
     Example:  cmt ban why mallory
     """
-    from cloudmytask.wire.ban_documents import ban_to_document
+    from cloudmytask.codec.people import ban_to_document
 
     async def work(_session: Session, link: Link) -> int:
         found = next((each for each in await link.ask(lambda node: node.bans()) if each.client == client), None)
@@ -146,7 +146,7 @@ def sentence(found: Ban) -> str:
 
 
 def _answer(manner: Manner, changed: Ban, note: str) -> None:
-    from cloudmytask.wire.ban_documents import ban_to_document
+    from cloudmytask.codec.people import ban_to_document
 
     if manner.as_json:
         manner.document(ban_to_document(changed))

@@ -19,7 +19,7 @@ from cloudmytask.model.job import JobId, JobState, StreamName
 if TYPE_CHECKING:
     from cloudmytask.cli.link import Link
     from cloudmytask.cli.session import Session
-    from cloudmytask.wire.documents import JobStatus
+    from cloudmytask.codec.people import JobStatus
 
 TAIL = 20
 """Lines of a failed job's standard error that ``wait`` shows."""

@@ -28,9 +28,9 @@ from cloudmytask.cli.spooled import STDIN, Inputs
 from cloudmytask.cli.submission import Ready, gather
 from cloudmytask.cli.words import STDERR, Manner
 from cloudmytask.client.addresses import Address
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.errors import NoNode
 from cloudmytask.model.job import JobState, Reason, StreamName
-from cloudmytask.wire.documents import JobStatus
 
 if TYPE_CHECKING:
     from cloudmytask.service.embedded import EmbeddedNode

@@ -25,7 +25,7 @@ def nodes(manner: Manner) -> int:
     from cloudmytask.cli import cluster_rendering, tables
     from cloudmytask.cli.link import with_node
     from cloudmytask.cli.session import conduct
-    from cloudmytask.wire.cluster_documents import view_to_document
+    from cloudmytask.codec.people import view_to_document
 
     async def work(_session: Session, link: Link) -> int:
         view = await link.ask(lambda client: client.cluster())

@@ -19,8 +19,8 @@ from cloudmytask.cli.outlet import Display, Outlet
 from cloudmytask.cli.rendering import with_output
 from cloudmytask.cli.session import Session
 from cloudmytask.cli.words import Manner
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.job import StreamName
-from cloudmytask.wire.documents import JobStatus
 
 
 @define(eq=False)

@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from attrs import field, frozen
 from twisted.logger import Logger
 
 from cloudmytask.client.addresses import Address
 from cloudmytask.client.peers import PEERS_MAX, Peer, peer
-from cloudmytask.core.spec_document import mapping, number, text
+from cloudmytask.codec import Document, decode, encode
 from cloudmytask.model.errors import CloudMyTaskError, InvalidArgument
+from cloudmytask.model.fields import Number
 
 _log = Logger(namespace="cloudmytask.cli")
 
@@ -120,33 +120,38 @@ class Remembered:
             _log.debug("{path} is not written: {problem}", path=str(self.path), problem=problem)
 
 
-def _encoded(known: Mapping[str, Memory]) -> dict[str, Any]:
-    return {
-        "nodes": {
-            key: {
-                "at": memory.at,
-                "others": [{"name": p.name, "address": p.address.text, "id": p.node_id} for p in memory.peers],
+@frozen
+class _Other:
+    name: str
+    address: str
+    id: str
+
+
+@frozen
+class _Told:
+    at: Number
+    others: tuple[_Other, ...]
+
+
+@frozen
+class _File:
+    nodes: Mapping[str, _Told]
+
+
+def _encoded(known: Mapping[str, Memory]) -> Document:
+    return encode(
+        _File(
+            {
+                key: _Told(memory.at, tuple(_Other(p.name, p.address.text, p.node_id) for p in memory.peers))
+                for key, memory in known.items()
             }
-            for key, memory in known.items()
-        }
-    }
+        )
+    )
 
 
 def _decoded(document: object) -> dict[str, Memory]:
     """:raises InvalidArgument, ConfigurationError:"""
     return {
-        key: _memory(mapping(key, each))
-        for key, each in list(mapping("nodes", mapping("file", document).get("nodes")).items())[:ADDRESSES_MAX]
+        key: Memory(told.at, tuple(peer(each.name, each.address, each.id) for each in told.others[:PEERS_MAX]))
+        for key, told in list(decode(_File, document).nodes.items())[:ADDRESSES_MAX]
     }
-
-
-def _memory(fields: Mapping[str, Any]) -> Memory:
-    others = fields.get("others")
-    if not isinstance(others, list):
-        raise InvalidArgument("others: not a list")
-    return Memory(number("at", fields.get("at")), tuple(_peer(mapping("others", each)) for each in others[:PEERS_MAX]))
-
-
-def _peer(fields: Mapping[str, Any]) -> Peer:
-    name, address, node_id = (text(key, fields.get(key)) for key in ("name", "address", "id"))
-    return peer(name, address, node_id)

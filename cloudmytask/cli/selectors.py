@@ -16,7 +16,7 @@ from cloudmytask.model.job import JobId, JobQuery, JobState
 
 if TYPE_CHECKING:
     from cloudmytask.client.node_client import NodeClient
-    from cloudmytask.wire.documents import JobStatus
+    from cloudmytask.codec.people import JobStatus
 
 LAST = "last"
 SHOWN = 5

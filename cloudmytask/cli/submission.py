@@ -17,9 +17,9 @@ from cloudmytask.cli.link import Link
 from cloudmytask.cli.spooled import Inputs
 from cloudmytask.client.connecting import new_key
 from cloudmytask.client.sources import Source
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.admission import check_script_size, check_spec
 from cloudmytask.model.job import JobSpec
-from cloudmytask.wire.documents import JobStatus
 
 SCRIPT_MAX_UNKNOWN = 2**63
 """Where an instance does not tell its limit, as a CSU does not, it has to decide."""

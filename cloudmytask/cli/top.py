@@ -78,7 +78,7 @@ async def _look(link: Link) -> Moment:
 
 
 async def _document(manner: Manner, link: Link) -> None:
-    from cloudmytask.wire.cluster_documents import view_to_document
+    from cloudmytask.codec.people import view_to_document
 
     moment = await _look(link)
     manner.document({**view_to_document(moment.view), "jobs": [job.document for job in moment.jobs]})
@@ -133,7 +133,7 @@ async def _history(manner: Manner, session: Session, link: Link, ago: float) -> 
     from cloudmytask.cli import history_drawing, tables
     from cloudmytask.cli.supervision import history
     from cloudmytask.cli.tree_drawing import BOX, strokes_for
-    from cloudmytask.wire.cluster_documents import sample_to_document
+    from cloudmytask.codec.people import sample_to_document
 
     samples = await history(session.reactor, link, ago)
     if manner.as_json:

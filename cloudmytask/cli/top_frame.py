@@ -14,9 +14,8 @@ from attrs import frozen
 from cloudmytask.cli import rendering, tables
 from cloudmytask.cli.cluster_rendering import counted, load_text, name_of, notices, ordered, serves
 from cloudmytask.cli.escape import one_line
+from cloudmytask.codec.people import JobStatus, state_of
 from cloudmytask.model.cluster import ClusterView, MemberStatus, Role, Standing
-from cloudmytask.wire.cluster_documents import state_of
-from cloudmytask.wire.documents import JobStatus
 
 JOBS = 8
 """Recent jobs that are shown at most."""

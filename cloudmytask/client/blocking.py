@@ -29,10 +29,10 @@ from cloudmytask.client.reactor_thread import ReactorGone
 from cloudmytask.client.result import Result
 from cloudmytask.client.sources import Source
 from cloudmytask.client.ways import Ways
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.errors import ConnectionInterrupted, JobFailed
 from cloudmytask.model.job import Explanation, JobQuery, JobSpec, JobState, Limits, QoS, StreamName
 from cloudmytask.wire.commands import INLINE_PART
-from cloudmytask.wire.documents import JobStatus
 
 T = TypeVar("T")
 STDERR_TAIL = 20

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NewType, TypeVar, get_args, get_origin
+from typing import Annotated, Any, NewType, TypeVar, get_args, get_origin, overload
 
 import attrs
 import msgspec
@@ -38,7 +38,11 @@ _KINDS: Mapping[Any, tuple[type | tuple[type, ...], str]] = {
 }
 
 
-def decode(kind: type[T], document: object, where: str = "") -> T:
+@overload
+def decode(kind: type[T], document: object, where: str = "") -> T: ...
+@overload
+def decode(kind: Any, document: object, where: str = "") -> Any: ...
+def decode(kind: Any, document: object, where: str = "") -> Any:
     """The value that a document describes.
 
     :param kind: a class of the model, or any type that is made of them.

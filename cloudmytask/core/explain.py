@@ -6,11 +6,10 @@ Invariant: pure text over what is recorded; it decides nothing and guesses nothi
 from __future__ import annotations
 
 import signal
-from datetime import UTC, datetime
-from functools import lru_cache
 
 from attrs import frozen
 
+from cloudmytask.codec.people import format_time
 from cloudmytask.core.units import show_duration, show_size
 from cloudmytask.model.job import Attempt, Explanation, Job, JobState, Outcome, QoS, Reason
 
@@ -214,9 +213,3 @@ def _executor(job: Job) -> str:
 def _after(job: Job) -> str:
     wall = job.outcome.usage.wall_seconds if job.outcome is not None else None
     return f" after {show_duration(wall)}" if wall is not None else ""
-
-
-@lru_cache(4096)
-def format_time(at: float) -> str:
-    """UTC in ISO 8601 with milliseconds."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -259,6 +259,15 @@ class Ban:
 
 
 @frozen
+class BanPage:
+    """As many bans as one message carries."""
+
+    bans: Annotated[tuple[Ban, ...], Meta(max_length=BANS_MAX)] = ()
+    next: str | None = None
+    """The client to go on after; None at the end."""
+
+
+@frozen
 class BanReport:
     """A node's ``addToBlackListRequest``: it banned a client for a short term, and says why."""
 

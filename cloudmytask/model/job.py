@@ -152,6 +152,10 @@ class StreamName(enum.StrEnum):
     STDERR = "stderr"
 
 
+Offsets = Mapping[StreamName, Count]
+"""In which streams, from which byte on."""
+
+
 @frozen
 class Blob:
     """Bytes named by their digest; ``size`` in bytes."""

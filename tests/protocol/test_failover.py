@@ -22,12 +22,12 @@ from cloudmytask.client.lines import LEARN_AFTER, Lines
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.peers import peer
 from cloudmytask.client.ways import STAND_IN_PATIENCE, Reached, Ways
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.job_id import job_id
 from cloudmytask.model.errors import ConnectionInterrupted, NoNode, NoSuchJob, RequestTimeout
 from cloudmytask.model.job import ClientId
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import Hello
-from cloudmytask.wire.documents import JobStatus
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
 from tests.virtual import FOREVER
 from tests.virtual_cluster import Company

@@ -10,9 +10,9 @@ from cloudmytask.cli.follow import attempts
 from cloudmytask.cli.link import Link
 from cloudmytask.client.addresses import Address
 from cloudmytask.client.ways import Reached, Ways
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.job import StreamName
 from cloudmytask.simulation.runner import ScriptPlan
-from cloudmytask.wire.documents import JobStatus
 from tests.virtual import NODE, Place
 
 OUT = StreamName.STDOUT

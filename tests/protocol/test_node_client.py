@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from cloudmytask.client.connecting import connect, new_key
 from cloudmytask.client.node_client import HELLO_TIMEOUT, NodeClient
 from cloudmytask.client.sources import Source
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.errors import (
     ConnectionInterrupted,
     InternalError,
@@ -31,7 +32,6 @@ from cloudmytask.model.job import JobQuery, JobSpec, JobState, QoS, Reason, Stre
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import INLINE_PART, WINDOW, Hello, OutputData, OutputEnded, StreamOutput, Unsubscribe
-from cloudmytask.wire.documents import JobStatus
 from cloudmytask.wire.guard import CALL_TIMEOUT, GuardedAMP, Vocabulary
 from tests.virtual import FOREVER, Place
 

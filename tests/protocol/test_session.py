@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, fail
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.sources import Source
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.blobs import UPLOAD_PREFIX, blob_of
 from cloudmytask.model.errors import (
     BlobMissing,
@@ -31,7 +32,6 @@ from cloudmytask.net.incoming import UPLOADS_MAX
 from cloudmytask.node.running.outputs import Reader
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import INLINE_PART, PIECE, WINDOW
-from cloudmytask.wire.documents import JobStatus
 from tests.conftest import ExpectFailures
 from tests.virtual import FOREVER, Place, Stranger
 

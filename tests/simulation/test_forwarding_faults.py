@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from cloudmytask.client.node_client import NodeClient
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.blobs import blob_of
 from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import BootId, NodeId, Offer, PeerIdentity, RemoteEnd, Role
@@ -21,7 +22,6 @@ from cloudmytask.node.remote.delivery import Delivery
 from cloudmytask.node.running.outputs import Outputs
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.runner import ScriptPlan
-from cloudmytask.wire.documents import JobStatus
 from tests.conftest import ExpectFailures
 from tests.virtual import FOREVER
 from tests.virtual_cluster import Company

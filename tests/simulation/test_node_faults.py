@@ -13,13 +13,13 @@ from twisted.python.failure import Failure
 
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.sources import Source
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.blobs import blob_of
 from cloudmytask.core.job_id import job_id as id_of
 from cloudmytask.model.errors import NodeDraining, NoSuchJob, QueueFull, StoreFailed
 from cloudmytask.model.job import ClientId, JobId, JobQuery, JobState, QoS, Reason, StreamName
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.simulation.store import MemoryStore
-from cloudmytask.wire.documents import JobStatus
 from tests.conftest import ExpectFailures
 from tests.virtual import FOREVER, Place
 

@@ -15,8 +15,8 @@ from cloudmytask.cli.history_drawing import drawn as drawn_line
 from cloudmytask.cli.supervision import supervisors
 from cloudmytask.cli.tables import drawn
 from cloudmytask.cli.top_frame import BAR, Moment, bar, frame, summary
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.cluster import Capacity, ClusterView, LoadSample, Role, Standing
-from cloudmytask.wire.documents import JobStatus
 from tests.cluster_fakes import member, small_view, view
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)

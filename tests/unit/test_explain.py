@@ -7,7 +7,8 @@ import re
 import pytest
 from attrs import evolve
 
-from cloudmytask.core.explain import Surroundings, describe_outcome, explain, format_time, signal_name
+from cloudmytask.codec.people import format_time
+from cloudmytask.core.explain import Surroundings, describe_outcome, explain, signal_name
 from cloudmytask.core.job import Cancel, End, Event, Expire, Interrupt, Stage, Start, Wait, step
 from cloudmytask.model.job import (
     AttemptId,

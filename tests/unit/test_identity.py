@@ -9,6 +9,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloudmytask.codec import encode
 from cloudmytask.core.job import End, Event, Stage, Start, next_attempt, step, take_over
 from cloudmytask.core.job_id import ALPHABET, job_id
 from cloudmytask.core.retention import arrive, depart
@@ -25,8 +26,7 @@ from cloudmytask.model.job import (
     Owner,
     Reason,
 )
-from cloudmytask.wire.handover_documents import job_from_handover, job_to_handover
-from cloudmytask.wire.peer_documents import attempt_id
+from cloudmytask.wire.peer_checks import attempt_id, traveling_job_of
 from tests.store_conformance import make_job
 
 A, B, C = (Owner.alone(NodeId(letter * 32), letter) for letter in "abc")
@@ -203,11 +203,9 @@ def test_a_job_without_outcome_travels_without_any() -> None:
 
 def test_no_reading_of_a_clock_is_taken_from_the_wire() -> None:
     job = evolve(make_job(1, client=ClientId("ann")), id=job_id(ClientId("ann"), "k"))
-    assert job_from_handover(job_to_handover(depart(evolve(job, expires=9.0), 4.0))) == depart(
-        evolve(job, expires=9.0), 4.0
-    )
-    document = job_to_handover(depart(job, 4.0))
+    assert traveling_job_of(encode(depart(evolve(job, expires=9.0), 4.0))) == depart(evolve(job, expires=9.0), 4.0)
+    document = encode(depart(job, 4.0))
     with pytest.raises(InvalidArgument, match="expires"):
-        job_from_handover({**document, "record": {**document["record"], "expires": 9.0}})
+        traveling_job_of({**document, "job": {**document["job"], "expires": 9.0}})
     with pytest.raises(InvalidArgument, match="remaining"):
-        job_from_handover({**document, "remaining": "soon"})
+        traveling_job_of({**document, "remaining": "soon"})
