@@ -1,7 +1,7 @@
 """One link between two instances, as its owner calls over it (``boundaries.Link``).
 
 Invariant: every answer is decoded and checked; what this end follows on a link ends with it, and its followers learn of
-that from :meth:`PeerLink.on_lost`.
+that from :attr:`PeerLink.gone`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import AttemptSink
 from cloudmytask.core.spec_document import count
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import (
     AttachAnswer,
     Ban,
@@ -26,7 +27,7 @@ from cloudmytask.model.cluster import (
     OfferAnswer,
     PeerIdentity,
 )
-from cloudmytask.model.job import Blob, Content, Job, JobId, JobSpec, Reason, StreamName
+from cloudmytask.model.job import AttemptId, Blob, Content, JobSpec, Reason, StreamName, TravelingJob
 from cloudmytask.wire import peer_commands as commands
 from cloudmytask.wire import peer_documents as documents
 from cloudmytask.wire.announcement import encode_message
@@ -54,26 +55,18 @@ class PeerLink:
         self._numbers = itertools.count(1)
         self.sinks: dict[int, AttemptSink] = {}
         """What is followed over this link, by the numbers that we gave."""
-        self._told: list[Callable[[], None]] = []
+        self.gone: Listeners[[]] = Listeners()
         self._lost = False
 
     @property
     def alive(self) -> bool:
         return not self._lost and self._protocol.alive
 
-    def on_lost(self, told: Callable[[], None]) -> None:
-        if self._lost:
-            told()
-        else:
-            self._told.append(told)
-
     def lost(self) -> None:
         """The connection is gone."""
         self._lost = True
         self.sinks.clear()
-        told, self._told = self._told, []
-        for each in told:
-            each()
+        self.gone.tell_last()
 
     def close(self) -> None:
         if self._protocol.transport is not None:
@@ -107,18 +100,16 @@ class PeerLink:
         )
         return asked.addCallbacks(answered, failed)
 
-    def hand_over(self, job: Job, contents: Sequence[Content]) -> Deferred[OfferAnswer]:
+    def hand_over(self, job: TravelingJob, contents: Sequence[Content]) -> Deferred[OfferAnswer]:
         asked = self._protocol.ask(
-            commands.HandOverJob, OFFER_TIMEOUT, job=job_to_handover(job), **_riding(job.spec, contents)
+            commands.HandOverJob, OFFER_TIMEOUT, job=job_to_handover(job), **_riding(job.job.spec, contents)
         )
         return asked.addCallback(lambda box: documents.answer_from_document(box["answer"]))
 
     def send_blob(self, blob: Blob, read: Callable[[int, int], Deferred[bytes]]) -> Deferred[None]:
         return Deferred.fromCoroutine(send_blob(self._protocol, next(self._numbers), blob, read))
 
-    def follow(
-        self, job_id: JobId, attempt: int, offsets: Mapping[StreamName, int], sink: AttemptSink
-    ) -> Deferred[None]:
+    def follow(self, attempt: AttemptId, offsets: Mapping[StreamName, int], sink: AttemptSink) -> Deferred[None]:
         number = next(self._numbers)
         self.sinks[number] = sink
         places = {stream.value: offset for stream, offset in offsets.items()}
@@ -128,12 +119,12 @@ class PeerLink:
             return failure
 
         asked = self._protocol.ask(
-            commands.FollowAttempt, OFFER_TIMEOUT, watch=number, job=job_id, attempt=attempt, offsets=places
+            commands.FollowAttempt, OFFER_TIMEOUT, watch=number, attempt=str(attempt), offsets=places
         )
         return asked.addCallbacks(_nothing, failed)
 
-    def stop_attempt(self, job_id: JobId, attempt: int, reason: Reason, hurry: bool) -> Deferred[None]:
-        asked = self._protocol.ask(commands.StopAttempt, job=job_id, attempt=attempt, reason=reason.value, hurry=hurry)
+    def stop_attempt(self, attempt: AttemptId, reason: Reason, hurry: bool) -> Deferred[None]:
+        asked = self._protocol.ask(commands.StopAttempt, attempt=str(attempt), reason=reason.value, hurry=hurry)
         return asked.addCallback(_nothing)
 
     def ask_for_work(self, capacity: Capacity) -> Deferred[int]:

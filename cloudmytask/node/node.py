@@ -120,11 +120,21 @@ class Node:
             world, config, gate, ledger, executor, placer, delegate, lambda: me, queue, slot_freed=self._slot_freed
         )
         acceptance = Acceptance(
-            world, config, gate, ledger, placer, queue, self._other_names, origin.enqueue, origin.withdraw, guests.has
+            world,
+            config,
+            gate,
+            ledger,
+            placer,
+            queue,
+            self._other_names,
+            origin.enqueue,
+            origin.withdraw,
+            guests.has,
+            me.node_id,
         )
         self._handover = Handover(world, ledger, origin, accounts, cluster_member)
         self._upkeep = Upkeep(world, ledger, config.sweep_interval, guests.digests)
-        self._recovered = recovery.jobs
+        self._recovered = recovery.own
         self._placing: Periodic | None = None
         self.front_door = NodeFrontDoor(
             world, gate, ledger, outputs, acceptance, origin, cluster_member.blacklist, self.describe, self.cluster
@@ -193,11 +203,11 @@ class Node:
 
     def _wire(self, news: News) -> None:
         detector = self.cluster_member.detector
-        detector.on_changed(news.changed)
-        detector.on_heard(news.heard)
-        detector.on_heard(self._reports.heard)
-        self.cluster_member.blacklist.on_banned(self._origin.banned)
-        self.cluster_member.blacklist.on_banned(self._guests.banned)
+        detector.changes.add(news.changed)
+        detector.announcements.add(news.heard)
+        detector.announcements.add(self._reports.heard)
+        self.cluster_member.blacklist.enforced.add(self._origin.banned)
+        self.cluster_member.blacklist.enforced.add(self._guests.banned)
 
     def _condition(self) -> Condition:
         return Condition(

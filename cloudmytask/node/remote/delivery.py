@@ -15,9 +15,10 @@ from twisted.logger import Logger
 
 from cloudmytask.boundaries import AttemptSink, DelayedCall, Link, World
 from cloudmytask.deferreds import Signal
+from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import RemoteEnd
 from cloudmytask.model.errors import CloudMyTaskError, ConnectionInterrupted, RequestTimeout
-from cloudmytask.model.job import JobId, StreamName
+from cloudmytask.model.job import AttemptId, StreamName
 from cloudmytask.node.running.outputs import LiveOutput, Outputs
 
 _log = Logger(namespace="cloudmytask.delivery")
@@ -38,11 +39,11 @@ class Delivery:
 
     _world: World
     _outputs: Outputs
-    _attempt: tuple[JobId, int]
+    _attempt: AttemptId
     _grace: float
     _orphaned: Callable[[], None]
     _delivered: Callable[[], None]
-    _link: Link | None = field(init=False, default=None)
+    _listening: Registration | None = field(init=False, default=None)
     _sink: AttemptSink | None = field(init=False, default=None)
     _end: RemoteEnd | None = field(init=False, default=None)
     _news: Signal = field(init=False, factory=Signal)
@@ -52,14 +53,15 @@ class Delivery:
 
     def follow(self, link: Link, sink: AttemptSink, offsets: Mapping[StreamName, int]) -> None:
         """Somebody follows from now on, instead of whoever did before."""
-        self._link, self._sink = link, sink
+        self._sink = sink
         self._forget_timer()
-        link.on_lost(lambda: self._lost(sink))
+        self._stop_listening()
+        self._listening = link.gone.add(lambda: self._lost(sink))
         if self._sink is sink:
             self._followed.fire()
             pushed = Deferred.fromCoroutine(self._push(sink, {name: offsets.get(name, 0) for name in StreamName}))
             pushed.addErrback(
-                lambda failure: _log.failure("job {job_id}: delivery broke", failure, job_id=self._job_id)
+                lambda failure: _log.failure("attempt {attempt}: delivery broke", failure, attempt=self._attempt)
             )
 
     def news(self) -> None:
@@ -95,13 +97,10 @@ class Delivery:
         if self._end is not None and self._sink is None:
             self._close()
 
-    @property
-    def _job_id(self) -> JobId:
-        return self._attempt[0]
-
     def _lost(self, sink: AttemptSink) -> None:
         if self._sink is sink:
-            self._link = self._sink = None
+            self._sink = None
+            self._stop_listening()
             if not self._over:
                 self._wait_for_follower()
 
@@ -120,7 +119,13 @@ class Delivery:
         if not self._over:
             self._over = True
             self._forget_timer()
+            self._stop_listening()
             self._delivered()
+
+    def _stop_listening(self) -> None:
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            listening.close()
 
     def _forget_timer(self) -> None:
         timer, self._timer = self._timer, None
@@ -138,7 +143,7 @@ class Delivery:
                 await window.popleft()
             await sink.ended(self._end)
         except CloudMyTaskError as problem:
-            _log.debug("job {job_id}: its follower is gone: {why}", job_id=self._job_id, why=str(problem))
+            _log.debug("attempt {attempt}: its follower is gone: {why}", attempt=self._attempt, why=str(problem))
             self._lost(sink)
             return
         finally:
@@ -149,7 +154,7 @@ class Delivery:
         self, sink: AttemptSink, offsets: dict[StreamName, int], window: deque[Deferred[None]]
     ) -> bool:
         """Push what there is, then wait for more; whether there will be none."""
-        live = self._outputs.live(*self._attempt)
+        live = self._outputs.live(self._attempt)
         if live is not None and await self._pushed_some(live, sink, offsets, window):
             return False
         if self._end is not None:
