@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudmytask.cli.failures import UsageError
-from cloudmytask.cli.words import Manner
+from cloudmytask.cli.terminal.console import Console
 from cloudmytask.model.errors import NoNode
 from cloudmytask.model.job import JobId, JobState
 
@@ -45,7 +45,7 @@ def check_chosen(selectors: Sequence[str], name: str | None, states: Sequence[st
 
 
 def chosen(
-    manner: Manner,
+    console: Console,
     selectors: Sequence[str],
     name: str | None,
     states: Sequence[str],
@@ -70,13 +70,13 @@ def chosen(
             raise NoNode(f"{LAST!r} may be a job at {link.instead_of.text}, which does not answer; name it by its id")
         found = await several(link.client, selectors, name, states)
         jobs = [await each(link, job_id) for job_id in found]
-        if manner.as_json:
-            manner.document(answer(jobs, selectors, name, states))
+        if console.as_json:
+            console.document(answer(jobs, selectors, name, states))
         else:
             show(jobs)
         return 0
 
-    return conduct(with_node(manner, work))
+    return conduct(with_node(console, work))
 
 
 def answer(

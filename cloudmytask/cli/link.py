@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 
 from cloudmytask.cli.remembered import Remembered, cache_file
 from cloudmytask.cli.standby import Standby
-from cloudmytask.cli.words import Manner
+from cloudmytask.cli.terminal.console import Console
 from cloudmytask.client.addresses import Address, candidates
 from cloudmytask.client.lines import elsewhere
 from cloudmytask.client.node_client import NodeClient
@@ -159,30 +159,30 @@ async def reach_one(reactor: Any, addresses: Sequence[Address]) -> Link:
     return Link(ways, await ways.to_first(addresses))
 
 
-async def reach_any(reactor: Any, manner: Manner) -> Link:
+async def reach_any(reactor: Any, console: Console) -> Link:
     """Like :func:`reach`; but where no address answers and none was given with ``--via``, connect to a node that is
     remembered from there."""
-    addresses = candidates(manner.via, os.environ)
-    if manner.via is not None:
+    addresses = candidates(console.via, os.environ)
+    if console.via is not None:
         return await reach_one(reactor, addresses)
     ways, remembered = _ways(reactor), Remembered(cache_file(os.environ))
     try:
         reached = await ways.to_first(addresses)
     except NoNode:
         for each in addresses:
-            standby = Standby(each, manner, remembered)
+            standby = Standby(each, console, remembered)
             found = await standby.reach(ways, None, "does not answer")
             if found is not None:
                 return Link(ways, found, standby)
         raise
-    return Link(ways, reached, Standby(reached.address, manner, remembered))
+    return Link(ways, reached, Standby(reached.address, console, remembered))
 
 
 START_A_NODE = 'start one with "twistd -n cmt-node"'
 
 
 def with_node(
-    manner: Manner, work: Callable[[Any, Link], Coroutine[Deferred[Any], Any, int]]
+    console: Console, work: Callable[[Any, Link], Coroutine[Deferred[Any], Any, int]]
 ) -> Callable[[Any], Coroutine[Deferred[Any], Any, int]]:
     """Work for :func:`cloudmytask.cli.session.conduct` that is given a session and a link, which is closed at the end.
 
@@ -191,7 +191,7 @@ def with_node(
 
     async def conducted(session: Any) -> int:
         try:
-            link = await reach_any(session.reactor, manner)
+            link = await reach_any(session.reactor, console)
         except NoNode as problem:
             raise NoNode(f"{problem} ({START_A_NODE})") from None
         try:

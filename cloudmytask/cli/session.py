@@ -27,7 +27,7 @@ from zope.interface import provider
 
 from cloudmytask import reactor as monotonic
 from cloudmytask.cli.failures import Interrupted
-from cloudmytask.cli.words import STDERR, say, write
+from cloudmytask.cli.terminal.console import STDERR, say, write
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Those that ask us to end."""

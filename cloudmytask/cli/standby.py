@@ -10,7 +10,7 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError
 
 from cloudmytask.cli.remembered import Memory, Remembered
-from cloudmytask.cli.words import Manner
+from cloudmytask.cli.terminal.console import Console
 from cloudmytask.client.addresses import Address
 from cloudmytask.client.peers import peers_of
 from cloudmytask.client.ways import Reached, Ways
@@ -28,7 +28,7 @@ class Standby:
     """
 
     asked: Address
-    _manner: Manner
+    _console: Console
     _remembered: Remembered
     _memory: Memory | None = field(init=False)
     _tried: set[str] = field(init=False, factory=set)
@@ -46,7 +46,7 @@ class Standby:
         self._tried.update({self.asked.key, left.key})
         found = await ways.to_stand_in(self._memory.peers if self._memory else (), self.asked, self._tried)
         if found is not None:
-            self._manner.note(f"{left.text} {why}; talking to {found.name} at {found.address.text}")
+            self._console.note(f"{left.text} {why}; talking to {found.name} at {found.address.text}")
         return found
 
     async def learn(self, ways: Ways, reached: Reached) -> None:

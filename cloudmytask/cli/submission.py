@@ -12,9 +12,9 @@ from pathlib import Path
 from attrs import frozen
 
 from cloudmytask.cli.failures import FileUnreadable, ScriptNotFound
+from cloudmytask.cli.inputs import Inputs
 from cloudmytask.cli.job_options import DASH, JobOptions
 from cloudmytask.cli.link import Link
-from cloudmytask.cli.spooled import Inputs
 from cloudmytask.client.connecting import new_key
 from cloudmytask.client.sources import Source
 from cloudmytask.codec.people import JobStatus

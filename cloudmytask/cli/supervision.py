@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cloudmytask.cli.cluster_rendering import serves
 from cloudmytask.cli.link import Link, reach_one
+from cloudmytask.cli.terminal.cluster import serves
 from cloudmytask.client.addresses import Address
 from cloudmytask.model.cluster import ClusterView, LoadSample, Role
 from cloudmytask.model.errors import ConfigurationError, NotSupervised

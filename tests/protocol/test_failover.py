@@ -16,7 +16,7 @@ from cloudmytask.cli import link as link_module
 from cloudmytask.cli.link import Link
 from cloudmytask.cli.remembered import Remembered
 from cloudmytask.cli.standby import Standby
-from cloudmytask.cli.words import Manner
+from cloudmytask.cli.terminal.console import Console
 from cloudmytask.client.addresses import Address
 from cloudmytask.client.lines import LEARN_AFTER, Lines
 from cloudmytask.client.node_client import NodeClient
@@ -312,7 +312,7 @@ class Verb:
 
     def __attrs_post_init__(self) -> None:
         client = self.ann.do(self.ann.ways.to(address("a")))
-        self.link = Link(self.ann.ways, Reached(address("a"), client), Standby(address("a"), Manner(), self.file))
+        self.link = Link(self.ann.ways, Reached(address("a"), client), Standby(address("a"), Console(), self.file))
 
     def hand_over(self, *plans: ScriptPlan, once: bool = False) -> Deferred[JobStatus]:
         spec, source = self.ann.company.spec(*plans, at_most_once=once)

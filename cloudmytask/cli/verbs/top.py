@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudmytask.cli.failures import UsageError
-from cloudmytask.cli.kinds import duration
-from cloudmytask.cli.rendering import now
+from cloudmytask.cli.option_types import duration
+from cloudmytask.cli.terminal.console import STDOUT, Console, columns
+from cloudmytask.cli.terminal.jobs import now
 from cloudmytask.cli.verb import verb
-from cloudmytask.cli.words import STDOUT, Manner, columns
 from cloudmytask.core.units import format_duration
 from cloudmytask.model.job import JobQuery
 
 if TYPE_CHECKING:
     from cloudmytask.cli.link import Link
     from cloudmytask.cli.session import Session
-    from cloudmytask.cli.top_frame import Moment
+    from cloudmytask.cli.terminal.top_frame import Moment
 
 INTERVAL = 1.0
 """Seconds between two frames."""
@@ -34,7 +34,7 @@ INTERVAL = 1.0
     metavar="DURATION",
     help="Show instead how busy each node was in the last DURATION, such as 1h; a CSU knows.",
 )
-def top(manner: Manner, once: bool, ago: float | None) -> int:
+def top(console: Console, once: bool, ago: float | None) -> int:
     """Watch nodes, load, slots, queues and your newest jobs; q or Ctrl-C ends it.
 
     LOAD is the share of a machine's CPU that others than our jobs use.
@@ -51,21 +51,21 @@ def top(manner: Manner, once: bool, ago: float | None) -> int:
 
     async def work(session: Session, link: Link) -> int:
         if ago is not None:
-            await _history(manner, session, link, ago)
-        elif manner.as_json:
-            await _document(manner, link)
+            await _history(console, session, link, ago)
+        elif console.as_json:
+            await _document(console, link)
         elif once or not os.isatty(STDOUT):
-            await _once(manner, link)
+            await _once(console, link)
         else:
             await _live(session, link)
         return 0
 
-    return conduct(with_node(manner, work))
+    return conduct(with_node(console, work))
 
 
 async def _look(link: Link) -> Moment:
-    from cloudmytask.cli.top_frame import JOBS, Moment
-    from cloudmytask.cli.tree_drawing import BOX, strokes_for
+    from cloudmytask.cli.terminal.top_frame import JOBS, Moment
+    from cloudmytask.cli.terminal.tree import BOX, strokes_for
     from cloudmytask.model.cluster import Role
 
     view = await link.ask(lambda client: client.cluster())
@@ -77,37 +77,37 @@ async def _look(link: Link) -> Moment:
     return Moment(view, jobs, now(), bars=strokes_for(os.environ) is BOX)
 
 
-async def _document(manner: Manner, link: Link) -> None:
+async def _document(console: Console, link: Link) -> None:
     from cloudmytask.codec.people import view_to_document
 
     moment = await _look(link)
-    manner.document({**view_to_document(moment.view), "jobs": [job.document for job in moment.jobs]})
+    console.document({**view_to_document(moment.view), "jobs": [job.document for job in moment.jobs]})
 
 
-async def _once(manner: Manner, link: Link) -> None:
-    from cloudmytask.cli.tables import PLAIN_WIDTH, drawn
-    from cloudmytask.cli.top_frame import frame
+async def _once(console: Console, link: Link) -> None:
+    from cloudmytask.cli.terminal.tables import PLAIN_WIDTH, drawn
+    from cloudmytask.cli.terminal.top_frame import frame
 
     moment, terminal = await _look(link), os.isatty(STDOUT)
-    manner.data(drawn(frame(moment), columns(STDOUT) if terminal else PLAIN_WIDTH, color=terminal))
+    console.data(drawn(frame(moment), columns(STDOUT) if terminal else PLAIN_WIDTH, color=terminal))
 
 
 async def _live(session: Session, link: Link) -> None:
     """Frame after frame on the terminal's other screen."""
-    from rich.console import Console
+    from rich.console import Console as Terminal
     from rich.live import Live
     from twisted.internet.defer import CancelledError, Deferred
     from twisted.internet.task import deferLater
 
-    from cloudmytask.cli.keys import pressed
-    from cloudmytask.cli.top_frame import frame
+    from cloudmytask.cli.terminal.keys import pressed
+    from cloudmytask.cli.terminal.top_frame import frame
 
-    console = Console(highlight=False)
+    terminal = Terminal(highlight=False)
     enough = False
 
     async def frames(live: Live) -> None:
         while True:
-            live.update(frame(await _look(link), console.height), refresh=True)
+            live.update(frame(await _look(link), terminal.height), refresh=True)
             await deferLater(session.reactor, INTERVAL)
 
     def end() -> None:
@@ -118,7 +118,7 @@ async def _live(session: Session, link: Link) -> None:
     def signaled(number: int) -> Any:
         return end() if number == signal.SIGINT else session.abort(number)
 
-    live = Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+    live = Live(console=terminal, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
     with live, pressed(session.reactor, lambda keys: end() if b"q" in keys.lower() else None):
         showing = Deferred.fromCoroutine(frames(live))
         session.on_signal = signaled
@@ -129,20 +129,21 @@ async def _live(session: Session, link: Link) -> None:
                 raise
 
 
-async def _history(manner: Manner, session: Session, link: Link, ago: float) -> None:
-    from cloudmytask.cli import history_drawing, tables
+async def _history(console: Console, session: Session, link: Link, ago: float) -> None:
     from cloudmytask.cli.supervision import history
-    from cloudmytask.cli.tree_drawing import BOX, strokes_for
+    from cloudmytask.cli.terminal import history as history_drawing
+    from cloudmytask.cli.terminal import tables
+    from cloudmytask.cli.terminal.tree import BOX, strokes_for
     from cloudmytask.codec.people import sample_to_document
 
     samples = await history(session.reactor, link, ago)
-    if manner.as_json:
-        manner.document({"samples": [sample_to_document(each) for each in samples]})
+    if console.as_json:
+        console.document({"samples": [sample_to_document(each) for each in samples]})
         return
     if not samples:
-        manner.note(f"nothing is known of the last {format_duration(ago)}")
+        console.note(f"nothing is known of the last {format_duration(ago)}")
         return
     width = columns(STDOUT) if os.isatty(STDOUT) else tables.PLAIN_WIDTH
     room = history_drawing.width_for(width, [each.node for each in samples])
     rows = history_drawing.rows(samples, ago, room, strokes_for(os.environ) is BOX)
-    tables.show(manner, history_drawing.HEADERS, rows, {"MEAN", "MAX", "WAITING"})
+    tables.show(console, history_drawing.HEADERS, rows, {"MEAN", "MAX", "WAITING"})

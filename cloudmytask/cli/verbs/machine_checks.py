@@ -21,9 +21,9 @@ from typing import Any
 from twisted.internet.threads import deferToThreadPool
 
 import cloudmytask
-from cloudmytask.cli.check import Check
 from cloudmytask.cli.link import START_A_NODE, Link, reach
-from cloudmytask.cli.network_checks import check_network
+from cloudmytask.cli.verbs.check import Check
+from cloudmytask.cli.verbs.network_checks import check_network
 from cloudmytask.config import default_state
 from cloudmytask.model.errors import CloudMyTaskError, NoNode
 from cloudmytask.version import VERSION

@@ -15,10 +15,10 @@ from cloudmytask.boundaries import OutputEnd
 from cloudmytask.cli.failures import FileUnwritable
 from cloudmytask.cli.follow import Following, Take, attempts, sizes, tail
 from cloudmytask.cli.link import Link
-from cloudmytask.cli.outlet import Display, Outlet
-from cloudmytask.cli.rendering import with_output
 from cloudmytask.cli.session import Session
-from cloudmytask.cli.words import Manner
+from cloudmytask.cli.terminal.console import Console
+from cloudmytask.cli.terminal.jobs import with_output
+from cloudmytask.cli.terminal.output import Display, OutputWriter
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.job import StreamName
 
@@ -30,7 +30,7 @@ class Reading:
     :ivar attempt: the number of the attempt; 0 if there has not been any.
     """
 
-    _manner: Manner
+    _console: Console
     _session: Session
     _link: Link
     _job: JobStatus
@@ -56,7 +56,7 @@ class Reading:
             collected[stream] += data
 
         await self._read(take)
-        self._manner.document(with_output(self._job.document, collected))
+        self._console.document(with_output(self._job.document, collected))
 
     async def show(self, *, raw: bool) -> None:
         """What is there now."""
@@ -101,7 +101,7 @@ class Reading:
         self._mention(end)
 
     def _display(self, *, raw: bool) -> Display:
-        return Display(Outlet(self._session.reactor.callFromThread, self._session.give_up), raw)
+        return Display(OutputWriter(self._session.reactor.callFromThread, self._session.give_up), raw)
 
     async def _read(self, take: Take) -> OutputEnd | None:
         if not self._attempt:  # it never ran
@@ -110,11 +110,11 @@ class Reading:
 
     def _mention(self, end: OutputEnd | None) -> None:
         if end is not None:
-            mention_discarded(self._manner, end, self._streams)
+            mention_discarded(self._console, end, self._streams)
 
 
-def mention_discarded(manner: Manner, end: OutputEnd, streams: Iterable[StreamName]) -> None:
+def mention_discarded(console: Console, end: OutputEnd, streams: Iterable[StreamName]) -> None:
     """Say how much of an attempt's output the node did not keep."""
     for stream in streams:
         if end.discarded[stream]:
-            manner.note(f"{stream}: {end.discarded[stream]} bytes beyond the node's output_max were discarded")
+            console.note(f"{stream}: {end.discarded[stream]} bytes beyond the node's output_max were discarded")

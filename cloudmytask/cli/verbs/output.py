@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cloudmytask.cli.terminal.console import Console
 from cloudmytask.cli.verb import verb
-from cloudmytask.cli.words import Manner
 from cloudmytask.model.errors import ExitCode, JobExpired, JobNotFinished, NoSuchJob
 from cloudmytask.model.job import JobState, StreamName
 
@@ -25,7 +25,7 @@ _RAW = click.option("--raw", is_flag=True, help="Show control sequences as they 
 @click.option("--stderr", "only", flag_value=StreamName.STDERR.value, help="Only the standard error.")
 @click.option("-o", "--output", metavar="FILE", help="Write standard output (with --stderr, that) to FILE.")
 @_RAW
-def result(manner: Manner, selector: str, only: str | None, output: str | None, raw: bool) -> int:
+def result(console: Console, selector: str, only: str | None, output: str | None, raw: bool) -> int:
     """Fetch the output of a job that has ended: its stdout to stdout, its stderr to stderr.
 
     Exit code 4 if it has not ended yet, 1 if it did not succeed.
@@ -34,9 +34,9 @@ def result(manner: Manner, selector: str, only: str | None, output: str | None, 
     Example:  cmt result --stdout -o figures.csv last
     """
     from cloudmytask.cli.link import with_node
-    from cloudmytask.cli.reading import Reading
     from cloudmytask.cli.selectors import one
     from cloudmytask.cli.session import conduct
+    from cloudmytask.cli.verbs.reading import Reading
 
     streams = tuple(StreamName) if only is None else (StreamName(only),)
 
@@ -48,8 +48,8 @@ def result(manner: Manner, selector: str, only: str | None, output: str | None, 
             raise JobExpired(f"job {job.id}: {why.sentence}")
         if not job.state.terminal:
             raise JobNotFinished(f"job {job.id} is {job.state.value}; see: cmt wait {job.id}")
-        reading = Reading(manner, session, link, job, job.attempt, streams)
-        if manner.as_json:
+        reading = Reading(console, session, link, job, job.attempt, streams)
+        if console.as_json:
             await reading.answer()
         elif output is not None:
             await reading.save(Path(output))
@@ -58,10 +58,10 @@ def result(manner: Manner, selector: str, only: str | None, output: str | None, 
         if job.state is JobState.SUCCEEDED:
             return ExitCode.OK
         why = await link.ask(lambda client: client.explain(job_id))
-        manner.note(f"{job.id} {job.state.value}: {why.sentence}")
+        console.note(f"{job.id} {job.state.value}: {why.sentence}")
         return ExitCode.FAILED
 
-    return conduct(with_node(manner, work))
+    return conduct(with_node(console, work))
 
 
 @verb(short_help="Show the output of a job so far.")
@@ -70,29 +70,29 @@ def result(manner: Manner, selector: str, only: str | None, output: str | None, 
 @click.option("--attempt", type=click.IntRange(min=1), help="Of this attempt. [default: the latest]")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines of each stream.")
 @_RAW
-def logs(manner: Manner, selector: str, follow: bool, attempt: int | None, tail: int | None, raw: bool) -> int:
+def logs(console: Console, selector: str, follow: bool, attempt: int | None, tail: int | None, raw: bool) -> int:
     """Show the output of a job so far, whatever its state.
 
     \b
     Example:  cmt logs -f --tail 10 last
     """
     from cloudmytask.cli.link import with_node
-    from cloudmytask.cli.reading import Reading
     from cloudmytask.cli.selectors import one
     from cloudmytask.cli.session import conduct
+    from cloudmytask.cli.verbs.reading import Reading
 
     async def work(session: Session, link: Link) -> int:
         job_id = await one(link.client, selector)
-        if manner.as_json and follow:
+        if console.as_json and follow:
             job = await link.ask(lambda client: client.wait(job_id), about=job_id)
         else:
             job = await link.ask(lambda client: client.getScriptJobStatus(job_id))
         if attempt is not None and attempt > job.attempt and (job.state.terminal or not follow):
             raise NoSuchJob(f"job {job.id} has no attempt {attempt}; it has had {job.attempt}")
-        reading = Reading(manner, session, link, job, attempt or job.attempt, tuple(StreamName))
+        reading = Reading(console, session, link, job, attempt or job.attempt, tuple(StreamName))
         if tail is not None:
             await reading.skip_to_tail(tail)
-        if manner.as_json:
+        if console.as_json:
             await reading.answer()
         elif follow:
             await reading.follow(raw=raw, further=attempt is None)
@@ -100,4 +100,4 @@ def logs(manner: Manner, selector: str, follow: bool, attempt: int | None, tail:
             await reading.show(raw=raw)
         return ExitCode.OK
 
-    return conduct(with_node(manner, work))
+    return conduct(with_node(console, work))

@@ -16,17 +16,17 @@ from twisted.internet.defer import CancelledError, Deferred
 from cloudmytask.cli import exit_codes
 from cloudmytask.cli.failures import OutputFailed
 from cloudmytask.cli.follow import attempts
-from cloudmytask.cli.hints import missing_neighbor
+from cloudmytask.cli.inputs import STDIN, Inputs
 from cloudmytask.cli.job_options import DASH, JobOptions
 from cloudmytask.cli.link import Link, reach_any, reach_one
-from cloudmytask.cli.outlet import Display, Outlet
-from cloudmytask.cli.progress import Progress
-from cloudmytask.cli.reading import mention_discarded
-from cloudmytask.cli.rendering import with_output
 from cloudmytask.cli.session import Session
-from cloudmytask.cli.spooled import STDIN, Inputs
 from cloudmytask.cli.submission import Ready, gather
-from cloudmytask.cli.words import STDERR, Manner
+from cloudmytask.cli.terminal.console import STDERR, Console
+from cloudmytask.cli.terminal.jobs import with_output
+from cloudmytask.cli.terminal.output import Display, OutputWriter
+from cloudmytask.cli.verbs.hints import missing_neighbor
+from cloudmytask.cli.verbs.progress import Progress
+from cloudmytask.cli.verbs.reading import mention_discarded
 from cloudmytask.client.addresses import Address
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.errors import NoNode
@@ -45,12 +45,12 @@ HINT_TAIL = 4096
 class Foreground:
     """One ``cmt run``."""
 
-    _manner: Manner
+    _console: Console
     _options: JobOptions
     _session: Session
     _raw: bool
     _forward_stdin: bool
-    _outlet: Outlet = field(init=False)
+    _writer: OutputWriter = field(init=False)
     _take: Callable[[StreamName, bytes], Deferred[None] | None] = field(init=False)
     _display: Display = field(init=False)
     _collected: dict[StreamName, bytearray] = field(init=False, factory=lambda: {s: bytearray() for s in StreamName})
@@ -64,9 +64,9 @@ class Foreground:
     _following: Deferred[JobStatus] | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
-        self._outlet = Outlet(self._session.reactor.callFromThread, self._output_failed)
-        self._display = Display(self._outlet, self._raw)
-        self._take = self._collect if self._manner.as_json else self._display.take
+        self._writer = OutputWriter(self._session.reactor.callFromThread, self._output_failed)
+        self._display = Display(self._writer, self._raw)
+        self._take = self._collect if self._console.as_json else self._display.take
         self._session.on_signal = self._signaled
 
     async def run(self) -> int:
@@ -92,13 +92,13 @@ class Foreground:
     # Getting there
 
     async def _reach(self) -> Link:
-        reactor, via = self._session.reactor, self._manner.via
+        reactor, via = self._session.reactor, self._console.via
         try:
-            return await reach_any(reactor, self._manner)
+            return await reach_any(reactor, self._console)
         except NoNode as problem:
             if via is not None:
                 raise
-            self._manner.note(f"no node reachable ({problem}); running on an embedded node")
+            self._console.note(f"no node reachable ({problem}); running on an embedded node")
         # Only here: the whole node is a tenth of a second's worth of modules.
         from cloudmytask.service.embedded import EmbeddedNode
 
@@ -117,7 +117,7 @@ class Foreground:
     def _stdin_hint(self) -> None:
         if os.isatty(STDERR):
             what = "the script" if self._options.script == DASH else "the script's input"
-            self._manner.note(f"reading {what} from standard input to its end; --no-stdin if there is none")
+            self._console.note(f"reading {what} from standard input to its end; --no-stdin if there is none")
 
     async def _submit(self, link: Link, ready: Ready) -> JobStatus:
         self._submitting = True
@@ -129,8 +129,8 @@ class Foreground:
     # Being there
 
     async def _attend(self, link: Link, job: JobStatus) -> int:
-        if os.isatty(STDERR) and not self._manner.quiet:
-            self._progress = Progress(self._session.reactor, link, self._outlet)
+        if os.isatty(STDERR) and not self._console.quiet:
+            self._progress = Progress(self._session.reactor, link, self._writer)
             self._progress.start(job.id)
         self._following = Deferred.fromCoroutine(self._follow(link, job))
         if self._signals:
@@ -138,20 +138,20 @@ class Foreground:
         try:
             ended = await self._following
         except CancelledError:
-            if self._outlet.failure is None:
+            if self._writer.failure is None:
                 raise
-            await link.client.cancel(job.id, f"cmt run: {self._outlet.failure}")
-            raise self._outlet.failure from None
-        await self._outlet.flush()
-        if self._outlet.failure is not None:
-            raise self._outlet.failure
+            await link.client.cancel(job.id, f"cmt run: {self._writer.failure}")
+            raise self._writer.failure from None
+        await self._writer.flush()
+        if self._writer.failure is not None:
+            raise self._writer.failure
         return await self._farewell(link, ended)
 
     async def _follow(self, link: Link, job: JobStatus) -> JobStatus:
         async for end in attempts(link, job.id, self._taken):
             self._quiet_progress()
             await self._display.end()
-            mention_discarded(self._manner, end, StreamName)
+            mention_discarded(self._console, end, StreamName)
             status = await link.ask(lambda client: client.getScriptJobStatus(job.id), about=job.id)
             if not status.state.terminal:
                 self._note_in_order(f"attempt {end.attempt} has ended; another follows, with output of its own")
@@ -172,8 +172,8 @@ class Foreground:
             self._progress.stop()
 
     async def _farewell(self, link: Link, job: JobStatus) -> int:
-        if self._manner.as_json:
-            self._manner.document(with_output(job.document, self._collected))
+        if self._console.as_json:
+            self._console.document(with_output(job.document, self._collected))
         code = exit_codes.of_job(job.state, job.reason, job.exit_code, job.signal)
         if job.state is JobState.CANCELLED and self._signals:
             return exit_codes.of_interrupted(self._signals[0], job.exit_code)
@@ -182,14 +182,14 @@ class Foreground:
         elif job.reason is not Reason.SIGNAL or os.isatty(STDERR):
             # Not the script's own doing; and where a signal was, a shell says so too, to a person.
             why = await link.client.explain(job.id)
-            self._manner.note(f"{job.state.value.replace('_', '-')}: {why.sentence}")
+            self._console.note(f"{job.state.value.replace('_', '-')}: {why.sentence}")
         return code
 
     def _hint(self) -> None:
         if self._options.script != DASH:
             neighbor = missing_neighbor(self._options.script, self._stderr_tail)
             if neighbor is not None:
-                self._manner.note(f"hint: {neighbor} lies beside the script, but only the script itself travels")
+                self._console.note(f"hint: {neighbor} lies beside the script, but only the script itself travels")
 
     # What comes from outside
 
@@ -214,10 +214,10 @@ class Foreground:
 
     def _note_in_order(self, text: str) -> None:
         """Say something after what is on its way to our standard error."""
-        self._outlet.flush().addCallback(lambda _: self._manner.note(text))
+        self._writer.flush().addCallback(lambda _: self._console.note(text))
 
     def _cancel_failed(self, failure: Any) -> None:
-        self._manner.note(f"the job could not be cancelled: {failure.getErrorMessage()}")
+        self._console.note(f"the job could not be cancelled: {failure.getErrorMessage()}")
 
     def _output_failed(self, _problem: OutputFailed) -> None:
         if self._following is not None:

@@ -6,15 +6,15 @@ import click
 
 from cloudmytask.cli.failures import UsageError
 from cloudmytask.cli.job_options import SETTINGS, JobOptions, job_options
+from cloudmytask.cli.terminal.console import Console
 from cloudmytask.cli.verb import verb
-from cloudmytask.cli.words import Manner
 
 
 @verb(short_help="Hand over a script and print its id.", context_settings=SETTINGS)
 @click.option("--stdin", metavar="FILE", help="The script's standard input; - is ours. [default: empty]")
 @click.option("--no-stdin", is_flag=True, help="Empty standard input, which is the default here.")
 @job_options
-def submit(manner: Manner, options: JobOptions, no_stdin: bool) -> int:
+def submit(console: Console, options: JobOptions, no_stdin: bool) -> int:
     """Hand over SCRIPT and print the job's id; "cmt wait" and "cmt result" do the rest.
 
     SCRIPT may be - for a script on standard input. Otherwise standard input is left alone, unless --stdin names it:
@@ -23,9 +23,9 @@ def submit(manner: Manner, options: JobOptions, no_stdin: bool) -> int:
     \b
     Example:  id=$(cmt submit --timeout 2h fit.py --alpha 0.1)
     """
+    from cloudmytask.cli.inputs import Inputs
     from cloudmytask.cli.link import Link, with_node
     from cloudmytask.cli.session import Session, conduct
-    from cloudmytask.cli.spooled import Inputs
     from cloudmytask.cli.submission import check_script, gather
 
     if no_stdin and options.stdin is not None:
@@ -38,11 +38,11 @@ def submit(manner: Manner, options: JobOptions, no_stdin: bool) -> int:
             job = await ready.submit(link)
         finally:
             inputs.close()
-        if manner.as_json:
-            manner.document(job.document)
+        if console.as_json:
+            console.document(job.document)
         else:
-            manner.data(job.id)
+            console.data(job.id)
         return 0
 
     check_script(options.script)
-    return conduct(with_node(manner, work))
+    return conduct(with_node(console, work))

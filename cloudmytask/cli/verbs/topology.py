@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cloudmytask.cli.failures import UsageError
+from cloudmytask.cli.terminal.console import Console
 from cloudmytask.cli.verb import verb
-from cloudmytask.cli.words import Manner
 
 if TYPE_CHECKING:
     from cloudmytask.cli.link import Link
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 @verb(short_help="Draw the tree that links the nodes.")
 @click.option("--dot", is_flag=True, help="As a graph for Graphviz.")
-def topology(manner: Manner, dot: bool) -> int:
+def topology(console: Console, dot: bool) -> int:
     """Draw the tree that links the nodes, as the node that you talk to sees it. With -q names only.
 
     \b
     Example:  cmt topology --dot | dot -Tsvg > cluster.svg
     """
-    from cloudmytask.cli import tree_drawing
     from cloudmytask.cli.link import with_node
     from cloudmytask.cli.session import conduct
+    from cloudmytask.cli.terminal import tree as tree_drawing
 
-    if dot and manner.as_json:
+    if dot and console.as_json:
         raise UsageError("--dot and --json exclude each other")
 
     async def work(_session: Session, link: Link) -> int:
         view = await link.ask(lambda client: client.cluster())
-        if manner.as_json:
-            manner.document(tree_drawing.document(view))
+        if console.as_json:
+            console.document(tree_drawing.document(view))
         elif dot:
-            manner.data(tree_drawing.dot(view))
+            console.data(tree_drawing.dot(view))
         else:
-            manner.data(tree_drawing.text(view, tree_drawing.strokes_for(os.environ), bare=manner.quiet))
+            console.data(tree_drawing.text(view, tree_drawing.strokes_for(os.environ), bare=console.quiet))
         return 0
 
-    return conduct(with_node(manner, work))
+    return conduct(with_node(console, work))
