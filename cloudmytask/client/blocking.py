@@ -124,7 +124,7 @@ class Client(ClusterCalls):
                 cpu_seconds=None if max_cpu_time is None else int(seconds("max_cpu_time", max_cpu_time) or 0),
                 address_space=size("max_memory", max_memory),
             ),
-            variables=tuple((variables or {}).items()),
+            variables=variables or {},
             node=node,
             avoid=tuple(avoid),
             local=local,

@@ -39,37 +39,46 @@ _KINDS: Mapping[Any, tuple[type | tuple[type, ...], str]] = {
 
 
 @overload
-def decode(kind: type[T], document: object, where: str = "") -> T: ...
+def decode(kind: type[T], document: object, where: str = "", *, nulls: bool = True) -> T: ...
 @overload
-def decode(kind: Any, document: object, where: str = "") -> Any: ...
-def decode(kind: Any, document: object, where: str = "") -> Any:
+def decode(kind: Any, document: object, where: str = "", *, nulls: bool = True) -> Any: ...
+def decode(kind: Any, document: object, where: str = "", *, nulls: bool = True) -> Any:
     """The value that a document describes.
 
     :param kind: a class of the model, or any type that is made of them.
     :param where: what the document itself is called, if it is a field of something.
+    :param nulls: whether a field of one value that is null is as good as absent.
     :raises InvalidArgument: naming the field, the value and what it should have been.
     """
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as problem:
-        refusal = problem
+        refusal = str(problem)
     except RecursionError:
         raise InvalidArgument(f"{where or _called(kind)}: it is nested too deep") from None
-    without = _without_nulls(document)
-    if without != document:
-        document = without
-        try:
-            return msgspec.convert(document, kind)
-        except msgspec.ValidationError as problem:
-            refusal = problem
-    raise InvalidArgument(_sentence(kind, document, str(refusal), where)) from None
+    if nulls and (without := _without_nulls(kind, document)) != document:
+        return decode(kind, without, where, nulls=False)
+    raise InvalidArgument(_sentence(kind, document, refusal, where))
 
 
-def _without_nulls(document: object) -> object:
-    """The document with no field that is null; equal to it if there was none."""
-    if isinstance(document, dict):
-        return {key: _without_nulls(each) for key, each in document.items() if each is not None}
-    return [_without_nulls(each) for each in document] if isinstance(document, list) else document
+def _without_nulls(declared: Any, document: Any) -> Any:
+    """The document without the fields that are null and would hold one value; equal to it if there are none. Of a later
+    version's fields nothing is known, and in place of a list or an object null is wrong."""
+    kind = bare(declared)
+    if isinstance(document, list) and get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis:
+        return [_without_nulls(get_args(kind)[0], each) for each in document]
+    if not isinstance(document, dict) or not attrs.has(kind):
+        return document
+    types = field_types(kind)
+    return {
+        key: _without_nulls(types[key], each) if key in types else each
+        for key, each in document.items()
+        if each is not None or key not in types or not _holds_one(bare(types[key]))
+    }
+
+
+def _holds_one(kind: Any) -> bool:
+    return isinstance(kind, type) and get_origin(kind) is None and not attrs.has(kind)
 
 
 def _sentence(kind: Any, document: object, refusal: str, where: str) -> str:

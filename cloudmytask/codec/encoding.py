@@ -97,7 +97,7 @@ def _of_type(declared: Any) -> Encode | None:
         return list if last is None else lambda value: [last(part) for part in value]
     if origin is frozenset:
         return lambda value: sorted(_applied(first, part) for part in value)
-    return lambda value: {_applied(first, key): _applied(last, part) for key, part in value.items()}
+    return lambda value: {_applied(first, key): _applied(last, value[key]) for key in sorted(value)}
 
 
 def _applied(encoder: Encode | None, value: Any) -> Any:

@@ -24,8 +24,8 @@ _canonical = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow
 _fast = msgspec.json.Encoder().encode
 
 
-def dump(document: Document) -> bytes:
-    """A document's JSON, in ASCII.
+def dump(document: Document | list[Any]) -> bytes:
+    """A document's JSON, in ASCII, or that of a list of them.
 
     :raises ValueError: it holds a number that is not finite.
     """

@@ -26,16 +26,12 @@ def job_from_version_1(spec: bytes | str, record: bytes | str, node_id: NodeId) 
     changed = {
         **document,
         "owner": owner,
-        "spec": {**told, "variables": _pairs(told.get("environment"))},
+        "spec": {**told, "variables": told.get("environment", {})},
         "cancellation": _named(document.get("cancellation"), "at", "by", "note"),
         "trail": [_named(stamp, "at", "stage", "node", "note") for stamp in document.get("trail", ())],
         "attempts": [_attempt(attempt) for attempt in document.get("attempts", ())],
     }
     return decode(Job, changed)
-
-
-def _pairs(variables: Any) -> Any:
-    return [list(pair) for pair in variables.items()] if isinstance(variables, dict) else variables
 
 
 def _named(value: Any, *names: str) -> Any:

@@ -102,7 +102,7 @@ def _check_arguments(spec: JobSpec) -> None:
     total = 0
     for index, argument in enumerate(spec.arguments, 1):
         total += _text_size(f"argument {index}", argument)
-    for variable, value in spec.variables:
+    for variable, value in spec.variables.items():
         if not _VARIABLE.match(variable):
             raise InvalidArgument(f"variables: {_shown(variable)} is not a variable name of letters, digits and _")
         if variable.startswith("CMT_"):

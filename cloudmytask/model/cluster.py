@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from cloudmytask.model.fields import (
     Count,
-    Endpoint,
+    Label,
     Moment,
     Name,
     Note,
@@ -23,8 +23,6 @@ from cloudmytask.model.fields import (
     Seconds,
     Share,
     Where,
-    Word,
-    Words,
 )
 from cloudmytask.model.job import AttemptId, Blob, ClientId, JobSpec, Outcome, QoS, Stamp, StreamName
 from cloudmytask.model.job import BootId as BootId
@@ -136,7 +134,7 @@ class Backlog:
 class Announcement:
     """What an instance multicasts about itself (paper 3.2.3). At most 1,200 bytes on the wire."""
 
-    cluster: Word
+    cluster: Label
     role: Role
     node_id: NodeId
     boot_id: BootId
@@ -144,10 +142,10 @@ class Announcement:
     """Grows when the instance hears that it is thought dead."""
     sequence: Count
     """Grows with every announcement of one boot."""
-    name: Word
-    address: Endpoint
+    name: Label
+    address: Where
     """Where it is reached, ``HOST:PORT``."""
-    interval: Annotated[float, Meta(ge=0.05, le=120.0)]
+    interval: Seconds
     """Seconds until its next announcement at the latest."""
     capacity: Capacity
     backlog: Backlog = Backlog()
@@ -159,16 +157,16 @@ class Announcement:
     """Its last word."""
     insecure: bool = False
     """It listens to the network without certificates."""
-    bans: Words = ""
+    bans: Label = ""
     """Digest of its ban list; two instances with the same digest hold the same bans."""
-    version: Words = ""
+    version: Label = ""
 
 
 @frozen
 class Obituary:
     """Somebody asked a silent instance and got no answer."""
 
-    cluster: Word
+    cluster: Label
     reporter: NodeId
     subject: NodeId
     boot_id: BootId
@@ -210,7 +208,7 @@ class PeerIdentity:
     cluster: Name
     role: Role
     node_id: NodeId
-    boot_id: BootId
+    boot_id: Annotated[BootId, Meta(min_length=16)]
     name: Name
     address: Where
 

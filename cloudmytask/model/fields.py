@@ -46,6 +46,8 @@ Endpoint = Annotated[
 ]
 Note = Annotated[str, Meta(max_length=1000)]
 """A sentence of another instance for a person."""
+Label = Annotated[str, Meta(max_length=NAME_MAX)]
+"""A name that may be absent."""
 Where = Annotated[str, Meta(max_length=300)]
 """An address, as far as it is for people or will be looked at when somebody connects to it."""
 
@@ -53,7 +55,7 @@ CLIENT = rf"^[A-Za-z0-9._@+-]{{1,{NAME_MAX}}}\Z"
 DIGEST = Meta(pattern=r"^[0-9a-f]{64}\Z", description="a sha256 of 64 lowercase hexadecimal digits")
 CLIENT_ID = Meta(pattern=CLIENT, description=f"a ClientID: 1 to {NAME_MAX} letters, digits or . _ @ + - are")
 NODE_ID = Meta(pattern=r"^[0-9a-f]{32}\Z", description="32 lowercase hexadecimal digits")
-BOOT_ID = Meta(pattern=r"^[0-9a-f]{16}\Z", description="16 lowercase hexadecimal digits")
+BOOT_ID = Meta(pattern=r"^(?:[0-9a-f]{16})?\Z", description="16 lowercase hexadecimal digits")
 JOB_ID = Meta(pattern=r"^[0-9a-hjkmnp-tv-z]{17}\Z", description="a job id of 17 symbols")
 
 ALWAYS: dict[str, Any] = {"always": True}

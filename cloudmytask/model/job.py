@@ -32,7 +32,7 @@ NodeId = NewType("NodeId", Annotated[str, NODE_ID])
 """32 lowercase hexadecimal digits, kept with the node's state."""
 BootId = NewType("BootId", Annotated[str, BOOT_ID])
 """One life of a node: 8 hexadecimal digits that count its starts, then 8 random ones. Of one node's boots the greater
-is the newer."""
+is the newer. Empty if it is not known."""
 Digest = NewType("Digest", Annotated[str, DIGEST])
 """Lowercase hexadecimal sha256."""
 
@@ -211,7 +211,7 @@ class JobSpec:
     at_most_once: bool = False
     """Never run a second attempt after one whose end is unknown."""
     limits: Limits = Limits()
-    variables: tuple[tuple[str, str], ...] = ()
+    variables: Mapping[str, str] = field(factory=dict, hash=False)
     """Added to the script's clean environment."""
     node: str | None = None
     """Run it on the node of this name only."""

@@ -258,8 +258,8 @@ def test_a_key_that_makes_no_sense(stranger: Stranger, key: bytes, named: str) -
         ({"prefix": 1}, "prefix"),
         ({"name": 1}, "name"),
         ({"states": "running"}, "states"),
-        ({"states": ["running", "asleep"]}, "states"),
-        ({"states": [["running"]]}, "states"),
+        ({"states": ["running", "asleep"]}, "states[1]"),
+        ({"states": [["running"]]}, "states[0]"),
         ({"states": {"running": 1}}, "states"),
     ],
 )
