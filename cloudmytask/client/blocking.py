@@ -19,16 +19,18 @@ from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.client import reactor_thread
-from cloudmytask.client.addresses import Address, candidates
+from cloudmytask.addresses import Address
+from cloudmytask.client.addresses import candidates
 from cloudmytask.client.cluster_calls import ClusterCalls
-from cloudmytask.client.connecting import new_key
-from cloudmytask.client.lines import Lines
+from cloudmytask.client.connection import Connector, new_key
+from cloudmytask.client.known_nodes import KnownNodes
 from cloudmytask.client.node_client import NodeClient
+from cloudmytask.client.node_session import NodeSession
 from cloudmytask.client.options import Duration, Size, default_client, qos_class, seconds, size, stdin_source
 from cloudmytask.client.reactor_thread import ReactorGone
 from cloudmytask.client.result import Result
 from cloudmytask.client.sources import Source
-from cloudmytask.client.ways import Ways
+from cloudmytask.directories import known_nodes_file
 from cloudmytask.model.errors import ConnectionInterrupted, JobFailed
 from cloudmytask.model.job import Explanation, JobQuery, JobSpec, JobState, Limits, QoS, StreamName
 from cloudmytask.wire.commands import INLINE_PART
@@ -52,8 +54,10 @@ class Client(ClusterCalls):
     def __init__(self, address: str | None = None, *, client: str | None = None, failover: bool = True) -> None:
         self._addresses = candidates(address, os.environ)
         self._client = client or default_client()
-        self._failover = failover
-        self._lines: Lines | None = None
+        # What earlier programs were told is of no concern to one that says itself where its node is.
+        file = known_nodes_file(os.environ) if address is None else None
+        self._known = KnownNodes(file) if failover else None
+        self._session: NodeSession | None = None
 
     def __enter__(self) -> Client:
         return self
@@ -66,12 +70,12 @@ class Client(ClusterCalls):
     def close(self) -> None:
         """End the connection; jobs go on. The client can be used again. Where the reactor is gone, as when the program
         ends, the connection is too."""
-        lines = self._lines
-        if lines is None:
+        session = self._session
+        if session is None:
             return
 
         async def end(_reactor: Any) -> None:
-            lines.close()
+            session.close()
 
         with suppress(ReactorGone, ConnectionInterrupted):
             reactor_thread.run(end)
@@ -134,20 +138,22 @@ class Client(ClusterCalls):
         return Job(
             self,
             *self._run(
-                lambda lines: lines.hand_over(lambda node: node.submit(spec, source, fed, key=once), once=at_most_once)
+                lambda session: session.submit(
+                    lambda node: node.submit(spec, source, fed, key=once), once=at_most_once
+                )
             ),
         )
 
     def job(self, job_id: str) -> Job:
         """A job that was submitted before. :raises NoSuchJob:"""
-        return Job(self, *self._run(lambda lines: lines.find(lambda node: node.getScriptJobStatus(job_id))))
+        return Job(self, *self._run(lambda session: session.ask_about(lambda node: node.getScriptJobStatus(job_id))))
 
     def jobs(
         self, *, name: str | None = None, states: Sequence[JobState | str] = (), limit: int | None = 100
     ) -> list[Job]:
         """This client's jobs at the node that it talks to, newest first; ``limit=None`` for all of them."""
         query = JobQuery(name=name, states=frozenset(map(JobState, states)))
-        found, home = self._run(lambda lines: lines.find(lambda node: node.jobs(query, limit)))
+        found, home = self._run(lambda session: session.ask_about(lambda node: node.jobs(query, limit)))
         return [Job(self, status, home) for status in found]
 
     def node(self) -> Mapping[str, Any]:
@@ -155,17 +161,17 @@ class Client(ClusterCalls):
         return self._call(lambda node: node.describe())
 
     def _call(self, ask: Callable[[NodeClient], Deferred[T]]) -> T:
-        return self._run(lambda lines: lines.ask(ask))
+        return self._run(lambda session: session.ask(ask))
 
     def _call_at(self, home: Address, ask: Callable[[NodeClient], Deferred[T]]) -> T:
-        return self._run(lambda lines: lines.ask_at(home, ask))
+        return self._run(lambda session: session.ask_about(ask, home))[0]
 
-    def _run(self, work: Callable[[Lines], Coroutine[Deferred[Any], Any, T]]) -> T:
+    def _run(self, work: Callable[[NodeSession], Coroutine[Deferred[Any], Any, T]]) -> T:
         async def call(reactor: Any) -> T:
-            if self._lines is None:
-                ways = Ways(lambda address: address.endpoint(reactor), reactor, self._client)
-                self._lines = Lines(ways, self._addresses, self._failover)
-            return await work(self._lines)
+            if self._session is None:
+                connector = Connector(lambda address: address.endpoint(reactor), reactor, self._client)
+                self._session = NodeSession(connector, self._addresses, self._known)
+            return await work(self._session)
 
         return reactor_thread.run(call)
 
