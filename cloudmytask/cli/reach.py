@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from cloudmytask.addresses import Address
-from cloudmytask.cli.words import Manner
+from cloudmytask.cli.terminal.console import Console
 from cloudmytask.client.addresses import candidates
 from cloudmytask.client.connection import Connection, Connector
 from cloudmytask.client.known_nodes import KnownNodes
@@ -30,18 +30,18 @@ LEARN_TIMEOUT = 0.03
 START_A_NODE = 'start one with "twistd -n cmt-node"'
 
 
-def habits(manner: Manner | None = None) -> Habits:
+def habits(console: Console | None = None) -> Habits:
     """Those of a verb: it stays with its node, and says so if it moves.
 
-    :param manner: None if it never moves.
+    :param console: None if it never moves.
     """
 
     def moved(left: Address, why: str, found: Connection) -> None:
-        if manner is not None:
-            manner.note(f"{left.text} {why}; talking to {found.name} at {found.address.text}")
+        if console is not None:
+            console.note(f"{left.text} {why}; talking to {found.name} at {found.address.text}")
 
     def ask_again(job_id: JobId, at: Connection) -> str:
-        via = f"--via {at.address.text} " if manner is None or at.instead_of is not None else ""
+        via = f"--via {at.address.text} " if console is None or at.instead_of is not None else ""
         return f": cmt {via}wait {job_id}"
 
     return Habits(PATIENCE, loyal=True, moved=moved, ask_again=ask_again)
@@ -59,28 +59,28 @@ async def reach_one(reactor: Any, addresses: Sequence[Address]) -> NodeSession:
     return await NodeSession(_connector(reactor), addresses, None, habits()).reach()
 
 
-async def reach(reactor: Any, manner: Manner) -> NodeSession:
+async def reach(reactor: Any, console: Console) -> NodeSession:
     """Connect to the first address that answers: ``--via``, ``$CMT_NODE``, the local node, the configuration file; or,
     unless it was given with ``--via``, to a node that is known from there. Raises like :func:`reach_one`.
     """
-    addresses = candidates(manner.via, os.environ)
-    if manner.via is not None:
+    addresses = candidates(console.via, os.environ)
+    if console.via is not None:
         return await reach_one(reactor, addresses)
     known = KnownNodes(known_nodes_file(os.environ))
-    return await NodeSession(_connector(reactor), addresses, known, habits(manner)).reach()
+    return await NodeSession(_connector(reactor), addresses, known, habits(console)).reach()
 
 
 def with_node(
-    manner: Manner, work: Callable[[Any, NodeSession], Coroutine[Deferred[Any], Any, int]]
+    console: Console, work: Callable[[Any, NodeSession], Coroutine[Deferred[Any], Any, int]]
 ) -> Callable[[Any], Coroutine[Deferred[Any], Any, int]]:
-    """Work for :func:`cloudmytask.cli.session.conduct` that is given a node as well, which is left at the end.
+    """Work for :func:`cloudmytask.cli.invocation.conduct` that is given a node as well, which is left at the end.
 
     :raises NoNode: the sentence says how to start one.
     """
 
     async def conducted(invocation: Any) -> int:
         try:
-            node = await reach(invocation.reactor, manner)
+            node = await reach(invocation.reactor, console)
         except NoNode as problem:
             raise NoNode(f"{problem} ({START_A_NODE})") from None
         try:

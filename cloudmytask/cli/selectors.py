@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cloudmytask.cli.escape import one_line
+from cloudmytask.cli.terminal.escape import one_line
 from cloudmytask.core.job_id import LENGTH, normalize
 from cloudmytask.model.errors import AmbiguousJob, InvalidArgument, NoSuchJob
 from cloudmytask.model.job import JobId, JobQuery, JobState

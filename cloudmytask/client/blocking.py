@@ -1,4 +1,4 @@
-"""The client library for plain scripts and threads: ``Client`` and ``Job``, in the words of ``concurrent.futures``.
+"""The client library for plain scripts and threads, in the words of ``concurrent.futures``.
 
 Invariant: a call either returns what it promises or raises a declared failure; Ctrl-C interrupts any of them. A
 connection that was lost is made anew by the next call: jobs live on the node, not in the connection. Where that node
@@ -17,9 +17,9 @@ from typing import Any, BinaryIO, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from cloudmytask.addresses import Address
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.client import reactor_thread
-from cloudmytask.addresses import Address
 from cloudmytask.client.addresses import candidates
 from cloudmytask.client.cluster_calls import ClusterCalls
 from cloudmytask.client.connection import Connector, new_key
@@ -47,7 +47,7 @@ class Client(ClusterCalls):
     :param address: ``unix:PATH`` or ``HOST:PORT``; if absent ``$CMT_NODE``, the local node, the configuration file.
     :param client: the ClientID to claim; if absent ``$CMT_CLIENT`` or the user's name.
     :param failover: whether, where that node does not answer, one of the others that it told us of is taken instead. A
-        job is asked for where it was accepted, all the same: its :class:`Job` remembers.
+        job is asked for where it was accepted, all the same: its handle remembers.
     :raises ConfigurationError: the address has neither form.
     """
 
@@ -98,7 +98,7 @@ class Client(ClusterCalls):
         avoid: Sequence[str] = (),
         local: bool = False,
         key: str | None = None,
-    ) -> Job:
+    ) -> JobHandle:
         """Submit a script; returns when a node has it on disk. Where the connection is lost before it says so, the job
         is submitted again under the same key, to another node if that one does not come back within seconds: then it
         may run twice, once it is back. With ``at_most_once`` it fails instead.
@@ -135,26 +135,26 @@ class Client(ClusterCalls):
         )
         once = key or new_key()
         fed = None if stdin is None else stdin_source(stdin)
-        return Job(
+        return JobHandle(
             self,
             *self._run(
-                lambda session: session.submit(
-                    lambda node: node.submit(spec, source, fed, key=once), once=at_most_once
-                )
+                lambda session: session.submit(lambda node: node.submit(spec, source, fed, key=once), once=at_most_once)
             ),
         )
 
-    def job(self, job_id: str) -> Job:
+    def job(self, job_id: str) -> JobHandle:
         """A job that was submitted before. :raises NoSuchJob:"""
-        return Job(self, *self._run(lambda session: session.ask_about(lambda node: node.getScriptJobStatus(job_id))))
+        return JobHandle(
+            self, *self._run(lambda session: session.ask_about(lambda node: node.getScriptJobStatus(job_id)))
+        )
 
     def jobs(
         self, *, name: str | None = None, states: Sequence[JobState | str] = (), limit: int | None = 100
-    ) -> list[Job]:
+    ) -> list[JobHandle]:
         """This client's jobs at the node that it talks to, newest first; ``limit=None`` for all of them."""
         query = JobQuery(name=name, states=frozenset(map(JobState, states)))
         found, home = self._run(lambda session: session.ask_about(lambda node: node.jobs(query, limit)))
-        return [Job(self, status, home) for status in found]
+        return [JobHandle(self, status, home) for status in found]
 
     def node(self) -> Mapping[str, Any]:
         """The node's picture of itself."""
@@ -176,7 +176,7 @@ class Client(ClusterCalls):
         return reactor_thread.run(call)
 
 
-class Job:
+class JobHandle:
     """One submitted job; the object remembers the last state it was told, and which node to ask."""
 
     def __init__(self, client: Client, status: JobStatus, home: Address) -> None:
@@ -185,7 +185,7 @@ class Job:
         self._home = home
 
     def __repr__(self) -> str:
-        return f"<Job {self.id} {self._status.state.value}>"
+        return f"<JobHandle {self.id} {self._status.state.value}>"
 
     @property
     def id(self) -> str:
@@ -210,20 +210,21 @@ class Job:
         """Whether it was cancelled."""
         return self.status().state is JobState.CANCELLED
 
-    def wait(self, timeout: float | None = None) -> JobStatus:
+    def wait(self, timeout: Duration | None = None) -> JobStatus:
         """Wait for the outcome, whatever it is.
 
-        :param timeout: seconds. :raises WaitTimeout: there was none by then.
+        :param timeout: how long. :raises WaitTimeout: there was none by then.
         """
+        lasting = seconds("timeout", timeout)
         if not self._status.state.terminal:
-            self._status = self._ask(lambda node: node.wait(self.id, timeout))
+            self._status = self._ask(lambda node: node.wait(self.id, lasting))
         return self._status
 
-    def result(self, timeout: float | None = None) -> Result:
+    def result(self, timeout: Duration | None = None) -> Result:
         """Wait for success, and fetch the output into memory (see :meth:`copy_output` for a large one).
 
         :raises JobFailed: it ended otherwise; carries code, node, reason and the end of its standard error.
-        :raises WaitTimeout: it did not end within ``timeout`` seconds.
+        :raises WaitTimeout: it did not end within ``timeout``.
         """
         status = self.wait(timeout)
         if status.state is not JobState.SUCCEEDED:
@@ -232,7 +233,7 @@ class Job:
         self._fetch(lambda stream, data: pieces[stream].append(data))
         return Result(status, b"".join(pieces[StreamName.STDOUT]), b"".join(pieces[StreamName.STDERR]))
 
-    def exception(self, timeout: float | None = None) -> JobFailed | None:
+    def exception(self, timeout: Duration | None = None) -> JobFailed | None:
         """The failure that :meth:`result` would raise, or None."""
         status = self.wait(timeout)
         return None if status.state is JobState.SUCCEEDED else self._failure(status)
@@ -259,10 +260,10 @@ class Job:
         self._status = self._ask(lambda node: node.cancel(self.id, note))
         return self._status
 
-    def retry(self) -> Job:
+    def retry(self) -> JobHandle:
         """Submit it once more, as a new job."""
         key = new_key()
-        return Job(self._client, self._ask(lambda node: node.retry(self.id, key)), self._home)
+        return JobHandle(self._client, self._ask(lambda node: node.retry(self.id, key)), self._home)
 
     def remove(self) -> None:
         """Delete its outcome and output."""

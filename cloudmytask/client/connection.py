@@ -141,9 +141,7 @@ class Connector:
                 problems.append(f"{address.source} {address.text}: {problem}")
         raise NoNode("; ".join(problems) or NOTHING_NAMED)
 
-    async def to_stand_in(
-        self, nodes: Iterable[KnownNode], instead_of: Address, tried: set[str]
-    ) -> Connection | None:
+    async def to_stand_in(self, nodes: Iterable[KnownNode], instead_of: Address, tried: set[str]) -> Connection | None:
         """The first of ``nodes`` that answers, and is who it should be; None if there is none.
 
         :param tried: keys of the addresses that are not to be tried; those that were are added.

@@ -1,8 +1,8 @@
 """``NodeSession``: what a client has with a cluster: a node to talk to, which moves to another one when its own does
 not answer, and a connection to each other node that has a job of ours.
 
-Invariant: what becomes of a request is decided in ``failover``; here it is carried out. Callers share connections: while
-one connects, the others wait for what comes of it.
+Invariant: what becomes of a request is decided in ``failover``; here it is carried out. Callers share connections:
+while one connects, the others wait for what comes of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 
 from cloudmytask.addresses import Address
 from cloudmytask.client.connection import UNREACHABLE, Connection, Connector
-from cloudmytask.client.failover import Sent, Failed, Recourse, Moving, Returning, State, nodes_to_ask
+from cloudmytask.client.failover import Failed, Moving, Recourse, Returning, Sent, State, nodes_to_ask
 from cloudmytask.client.known_nodes import KnownNode, KnownNodes, Told, nodes_of
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.deferreds import Signal, patiently, pause
@@ -211,9 +211,7 @@ class NodeSession:
                 case Failed():
                     raise self._in_words(state.problem, connection, about)
 
-    def _in_words(
-        self, problem: CloudMyTaskError, connection: Connection, about: JobId | None
-    ) -> CloudMyTaskError:
+    def _in_words(self, problem: CloudMyTaskError, connection: Connection, about: JobId | None) -> CloudMyTaskError:
         """What becomes of a job whose node is gone, and what to do."""
         if about is None or not isinstance(problem, ConnectionInterrupted):
             return problem

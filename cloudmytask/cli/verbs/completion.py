@@ -9,8 +9,8 @@ import click
 from click.shell_completion import get_completion_class
 
 from cloudmytask.cli.failures import UsageError
+from cloudmytask.cli.terminal.console import Console
 from cloudmytask.cli.verb import verb
-from cloudmytask.cli.words import Manner
 
 SHELLS = ("bash", "zsh", "fish")
 VARIABLE = "_CMT_COMPLETE"
@@ -19,7 +19,7 @@ VARIABLE = "_CMT_COMPLETE"
 
 @verb(short_help="Print code that completes cmt in your shell.")
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
-def completion(manner: Manner, shell: str | None) -> int:
+def completion(console: Console, shell: str | None) -> int:
     """Print code that makes your shell complete cmt's verbs and options.
 
     Without SHELL it is the one that $SHELL names.
@@ -33,8 +33,8 @@ def completion(manner: Manner, shell: str | None) -> int:
         raise UsageError(f"$SHELL names none of {', '.join(SHELLS)}: say which one you mean")
     root = click.get_current_context().find_root().command
     source = made_for(root, {}, "cmt", VARIABLE).source()
-    if manner.as_json:
-        manner.document({"shell": name, "source": source})
+    if console.as_json:
+        console.document({"shell": name, "source": source})
     else:
-        manner.data(source)
+        console.data(source)
     return 0

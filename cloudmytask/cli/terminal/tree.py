@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from cloudmytask.cli.cluster_rendering import ID_SHOWN, load_text, name_of, ordered, serves
+from cloudmytask.cli.terminal.cluster import ID_SHOWN, load_text, name_of, ordered, serves
 from cloudmytask.model.cluster import ClusterView, MemberStatus, NodeId, Role, Standing
 from cloudmytask.wire.cluster_documents import state_of
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import ip_address
 
-from cloudmytask.cli.escape import one_line
-from cloudmytask.cli.rendering import seconds_text
+from cloudmytask.cli.terminal.escape import one_line
+from cloudmytask.cli.terminal.jobs import seconds_text
 from cloudmytask.model.cluster import ClusterView, MemberStatus, NodeId, Role, Standing
 from cloudmytask.wire.cluster_documents import state_of
 

@@ -10,8 +10,8 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cloudmytask.cli.rendering import aligned
-from cloudmytask.cli.words import STDOUT, Manner, columns
+from cloudmytask.cli.terminal.console import STDOUT, Console, columns
+from cloudmytask.cli.terminal.jobs import aligned
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,12 +22,12 @@ PLAIN_WIDTH = 100
 """Columns of what is drawn for a pipe."""
 
 
-def show(manner: Manner, headers: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> None:
+def show(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> None:
     """Write a table to standard output; ``right``: the columns of numbers."""
     if os.isatty(STDOUT):
-        manner.data(drawn(made(headers, rows, right), columns(STDOUT), color=True))
+        console.data(drawn(made(headers, rows, right), columns(STDOUT), color=True))
     else:
-        manner.data(aligned([headers, *rows]))
+        console.data(aligned([headers, *rows]))
 
 
 def made(
@@ -51,9 +51,9 @@ def made(
 
 def drawn(renderable: Any, width: int, *, color: bool) -> str:
     """As text, without trailing blanks."""
-    from rich.console import Console
+    from rich.console import Console as Terminal
 
     text = io.StringIO()
     # It looks for NO_COLOR and TERM itself.
-    Console(file=text, force_terminal=color, width=width, highlight=False).print(renderable)
+    Terminal(file=text, force_terminal=color, width=width, highlight=False).print(renderable)
     return "\n".join(line.rstrip() for line in text.getvalue().rstrip("\n").split("\n"))

@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from cloudmytask.cli.failures import UsageError
-from cloudmytask.cli.kinds import duration
-from cloudmytask.cli.rendering import aligned
+from cloudmytask.cli.option_types import duration
+from cloudmytask.cli.terminal.console import CLEAR, STDERR, Console, write
+from cloudmytask.cli.terminal.jobs import aligned
 from cloudmytask.cli.verb import verb
-from cloudmytask.cli.words import CLEAR, STDERR, Manner, write
 from cloudmytask.core.policies import POLICIES, RESERVE_PULL
 from cloudmytask.model.errors import CloudMyTaskError
 
@@ -74,7 +74,7 @@ def _share(text: str) -> float:
 )
 @click.option("--partitions", type=click.IntRange(0, 1000), default=0, help="How often the network falls in two.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Another one gives another course of events.")
-def simulate(manner: Manner, **options: Any) -> int:
+def simulate(console: Console, **options: Any) -> int:
     """Simulate a whole cluster in virtual time, and print its figures beside those of a central queue that knows
     everything. The nodes are the real ones; clock, network, disks and scripts are not.
 
@@ -90,7 +90,7 @@ def simulate(manner: Manner, **options: Any) -> int:
         raise UsageError("--length is 0 and must be longer")
     lengths, gateway = Lengths(options.pop("lengths")), Gateway(options.pop("gateway"))
     plan = ClusterPlan(lengths=lengths, gateway=gateway, **options)
-    shown = not manner.quiet and os.isatty(STDERR)
+    shown = not console.quiet and os.isatty(STDERR)
     began = time.monotonic()
 
     def progress(done: int, jobs: int) -> None:
@@ -105,11 +105,11 @@ def simulate(manner: Manner, **options: Any) -> int:
         if shown:
             write(STDERR, CLEAR)
     elapsed = time.monotonic() - began
-    if manner.as_json:
-        manner.document({**figures.document(), "seed": plan.seed, "elapsed": elapsed})
+    if console.as_json:
+        console.document({**figures.document(), "seed": plan.seed, "elapsed": elapsed})
         return 0
-    manner.data(aligned(figures.rows()))
-    manner.note(
+    console.data(aligned(figures.rows()))
+    console.note(
         f"{figures.duration:.0f} virtual seconds of {plan.nodes} nodes in {elapsed:.1f} s;"
         f" seed {plan.seed}, trace {figures.trace[:12]}"
     )

@@ -14,8 +14,8 @@ from typing import Any
 
 from attrs import frozen
 
-from cloudmytask.cli.escape import one_line
 from cloudmytask.cli.failures import NoReader, OutputFailed
+from cloudmytask.cli.terminal.escape import one_line
 from cloudmytask.model.errors import CloudMyTaskError
 
 STDOUT = 1
@@ -26,7 +26,7 @@ CLEAR = b"\r\x1b[2K"
 
 
 @frozen
-class Manner:
+class Console:
     """How one verb was called."""
 
     via: str | None = None

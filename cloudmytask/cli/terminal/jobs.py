@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from cloudmytask.cli.escape import one_line
+from cloudmytask.cli.terminal.escape import one_line
 from cloudmytask.core.units import format_duration, format_size
 from cloudmytask.model.job import StreamName
 

@@ -14,16 +14,16 @@ from threading import Thread
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
-from cloudmytask.cli.escape import Escaper
 from cloudmytask.cli.failures import OutputFailed
-from cloudmytask.cli.words import STDERR, STDOUT, write
+from cloudmytask.cli.terminal.console import STDERR, STDOUT, write
+from cloudmytask.cli.terminal.escape import Escaper
 from cloudmytask.model.job import StreamName
 
 DESCRIPTORS = {StreamName.STDOUT: STDOUT, StreamName.STDERR: STDERR}
 
 
 @define(eq=False)
-class Outlet:
+class OutputWriter:
     """One thread that writes; it ends with the process.
 
     :ivar call_from_thread: the reactor's.
@@ -79,7 +79,7 @@ def _fire(written: Deferred[None]) -> None:
 class Display:
     """Shows a job's two streams: exact bytes, but escaped on a terminal unless ``raw``."""
 
-    _outlet: Outlet
+    _writer: OutputWriter
     _raw: bool
     _escapers: dict[StreamName, Escaper] = field(init=False)
 
@@ -91,10 +91,10 @@ class Display:
     def take(self, stream: StreamName, data: bytes) -> Deferred[None]:
         """The next piece of one stream; fires when it is written."""
         escaper = self._escapers.get(stream)
-        return self._outlet.write(DESCRIPTORS[stream], data if escaper is None else escaper.feed(data))
+        return self._writer.write(DESCRIPTORS[stream], data if escaper is None else escaper.feed(data))
 
     def end(self) -> Deferred[None]:
         """One attempt's output is complete; fires when it is written."""
         for stream, escaper in self._escapers.items():
-            self._outlet.write(DESCRIPTORS[stream], escaper.end())
-        return self._outlet.flush()
+            self._writer.write(DESCRIPTORS[stream], escaper.end())
+        return self._writer.flush()

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudmytask.cli.escape import one_line
-from cloudmytask.cli.kinds import duration
+from cloudmytask.cli.option_types import duration
+from cloudmytask.cli.terminal.console import Console
+from cloudmytask.cli.terminal.escape import one_line
 from cloudmytask.cli.verb import verb
-from cloudmytask.cli.words import Manner
 from cloudmytask.core.units import format_duration, show_duration
 from cloudmytask.model.errors import NoSuchBan
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
-    from cloudmytask.cli.link import Link
-    from cloudmytask.cli.session import Session
+    from cloudmytask.cli.invocation import Invocation
+    from cloudmytask.client.node_session import NodeSession
     from cloudmytask.model.cluster import Ban
 
 COLUMNS = ("CLIENT", "ENDS IN", "BY", "REASON")
@@ -43,68 +43,68 @@ def ban(context: click.Context) -> None:
 @click.option("--client", required=True, help="Whom.")
 @click.option("--reason", required=True, help="Why; the client is told.")
 @click.option("--for", "term", type=duration, metavar="DURATION", default="1h", help="How long. [default: 1h]")
-def add(manner: Manner, client: str, reason: str, term: float) -> int:
+def add(console: Console, client: str, reason: str, term: float) -> int:
     """Ban a client on all nodes.
 
     \b
     Example:  cmt ban add --client mallory --reason "floods the queue" --for 1h
     """
 
-    async def work(_session: Session, link: Link) -> int:
-        made = await link.ask(lambda node: node.ban(client, reason, term))
-        _answer(manner, made, f"{one_line(made.client)} is banned for {show_duration(made.until)}")
+    async def work(_invocation: Invocation, node: NodeSession) -> int:
+        made = await node.ask(lambda node: node.ban(client, reason, term))
+        _answer(console, made, f"{one_line(made.client)} is banned for {show_duration(made.until)}")
         return 0
 
-    return _conducted(manner, work)
+    return _conducted(console, work)
 
 
 @verb()
-def ls(manner: Manner) -> int:
+def ls(console: Console) -> int:
     """List the bans in force. With -q only the clients.
 
     \b
     Example:  cmt ban ls
     """
-    from cloudmytask.cli import tables
+    from cloudmytask.cli.terminal import tables
     from cloudmytask.wire.ban_documents import ban_to_document
 
-    async def work(_session: Session, link: Link) -> int:
-        bans = await link.ask(lambda node: node.bans())
+    async def work(_invocation: Invocation, node: NodeSession) -> int:
+        bans = await node.ask(lambda node: node.bans())
         found = sorted(bans, key=lambda each: each.client)
-        if manner.as_json:
-            manner.document({"bans": [ban_to_document(each) for each in found]})
-        elif manner.quiet:
+        if console.as_json:
+            console.document({"bans": [ban_to_document(each) for each in found]})
+        elif console.quiet:
             if found:
-                manner.data("\n".join(one_line(each.client) for each in found))
+                console.data("\n".join(one_line(each.client) for each in found))
         elif found:
-            tables.show(manner, COLUMNS, rows(found))
+            tables.show(console, COLUMNS, rows(found))
         else:
-            manner.note("nobody is banned")
+            console.note("nobody is banned")
         return 0
 
-    return _conducted(manner, work)
+    return _conducted(console, work)
 
 
 @verb()
 @click.argument("client")
-def rm(manner: Manner, client: str) -> int:
+def rm(console: Console, client: str) -> int:
     """Lift a ban before it ends.
 
     \b
     Example:  cmt ban rm mallory
     """
 
-    async def work(_session: Session, link: Link) -> int:
-        lifted = await link.ask(lambda node: node.lift_ban(client))
-        _answer(manner, lifted, f"{one_line(lifted.client)} is not banned any more")
+    async def work(_invocation: Invocation, node: NodeSession) -> int:
+        lifted = await node.ask(lambda node: node.lift_ban(client))
+        _answer(console, lifted, f"{one_line(lifted.client)} is not banned any more")
         return 0
 
-    return _conducted(manner, work)
+    return _conducted(console, work)
 
 
 @verb()
 @click.argument("client")
-def why(manner: Manner, client: str) -> int:
+def why(console: Console, client: str) -> int:
     """Say why a client is banned, by whom and for how long. Exit code 1 if it is not.
 
     \b
@@ -112,17 +112,17 @@ def why(manner: Manner, client: str) -> int:
     """
     from cloudmytask.wire.ban_documents import ban_to_document
 
-    async def work(_session: Session, link: Link) -> int:
-        found = next((each for each in await link.ask(lambda node: node.bans()) if each.client == client), None)
+    async def work(_invocation: Invocation, node: NodeSession) -> int:
+        found = next((each for each in await node.ask(lambda node: node.bans()) if each.client == client), None)
         if found is None:
             raise NoSuchBan(f"{client} is not banned")
-        if manner.as_json:
-            manner.document(ban_to_document(found))
+        if console.as_json:
+            console.document(ban_to_document(found))
         else:
-            manner.data(sentence(found))
+            console.data(sentence(found))
         return 0
 
-    return _conducted(manner, work)
+    return _conducted(console, work)
 
 
 for _each in (add, ls, rm, why):
@@ -145,17 +145,17 @@ def sentence(found: Ban) -> str:
     return one_line(said)
 
 
-def _answer(manner: Manner, changed: Ban, note: str) -> None:
+def _answer(console: Console, changed: Ban, note: str) -> None:
     from cloudmytask.wire.ban_documents import ban_to_document
 
-    if manner.as_json:
-        manner.document(ban_to_document(changed))
+    if console.as_json:
+        console.document(ban_to_document(changed))
     else:
-        manner.note(note)
+        console.note(note)
 
 
-def _conducted(manner: Manner, work: Callable[[Any, Link], Coroutine[Deferred[Any], Any, int]]) -> int:
-    from cloudmytask.cli.link import with_node
-    from cloudmytask.cli.session import conduct
+def _conducted(console: Console, work: Callable[[Any, NodeSession], Coroutine[Deferred[Any], Any, int]]) -> int:
+    from cloudmytask.cli.invocation import conduct
+    from cloudmytask.cli.reach import with_node
 
-    return conduct(with_node(manner, work))
+    return conduct(with_node(console, work))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 
+from cloudmytask.cli.terminal.console import STDOUT, Console
 from cloudmytask.cli.verb import verb
-from cloudmytask.cli.words import STDOUT, Manner
 from cloudmytask.model.errors import ExitCode
 
 _COLORS = {"ok": "32", "note": "33", "problem": "31"}
 
 
 @verb(short_help="Check what is needed on this machine.")
-def doctor(manner: Manner) -> int:
+def doctor(console: Console) -> int:
     """Check what Cloud My Task needs on this machine, and say how to mend what is missing.
 
     Exit code 1 if there is a problem; a note is none. With -q it shows problems only.
@@ -20,20 +20,20 @@ def doctor(manner: Manner) -> int:
     \b
     Example:  cmt doctor
     """
-    from cloudmytask.cli.check import Check
-    from cloudmytask.cli.checks import check_all
-    from cloudmytask.cli.rendering import aligned
-    from cloudmytask.cli.session import Session, conduct
+    from cloudmytask.cli.invocation import Invocation, conduct
+    from cloudmytask.cli.terminal.jobs import aligned
+    from cloudmytask.cli.verbs.check import Check
+    from cloudmytask.cli.verbs.machine_checks import check_all
 
-    async def work(session: Session) -> int:
-        checks = await check_all(session.reactor, manner.via, os.environ)
+    async def work(invocation: Invocation) -> int:
+        checks = await check_all(invocation.reactor, console.via, os.environ)
         healthy = all(check.level != "problem" for check in checks)
-        if manner.as_json:
-            manner.document({"ok": healthy, "checks": [check.document() for check in checks]})
+        if console.as_json:
+            console.document({"ok": healthy, "checks": [check.document() for check in checks]})
             return ExitCode.OK if healthy else ExitCode.FAILED
-        shown: list[Check] = [check for check in checks if not manner.quiet or check.level == "problem"]
+        shown: list[Check] = [check for check in checks if not console.quiet or check.level == "problem"]
         if shown:
-            manner.data(_colored(aligned([(check.level, check.name, check.text) for check in shown])))
+            console.data(_colored(aligned([(check.level, check.name, check.text) for check in shown])))
         return ExitCode.OK if healthy else ExitCode.FAILED
 
     return conduct(work)

@@ -1,6 +1,6 @@
 """Reading the output of a job: all or its end, now or live, to where it belongs, to a file, or into JSON.
 
-Invariant: a failure of our own output ends the reading (``Session.give_up``).
+Invariant: a failure of our own output ends the reading (``Invocation.give_up``).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from twisted.internet.defer import Deferred
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.cli.failures import FileUnwritable
 from cloudmytask.cli.follow import Following, Take, attempts, sizes, tail
-from cloudmytask.cli.link import Link
-from cloudmytask.cli.outlet import Display, Outlet
-from cloudmytask.cli.rendering import with_output
-from cloudmytask.cli.session import Session
-from cloudmytask.cli.words import Manner
+from cloudmytask.cli.invocation import Invocation
+from cloudmytask.cli.terminal.console import Console
+from cloudmytask.cli.terminal.jobs import with_output
+from cloudmytask.cli.terminal.output import Display, OutputWriter
+from cloudmytask.client.node_session import NodeSession
 from cloudmytask.model.job import StreamName
 from cloudmytask.wire.documents import JobStatus
 
@@ -30,9 +30,9 @@ class Reading:
     :ivar attempt: the number of the attempt; 0 if there has not been any.
     """
 
-    _manner: Manner
-    _session: Session
-    _link: Link
+    _console: Console
+    _invocation: Invocation
+    _node: NodeSession
     _job: JobStatus
     _attempt: int
     _streams: Sequence[StreamName]
@@ -44,9 +44,9 @@ class Reading:
     async def skip_to_tail(self, lines: int) -> None:
         """Begin with the last ``lines`` lines that there are now."""
         if self._attempt:
-            end = await sizes(self._link.client, self._job.id, self._attempt)
+            end = await sizes(self._node.client, self._job.id, self._attempt)
             for stream in self._streams if end.attempt else ():
-                self._offsets[stream] = await tail(self._link.client, self._job.id, end, stream, lines)
+                self._offsets[stream] = await tail(self._node.client, self._job.id, end, stream, lines)
 
     async def answer(self) -> None:
         """The job's document with its output."""
@@ -56,7 +56,7 @@ class Reading:
             collected[stream] += data
 
         await self._read(take)
-        self._manner.document(with_output(self._job.document, collected))
+        self._console.document(with_output(self._job.document, collected))
 
     async def show(self, *, raw: bool) -> None:
         """What is there now."""
@@ -72,7 +72,7 @@ class Reading:
         """
         display = self._display(raw=raw)
         first = self._attempt or 1
-        async for end in attempts(self._link, self._job.id, display.take, first=first, offsets=self._offsets):
+        async for end in attempts(self._node, self._job.id, display.take, first=first, offsets=self._offsets):
             await display.end()
             self._mention(end)
             if not further:
@@ -92,7 +92,7 @@ class Reading:
             try:
                 file.write(data)
             except OSError as error:
-                self._session.give_up(FileUnwritable(f"{path} cannot be written: {error.strerror}"))
+                self._invocation.give_up(FileUnwritable(f"{path} cannot be written: {error.strerror}"))
             return None
 
         with file:
@@ -101,20 +101,20 @@ class Reading:
         self._mention(end)
 
     def _display(self, *, raw: bool) -> Display:
-        return Display(Outlet(self._session.reactor.callFromThread, self._session.give_up), raw)
+        return Display(OutputWriter(self._invocation.reactor.callFromThread, self._invocation.give_up), raw)
 
     async def _read(self, take: Take) -> OutputEnd | None:
         if not self._attempt:  # it never ran
             return None
-        return await Following(self._link, self._job.id, take, self._offsets).read(self._attempt, follow=False)
+        return await Following(self._node, self._job.id, take, self._offsets).read(self._attempt, follow=False)
 
     def _mention(self, end: OutputEnd | None) -> None:
         if end is not None:
-            mention_discarded(self._manner, end, self._streams)
+            mention_discarded(self._console, end, self._streams)
 
 
-def mention_discarded(manner: Manner, end: OutputEnd, streams: Iterable[StreamName]) -> None:
+def mention_discarded(console: Console, end: OutputEnd, streams: Iterable[StreamName]) -> None:
     """Say how much of an attempt's output the node did not keep."""
     for stream in streams:
         if end.discarded[stream]:
-            manner.note(f"{stream}: {end.discarded[stream]} bytes beyond the node's output_max were discarded")
+            console.note(f"{stream}: {end.discarded[stream]} bytes beyond the node's output_max were discarded")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cloudmytask.cli.cluster_rendering import load_text
-from cloudmytask.cli.escape import one_line
+from cloudmytask.cli.terminal.cluster import load_text
+from cloudmytask.cli.terminal.escape import one_line
 from cloudmytask.model.cluster import LoadSample
 
 BLOCKS = "▁▂▃▄▅▆▇█"

@@ -6,9 +6,9 @@ sent is escaped.
 
 from __future__ import annotations
 
-from cloudmytask.cli.check import Check
-from cloudmytask.cli.cluster_rendering import conflicts, counted, insecure, listing, name_of, ordered, single
-from cloudmytask.cli.escape import one_line
+from cloudmytask.cli.terminal.cluster import conflicts, counted, insecure, listing, name_of, ordered, single
+from cloudmytask.cli.terminal.escape import one_line
+from cloudmytask.cli.verbs.check import Check
 from cloudmytask.core.units import show_size
 from cloudmytask.model.cluster import BusStatistics, ClusterView, Role, Standing
 from cloudmytask.net.multicast import RECEIVE_BUFFER

@@ -6,15 +6,15 @@ import click
 
 from cloudmytask.cli.failures import UsageError
 from cloudmytask.cli.job_options import SETTINGS, JobOptions, job_options
+from cloudmytask.cli.terminal.console import Console
 from cloudmytask.cli.verb import verb
-from cloudmytask.cli.words import Manner
 
 
 @verb(short_help="Hand over a script and print its id.", context_settings=SETTINGS)
 @click.option("--stdin", metavar="FILE", help="The script's standard input; - is ours. [default: empty]")
 @click.option("--no-stdin", is_flag=True, help="Empty standard input, which is the default here.")
 @job_options
-def submit(manner: Manner, options: JobOptions, no_stdin: bool) -> int:
+def submit(console: Console, options: JobOptions, no_stdin: bool) -> int:
     """Hand over SCRIPT and print the job's id; "cmt wait" and "cmt result" do the rest.
 
     SCRIPT may be - for a script on standard input. Otherwise standard input is left alone, unless --stdin names it:
@@ -23,26 +23,27 @@ def submit(manner: Manner, options: JobOptions, no_stdin: bool) -> int:
     \b
     Example:  id=$(cmt submit --timeout 2h fit.py --alpha 0.1)
     """
-    from cloudmytask.cli.link import Link, with_node
-    from cloudmytask.cli.session import Session, conduct
-    from cloudmytask.cli.spooled import Inputs
+    from cloudmytask.cli.inputs import Inputs
+    from cloudmytask.cli.invocation import Invocation, conduct
+    from cloudmytask.cli.reach import with_node
     from cloudmytask.cli.submission import check_script, gather
+    from cloudmytask.client.node_session import NodeSession
 
     if no_stdin and options.stdin is not None:
         raise UsageError("--stdin and --no-stdin exclude each other")
 
-    async def work(session: Session, link: Link) -> int:
-        inputs = Inputs(session.reactor.callFromThread)
+    async def work(invocation: Invocation, node: NodeSession) -> int:
+        inputs = Inputs(invocation.reactor.callFromThread)
         try:
-            ready = await gather(options, link, inputs, read_stdin=False)
-            job = await ready.submit(link)
+            ready = await gather(options, node, inputs, read_stdin=False)
+            job = await ready.submit(node)
         finally:
             inputs.close()
-        if manner.as_json:
-            manner.document(job.document)
+        if console.as_json:
+            console.document(job.document)
         else:
-            manner.data(job.id)
+            console.data(job.id)
         return 0
 
     check_script(options.script)
-    return conduct(with_node(manner, work))
+    return conduct(with_node(console, work))

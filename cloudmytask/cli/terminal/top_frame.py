@@ -11,9 +11,10 @@ from typing import Any
 
 from attrs import frozen
 
-from cloudmytask.cli import rendering, tables
-from cloudmytask.cli.cluster_rendering import counted, load_text, name_of, notices, ordered, serves
-from cloudmytask.cli.escape import one_line
+from cloudmytask.cli.terminal import jobs as rendering
+from cloudmytask.cli.terminal import tables
+from cloudmytask.cli.terminal.cluster import counted, load_text, name_of, notices, ordered, serves
+from cloudmytask.cli.terminal.escape import one_line
 from cloudmytask.model.cluster import ClusterView, MemberStatus, Role, Standing
 from cloudmytask.wire.cluster_documents import state_of
 from cloudmytask.wire.documents import JobStatus
