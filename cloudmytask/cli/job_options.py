@@ -80,7 +80,7 @@ class JobOptions:
                 file_size=self.max_file_size,
                 open_files=self.max_open_files,
             ),
-            environment=tuple(dict(self.env).items()),
+            variables=tuple(dict(self.env).items()),
             node=self.node,
             avoid=tuple(dict.fromkeys(self.avoid)),
             local=self.local,

@@ -111,7 +111,7 @@ def test_new_work_goes_to_another_node_and_stays_with_it(company: Company, ann: 
     assert home in ("b", "c")
     assert ann.submit(key="k2")[1] == home
     assert ann.node() == home
-    assert company.hosts[home].disk.jobs[job.id].origin == home
+    assert company.hosts[home].disk.jobs[job.id].owner.name == home
 
 
 def test_the_named_node_is_tried_first_whenever_a_connection_is_made(company: Company, ann: Ann) -> None:
