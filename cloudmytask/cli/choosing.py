@@ -18,8 +18,8 @@ from cloudmytask.model.job import JobId, JobState
 
 if TYPE_CHECKING:
     from cloudmytask.cli.invocation import Invocation
+    from cloudmytask.client import JobStatus
     from cloudmytask.client.node_session import NodeSession
-    from cloudmytask.wire.documents import JobStatus
 
 
 def choose_jobs(function: Callable[..., int]) -> Callable[..., int]:

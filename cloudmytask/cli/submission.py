@@ -14,12 +14,12 @@ from attrs import frozen
 from cloudmytask.cli.failures import FileUnreadable, ScriptNotFound
 from cloudmytask.cli.inputs import Inputs
 from cloudmytask.cli.job_options import DASH, JobOptions
+from cloudmytask.client import JobStatus
 from cloudmytask.client.connection import new_key
 from cloudmytask.client.node_session import NodeSession
 from cloudmytask.client.sources import Source
 from cloudmytask.core.admission import check_script_size, check_spec
 from cloudmytask.model.job import JobSpec
-from cloudmytask.wire.documents import JobStatus
 
 SCRIPT_MAX_UNKNOWN = 2**63
 """Where an instance does not tell its limit, as a CSU does not, it has to decide."""

@@ -33,7 +33,6 @@ from cloudmytask.client.sources import Source
 from cloudmytask.directories import known_nodes_file
 from cloudmytask.model.errors import ConnectionInterrupted, JobFailed
 from cloudmytask.model.job import Explanation, JobQuery, JobSpec, JobState, Limits, QoS, StreamName
-from cloudmytask.wire.commands import INLINE_PART
 from cloudmytask.wire.documents import JobStatus
 
 T = TypeVar("T")
@@ -113,7 +112,7 @@ class Client(ClusterCalls):
         if isinstance(script, bytes):
             source, script_name = Source.of_bytes(script), "script.py"
         else:
-            source, script_name = Source.of_file(Path(script), INLINE_PART), Path(script).name
+            source, script_name = Source.of_file(Path(script)), Path(script).name
         spec = JobSpec(
             script=source.blob,
             script_name=script_name,

@@ -10,8 +10,8 @@ from ipaddress import ip_address
 
 from cloudmytask.cli.terminal.escape import one_line
 from cloudmytask.cli.terminal.jobs import seconds_text
+from cloudmytask.client import state_of
 from cloudmytask.model.cluster import ClusterView, MemberStatus, NodeId, Role, Standing
-from cloudmytask.wire.cluster_documents import state_of
 
 COLUMNS = ("NAME", "ROLE", "STATE", "LOAD", "FREE", "WAITING", "HEARD", "NEIGHBORS", "ADDRESS")
 NUMBERS = frozenset({"LOAD", "FREE", "WAITING", "HEARD"})

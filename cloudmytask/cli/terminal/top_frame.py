@@ -15,9 +15,8 @@ from cloudmytask.cli.terminal import jobs as rendering
 from cloudmytask.cli.terminal import tables
 from cloudmytask.cli.terminal.cluster import counted, load_text, name_of, notices, ordered, serves
 from cloudmytask.cli.terminal.escape import one_line
+from cloudmytask.client import JobStatus, state_of
 from cloudmytask.model.cluster import ClusterView, MemberStatus, Role, Standing
-from cloudmytask.wire.cluster_documents import state_of
-from cloudmytask.wire.documents import JobStatus
 
 JOBS = 8
 """Recent jobs that are shown at most."""

@@ -12,8 +12,8 @@ from typing import Any
 from attrs import frozen
 
 from cloudmytask.cli.terminal.cluster import ID_SHOWN, load_text, name_of, ordered, serves
+from cloudmytask.client import state_of
 from cloudmytask.model.cluster import ClusterView, MemberStatus, NodeId, Role, Standing
-from cloudmytask.wire.cluster_documents import state_of
 
 
 @frozen

@@ -66,7 +66,7 @@ def ls(console: Console) -> int:
     Example:  cmt ban ls
     """
     from cloudmytask.cli.terminal import tables
-    from cloudmytask.wire.ban_documents import ban_to_document
+    from cloudmytask.client import ban_to_document
 
     async def work(_invocation: Invocation, node: NodeSession) -> int:
         bans = await node.ask(lambda node: node.bans())
@@ -110,7 +110,7 @@ def why(console: Console, client: str) -> int:
     \b
     Example:  cmt ban why mallory
     """
-    from cloudmytask.wire.ban_documents import ban_to_document
+    from cloudmytask.client import ban_to_document
 
     async def work(_invocation: Invocation, node: NodeSession) -> int:
         found = next((each for each in await node.ask(lambda node: node.bans()) if each.client == client), None)
@@ -146,7 +146,7 @@ def sentence(found: Ban) -> str:
 
 
 def _answer(console: Console, changed: Ban, note: str) -> None:
-    from cloudmytask.wire.ban_documents import ban_to_document
+    from cloudmytask.client import ban_to_document
 
     if console.as_json:
         console.document(ban_to_document(changed))

@@ -28,10 +28,10 @@ from cloudmytask.cli.terminal.output import Display, OutputWriter
 from cloudmytask.cli.verbs.hints import missing_neighbor
 from cloudmytask.cli.verbs.progress import Progress
 from cloudmytask.cli.verbs.reading import mention_discarded
+from cloudmytask.client import JobStatus
 from cloudmytask.client.node_session import NodeSession
 from cloudmytask.model.errors import NoNode
 from cloudmytask.model.job import JobState, Reason, StreamName
-from cloudmytask.wire.documents import JobStatus
 
 if TYPE_CHECKING:
     from cloudmytask.service.embedded import EmbeddedNode

@@ -18,8 +18,8 @@ from cloudmytask.model.job import JobQuery, JobState
 
 if TYPE_CHECKING:
     from cloudmytask.cli.invocation import Invocation
+    from cloudmytask.client import JobStatus
     from cloudmytask.client.node_session import NodeSession
-    from cloudmytask.wire.documents import JobStatus
 
 NEWEST = 50
 """Jobs that are listed unless all are wanted."""

@@ -26,7 +26,7 @@ def nodes(console: Console) -> int:
     from cloudmytask.cli.reach import with_node
     from cloudmytask.cli.terminal import cluster as cluster_rendering
     from cloudmytask.cli.terminal import tables
-    from cloudmytask.wire.cluster_documents import view_to_document
+    from cloudmytask.client import view_to_document
 
     async def work(_invocation: Invocation, node: NodeSession) -> int:
         view = await node.ask(lambda client: client.cluster())

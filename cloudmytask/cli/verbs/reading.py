@@ -18,9 +18,9 @@ from cloudmytask.cli.invocation import Invocation
 from cloudmytask.cli.terminal.console import Console
 from cloudmytask.cli.terminal.jobs import with_output
 from cloudmytask.cli.terminal.output import Display, OutputWriter
+from cloudmytask.client import JobStatus
 from cloudmytask.client.node_session import NodeSession
 from cloudmytask.model.job import StreamName
-from cloudmytask.wire.documents import JobStatus
 
 
 @define(eq=False)

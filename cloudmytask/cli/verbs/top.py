@@ -78,7 +78,7 @@ async def _look(node: NodeSession) -> Moment:
 
 
 async def _document(console: Console, node: NodeSession) -> None:
-    from cloudmytask.wire.cluster_documents import view_to_document
+    from cloudmytask.client import view_to_document
 
     moment = await _look(node)
     console.document({**view_to_document(moment.view), "jobs": [job.document for job in moment.jobs]})
@@ -134,7 +134,7 @@ async def _history(console: Console, invocation: Invocation, node: NodeSession, 
     from cloudmytask.cli.terminal import history as history_drawing
     from cloudmytask.cli.terminal import tables
     from cloudmytask.cli.terminal.tree import BOX, strokes_for
-    from cloudmytask.wire.cluster_documents import sample_to_document
+    from cloudmytask.client import sample_to_document
 
     samples = await history(invocation.reactor, node, ago)
     if console.as_json:
