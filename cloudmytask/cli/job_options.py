@@ -14,7 +14,7 @@ import click
 from attrs import fields, frozen
 
 from cloudmytask.cli.failures import UsageError
-from cloudmytask.cli.kinds import duration, size, variable, whole_seconds
+from cloudmytask.cli.option_types import duration, size, variable, whole_seconds
 from cloudmytask.model.job import Blob, JobSpec, Limits, QoS
 
 DASH = "-"
