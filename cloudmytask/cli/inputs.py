@@ -19,10 +19,9 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from cloudmytask.cli.failures import FileUnreadable
-from cloudmytask.client.sources import Source
+from cloudmytask.client.sources import INLINE_PART, Source
 from cloudmytask.model.errors import CloudMyTaskError
 from cloudmytask.model.job import Blob, Digest
-from cloudmytask.wire.commands import INLINE_PART
 
 _BLOCK = 256 * 1024
 STDIN = 0
@@ -74,7 +73,7 @@ class Inputs:
                 raise FileUnreadable(f"{path} is a directory; name a file")
             if stat.S_ISREG(found.st_mode):
                 size_max(found.st_size)
-                return Source.of_file(path, INLINE_PART)
+                return Source.of_file(path)
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             raise missing(f"{path} is not there") from None

@@ -15,8 +15,8 @@ from cloudmytask.model.errors import AmbiguousJob, InvalidArgument, NoSuchJob
 from cloudmytask.model.job import JobId, JobQuery, JobState
 
 if TYPE_CHECKING:
+    from cloudmytask.client import JobStatus
     from cloudmytask.client.node_client import NodeClient
-    from cloudmytask.codec.people import JobStatus
 
 LAST = "last"
 SHOWN = 5

@@ -14,7 +14,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from cloudmytask.client.connecting import connect, new_key
+from cloudmytask.client.connection import connect, new_key
 from cloudmytask.client.node_client import HELLO_TIMEOUT, NodeClient
 from cloudmytask.client.sources import Source
 from cloudmytask.codec.people import JobStatus

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 
 from cloudmytask.cli.terminal.escape import one_line
 from cloudmytask.cli.terminal.jobs import seconds_text
-from cloudmytask.codec.people import state_of
+from cloudmytask.client import state_of
 from cloudmytask.model.cluster import ClusterView, MemberStatus, NodeId, Role, Standing
 
 COLUMNS = ("NAME", "ROLE", "STATE", "LOAD", "FREE", "WAITING", "HEARD", "NEIGHBORS", "ADDRESS")

@@ -15,7 +15,7 @@ from cloudmytask.cli.terminal import jobs as rendering
 from cloudmytask.cli.terminal import tables
 from cloudmytask.cli.terminal.cluster import counted, load_text, name_of, notices, ordered, serves
 from cloudmytask.cli.terminal.escape import one_line
-from cloudmytask.codec.people import JobStatus, state_of
+from cloudmytask.client import JobStatus, state_of
 from cloudmytask.model.cluster import ClusterView, MemberStatus, Role, Standing
 
 JOBS = 8

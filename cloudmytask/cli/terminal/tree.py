@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from cloudmytask.cli.terminal.cluster import ID_SHOWN, load_text, name_of, ordered, serves
-from cloudmytask.codec.people import state_of
+from cloudmytask.client import state_of
 from cloudmytask.model.cluster import ClusterView, MemberStatus, NodeId, Role, Standing
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
-    from cloudmytask.cli.link import Link
-    from cloudmytask.cli.session import Session
+    from cloudmytask.cli.invocation import Invocation
+    from cloudmytask.client.node_session import NodeSession
     from cloudmytask.model.cluster import Ban
 
 COLUMNS = ("CLIENT", "ENDS IN", "BY", "REASON")
@@ -50,8 +50,8 @@ def add(console: Console, client: str, reason: str, term: float) -> int:
     Example:  cmt ban add --client mallory --reason "floods the queue" --for 1h
     """
 
-    async def work(_session: Session, link: Link) -> int:
-        made = await link.ask(lambda node: node.ban(client, reason, term))
+    async def work(_invocation: Invocation, node: NodeSession) -> int:
+        made = await node.ask(lambda node: node.ban(client, reason, term))
         _answer(console, made, f"{one_line(made.client)} is banned for {show_duration(made.until)}")
         return 0
 
@@ -66,10 +66,10 @@ def ls(console: Console) -> int:
     Example:  cmt ban ls
     """
     from cloudmytask.cli.terminal import tables
-    from cloudmytask.codec.people import ban_to_document
+    from cloudmytask.client import ban_to_document
 
-    async def work(_session: Session, link: Link) -> int:
-        bans = await link.ask(lambda node: node.bans())
+    async def work(_invocation: Invocation, node: NodeSession) -> int:
+        bans = await node.ask(lambda node: node.bans())
         found = sorted(bans, key=lambda each: each.client)
         if console.as_json:
             console.document({"bans": [ban_to_document(each) for each in found]})
@@ -94,8 +94,8 @@ def rm(console: Console, client: str) -> int:
     Example:  cmt ban rm mallory
     """
 
-    async def work(_session: Session, link: Link) -> int:
-        lifted = await link.ask(lambda node: node.lift_ban(client))
+    async def work(_invocation: Invocation, node: NodeSession) -> int:
+        lifted = await node.ask(lambda node: node.lift_ban(client))
         _answer(console, lifted, f"{one_line(lifted.client)} is not banned any more")
         return 0
 
@@ -110,10 +110,10 @@ def why(console: Console, client: str) -> int:
     \b
     Example:  cmt ban why mallory
     """
-    from cloudmytask.codec.people import ban_to_document
+    from cloudmytask.client import ban_to_document
 
-    async def work(_session: Session, link: Link) -> int:
-        found = next((each for each in await link.ask(lambda node: node.bans()) if each.client == client), None)
+    async def work(_invocation: Invocation, node: NodeSession) -> int:
+        found = next((each for each in await node.ask(lambda node: node.bans()) if each.client == client), None)
         if found is None:
             raise NoSuchBan(f"{client} is not banned")
         if console.as_json:
@@ -146,7 +146,7 @@ def sentence(found: Ban) -> str:
 
 
 def _answer(console: Console, changed: Ban, note: str) -> None:
-    from cloudmytask.codec.people import ban_to_document
+    from cloudmytask.client import ban_to_document
 
     if console.as_json:
         console.document(ban_to_document(changed))
@@ -154,8 +154,8 @@ def _answer(console: Console, changed: Ban, note: str) -> None:
         console.note(note)
 
 
-def _conducted(console: Console, work: Callable[[Any, Link], Coroutine[Deferred[Any], Any, int]]) -> int:
-    from cloudmytask.cli.link import with_node
-    from cloudmytask.cli.session import conduct
+def _conducted(console: Console, work: Callable[[Any, NodeSession], Coroutine[Deferred[Any], Any, int]]) -> int:
+    from cloudmytask.cli.invocation import conduct
+    from cloudmytask.cli.reach import with_node
 
     return conduct(with_node(console, work))

@@ -17,9 +17,9 @@ from cloudmytask.model.errors import WaitTimeout
 from cloudmytask.model.job import JobId, JobState, StreamName
 
 if TYPE_CHECKING:
-    from cloudmytask.cli.link import Link
-    from cloudmytask.cli.session import Session
-    from cloudmytask.codec.people import JobStatus
+    from cloudmytask.cli.invocation import Invocation
+    from cloudmytask.client import JobStatus
+    from cloudmytask.client.node_session import NodeSession
 
 TAIL = 20
 """Lines of a failed job's standard error that ``wait`` shows."""
@@ -40,25 +40,25 @@ def wait(
     \b
     Example:  cmt wait --timeout 2h last
     """
-    from cloudmytask.cli.link import with_node
+    from cloudmytask.cli.invocation import conduct
+    from cloudmytask.cli.reach import with_node
     from cloudmytask.cli.selectors import several
-    from cloudmytask.cli.session import conduct
 
     check_chosen(selectors, name, states)
 
-    async def work(session: Session, link: Link) -> int:
-        deadline = None if timeout is None else session.reactor.seconds() + timeout
+    async def work(invocation: Invocation, node: NodeSession) -> int:
+        deadline = None if timeout is None else invocation.reactor.seconds() + timeout
         code, ended = 0, []
-        for job_id in await several(link.client, selectors, name, states):
+        for job_id in await several(node.client, selectors, name, states):
             try:
-                job = await _ended(session, link, job_id, deadline)
+                job = await _ended(invocation, node, job_id, deadline)
             except WaitTimeout:
                 waited = format_duration(timeout or 0.0)
                 raise WaitTimeout(f"job {job_id} has not ended within {waited}; it goes on") from None
             ended.append(job)
             if job.state is not JobState.SUCCEEDED:
                 if not console.quiet:
-                    await _report(console, session, link, job)
+                    await _report(console, invocation, node, job)
                 code = code or exit_codes.of_job(job.state, job.reason, job.exit_code, job.signal)
         if console.as_json:
             console.document(answer(ended, selectors, name, states))
@@ -85,11 +85,11 @@ def cancel(
     Example:  cmt cancel --note "wrong input" last
     """
 
-    async def each(link: Link, job_id: JobId) -> JobStatus:
-        job = await link.ask(lambda client: client.cancel(job_id, note))
+    async def each(node: NodeSession, job_id: JobId) -> JobStatus:
+        job = await node.ask(lambda client: client.cancel(job_id, note))
         if no_wait or job.state.terminal:
             return job
-        return await link.ask(lambda client: client.wait(job_id))
+        return await node.ask(lambda client: client.wait(job_id))
 
     def show(jobs: Sequence[JobStatus]) -> None:
         for job in jobs:
@@ -106,11 +106,11 @@ def retry(console: Console, selectors: tuple[str, ...], name: str | None, states
     \b
     Example:  cmt retry --state failed
     """
-    from cloudmytask.client.connecting import new_key
+    from cloudmytask.client.connection import new_key
 
-    async def each(link: Link, job_id: JobId) -> JobStatus:
+    async def each(node: NodeSession, job_id: JobId) -> JobStatus:
         key = new_key()
-        return await link.ask(lambda client: client.retry(job_id, key))
+        return await node.ask(lambda client: client.retry(job_id, key))
 
     def show(jobs: Sequence[JobStatus]) -> None:
         console.data("\n".join(job.id for job in jobs))
@@ -127,8 +127,8 @@ def rm(console: Console, selectors: tuple[str, ...], name: str | None, states: t
     Example:  cmt rm --state succeeded
     """
 
-    async def each(link: Link, job_id: JobId) -> JobStatus:
-        return await link.ask(lambda client: client.remove(job_id))
+    async def each(node: NodeSession, job_id: JobId) -> JobStatus:
+        return await node.ask(lambda client: client.remove(job_id))
 
     def show(jobs: Sequence[JobStatus]) -> None:
         for job in jobs:
@@ -137,26 +137,26 @@ def rm(console: Console, selectors: tuple[str, ...], name: str | None, states: t
     return chosen(console, selectors, name, states, each, show, changes=True)
 
 
-async def _ended(session: Session, link: Link, job_id: JobId, deadline: float | None) -> JobStatus:
+async def _ended(invocation: Invocation, node: NodeSession, job_id: JobId, deadline: float | None) -> JobStatus:
     """:raises WaitTimeout:"""
 
     def remaining() -> float | None:
-        return None if deadline is None else max(0.0, deadline - session.reactor.seconds())
+        return None if deadline is None else max(0.0, deadline - invocation.reactor.seconds())
 
-    return await link.ask(lambda client: client.wait(job_id, remaining()), about=job_id)
+    return await node.ask(lambda client: client.wait(job_id, remaining()), about=job_id)
 
 
-async def _report(console: Console, session: Session, link: Link, job: JobStatus) -> None:
+async def _report(console: Console, invocation: Invocation, node: NodeSession, job: JobStatus) -> None:
     """How a job failed: its last words, then the reason."""
     from cloudmytask.cli.follow import sizes, tail
     from cloudmytask.cli.terminal.output import Display, OutputWriter
 
     if job.attempt and job.state is not JobState.EXPIRED:
-        display = Display(OutputWriter(session.reactor.callFromThread), raw=False)
-        end = await sizes(link.client, job.id, job.attempt)
-        start = await tail(link.client, job.id, end, StreamName.STDERR, TAIL)
-        await link.client.output(job.id, display.take, attempt=end.attempt, offsets={StreamName.STDERR: start})
+        display = Display(OutputWriter(invocation.reactor.callFromThread), raw=False)
+        end = await sizes(node.client, job.id, job.attempt)
+        start = await tail(node.client, job.id, end, StreamName.STDERR, TAIL)
+        await node.client.output(job.id, display.take, attempt=end.attempt, offsets={StreamName.STDERR: start})
         await display.end()
-    why = await link.client.explain(job.id)
+    why = await node.client.explain(job.id)
     code = exit_codes.of_job(job.state, job.reason, job.exit_code, job.signal)
     console.note(f"{job.id} {job.state.value} (code {code}, node {job.executor or '-'}): {why.sentence}")

@@ -20,13 +20,13 @@ def doctor(console: Console) -> int:
     \b
     Example:  cmt doctor
     """
-    from cloudmytask.cli.session import Session, conduct
+    from cloudmytask.cli.invocation import Invocation, conduct
     from cloudmytask.cli.terminal.jobs import aligned
     from cloudmytask.cli.verbs.check import Check
     from cloudmytask.cli.verbs.machine_checks import check_all
 
-    async def work(session: Session) -> int:
-        checks = await check_all(session.reactor, console.via, os.environ)
+    async def work(invocation: Invocation) -> int:
+        checks = await check_all(invocation.reactor, console.via, os.environ)
         healthy = all(check.level != "problem" for check in checks)
         if console.as_json:
             console.document({"ok": healthy, "checks": [check.document() for check in checks]})

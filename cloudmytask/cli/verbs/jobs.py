@@ -17,9 +17,9 @@ from cloudmytask.cli.verb import verb
 from cloudmytask.model.job import JobQuery, JobState
 
 if TYPE_CHECKING:
-    from cloudmytask.cli.link import Link
-    from cloudmytask.cli.session import Session
-    from cloudmytask.codec.people import JobStatus
+    from cloudmytask.cli.invocation import Invocation
+    from cloudmytask.client import JobStatus
+    from cloudmytask.client.node_session import NodeSession
 
 NEWEST = 50
 """Jobs that are listed unless all are wanted."""
@@ -42,13 +42,13 @@ def ps(console: Console, states: tuple[str, ...], name: str | None, everything: 
     \b
     Example:  cmt ps --state running --state waiting
     """
-    from cloudmytask.cli.link import with_node
-    from cloudmytask.cli.session import conduct
+    from cloudmytask.cli.invocation import conduct
+    from cloudmytask.cli.reach import with_node
 
-    async def work(_session: Session, link: Link) -> int:
+    async def work(_invocation: Invocation, node: NodeSession) -> int:
         query = JobQuery(name=name, states=frozenset(map(JobState, states)))
         limit = None if everything else NEWEST + 1
-        found = await link.ask(lambda client: client.jobs(query, limit))
+        found = await node.ask(lambda client: client.jobs(query, limit))
         shown = found if everything else found[:NEWEST]
         _show(console, shown)
         if len(found) > len(shown) and os.isatty(STDOUT):
@@ -67,8 +67,8 @@ def status(console: Console, selectors: tuple[str, ...], name: str | None, state
     Example:  cmt status last
     """
 
-    async def each(link: Link, job_id: Any) -> JobStatus:
-        return await link.ask(lambda client: client.getScriptJobStatus(job_id))
+    async def each(node: NodeSession, job_id: Any) -> JobStatus:
+        return await node.ask(lambda client: client.getScriptJobStatus(job_id))
 
     def show(jobs: Sequence[JobStatus]) -> None:
         texts = [job.state.value if console.quiet else details(job.document) for job in jobs]
@@ -85,13 +85,13 @@ def why(console: Console, selector: str) -> int:
     \b
     Example:  cmt why last
     """
-    from cloudmytask.cli.link import with_node
+    from cloudmytask.cli.invocation import conduct
+    from cloudmytask.cli.reach import with_node
     from cloudmytask.cli.selectors import one
-    from cloudmytask.cli.session import conduct
 
-    async def work(_session: Session, link: Link) -> int:
-        job_id = await one(link.client, selector)
-        answer = await link.ask(lambda client: client.explain(job_id))
+    async def work(_invocation: Invocation, node: NodeSession) -> int:
+        job_id = await one(node.client, selector)
+        answer = await node.ask(lambda client: client.explain(job_id))
         if console.as_json:
             console.document({"id": job_id, "sentence": answer.sentence, "details": list(answer.details)})
         else:

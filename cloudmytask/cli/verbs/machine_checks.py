@@ -21,9 +21,11 @@ from typing import Any
 from twisted.internet.threads import deferToThreadPool
 
 import cloudmytask
-from cloudmytask.cli.link import START_A_NODE, Link, reach
+from cloudmytask.cli.reach import START_A_NODE, reach_one
 from cloudmytask.cli.verbs.check import Check
 from cloudmytask.cli.verbs.network_checks import check_network
+from cloudmytask.client.addresses import candidates
+from cloudmytask.client.node_session import NodeSession
 from cloudmytask.config import default_state
 from cloudmytask.model.errors import CloudMyTaskError, NoNode
 from cloudmytask.version import VERSION
@@ -136,26 +138,26 @@ async def check_node(reactor: Any, via: str | None, environment: Mapping[str, st
     """Whether a node can be reached, how it is, and how its network is. That there is none is a problem only where one
     was named."""
     try:
-        link = await reach(reactor, via)
+        node = await reach_one(reactor, candidates(via, environment))
     except NoNode as problem:
         named = via is not None or environment.get("CMT_NODE")
         return [Check("node", "problem" if named else "note", f"{problem}; {START_A_NODE}")]
     except CloudMyTaskError as problem:
         return [Check("node", "problem", f"{problem.name}: {problem}")]
     try:
-        return [described(link), *check_network(await link.ask(lambda client: client.cluster()))]
+        return [described(node), *check_network(await node.ask(lambda client: client.cluster()))]
     except CloudMyTaskError as problem:
-        return [described(link), Check("cluster", "problem", f"{problem.name}: {problem}")]
+        return [described(node), Check("cluster", "problem", f"{problem.name}: {problem}")]
     finally:
-        link.close()
+        node.close()
 
 
-def described(link: Link) -> Check:
+def described(reached: NodeSession) -> Check:
     """The node that answered."""
-    node = link.client.node
+    node = reached.client.node
     waiting = sum((node.get("waiting") or {}).values())
     text = (
-        f"{node.get('name')} {node.get('version')} at {link.address.text}: {node.get('state')}, "
+        f"{node.get('name')} {node.get('version')} at {reached.address.text}: {node.get('state')}, "
         f"{node.get('running')} of {node.get('slots')} slots taken, {waiting} jobs waiting"
     )
     if node.get("version") != VERSION:

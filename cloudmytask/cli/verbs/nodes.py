@@ -8,8 +8,8 @@ from cloudmytask.cli.terminal.console import Console
 from cloudmytask.cli.verb import verb
 
 if TYPE_CHECKING:
-    from cloudmytask.cli.link import Link
-    from cloudmytask.cli.session import Session
+    from cloudmytask.cli.invocation import Invocation
+    from cloudmytask.client.node_session import NodeSession
 
 
 @verb(short_help="List the nodes of the cluster.")
@@ -22,14 +22,14 @@ def nodes(console: Console) -> int:
     \b
     Example:  cmt nodes
     """
-    from cloudmytask.cli.link import with_node
-    from cloudmytask.cli.session import conduct
+    from cloudmytask.cli.invocation import conduct
+    from cloudmytask.cli.reach import with_node
     from cloudmytask.cli.terminal import cluster as cluster_rendering
     from cloudmytask.cli.terminal import tables
-    from cloudmytask.codec.people import view_to_document
+    from cloudmytask.client import view_to_document
 
-    async def work(_session: Session, link: Link) -> int:
-        view = await link.ask(lambda client: client.cluster())
+    async def work(_invocation: Invocation, node: NodeSession) -> int:
+        view = await node.ask(lambda client: client.cluster())
         if console.as_json:
             console.document(view_to_document(view))
         elif console.quiet:

@@ -13,8 +13,8 @@ from cloudmytask.model.errors import ExitCode, JobExpired, JobNotFinished, NoSuc
 from cloudmytask.model.job import JobState, StreamName
 
 if TYPE_CHECKING:
-    from cloudmytask.cli.link import Link
-    from cloudmytask.cli.session import Session
+    from cloudmytask.cli.invocation import Invocation
+    from cloudmytask.client.node_session import NodeSession
 
 _RAW = click.option("--raw", is_flag=True, help="Show control sequences as they are, on a terminal too.")
 
@@ -33,22 +33,22 @@ def result(console: Console, selector: str, only: str | None, output: str | None
     \b
     Example:  cmt result --stdout -o figures.csv last
     """
-    from cloudmytask.cli.link import with_node
+    from cloudmytask.cli.invocation import conduct
+    from cloudmytask.cli.reach import with_node
     from cloudmytask.cli.selectors import one
-    from cloudmytask.cli.session import conduct
     from cloudmytask.cli.verbs.reading import Reading
 
     streams = tuple(StreamName) if only is None else (StreamName(only),)
 
-    async def work(session: Session, link: Link) -> int:
-        job_id = await one(link.client, selector)
-        job = await link.ask(lambda client: client.getScriptJobStatus(job_id))
+    async def work(invocation: Invocation, node: NodeSession) -> int:
+        job_id = await one(node.client, selector)
+        job = await node.ask(lambda client: client.getScriptJobStatus(job_id))
         if job.state is JobState.EXPIRED:
-            why = await link.ask(lambda client: client.explain(job_id))
+            why = await node.ask(lambda client: client.explain(job_id))
             raise JobExpired(f"job {job.id}: {why.sentence}")
         if not job.state.terminal:
             raise JobNotFinished(f"job {job.id} is {job.state.value}; see: cmt wait {job.id}")
-        reading = Reading(console, session, link, job, job.attempt, streams)
+        reading = Reading(console, invocation, node, job, job.attempt, streams)
         if console.as_json:
             await reading.answer()
         elif output is not None:
@@ -57,7 +57,7 @@ def result(console: Console, selector: str, only: str | None, output: str | None
             await reading.show(raw=raw)
         if job.state is JobState.SUCCEEDED:
             return ExitCode.OK
-        why = await link.ask(lambda client: client.explain(job_id))
+        why = await node.ask(lambda client: client.explain(job_id))
         console.note(f"{job.id} {job.state.value}: {why.sentence}")
         return ExitCode.FAILED
 
@@ -76,20 +76,20 @@ def logs(console: Console, selector: str, follow: bool, attempt: int | None, tai
     \b
     Example:  cmt logs -f --tail 10 last
     """
-    from cloudmytask.cli.link import with_node
+    from cloudmytask.cli.invocation import conduct
+    from cloudmytask.cli.reach import with_node
     from cloudmytask.cli.selectors import one
-    from cloudmytask.cli.session import conduct
     from cloudmytask.cli.verbs.reading import Reading
 
-    async def work(session: Session, link: Link) -> int:
-        job_id = await one(link.client, selector)
+    async def work(invocation: Invocation, node: NodeSession) -> int:
+        job_id = await one(node.client, selector)
         if console.as_json and follow:
-            job = await link.ask(lambda client: client.wait(job_id), about=job_id)
+            job = await node.ask(lambda client: client.wait(job_id), about=job_id)
         else:
-            job = await link.ask(lambda client: client.getScriptJobStatus(job_id))
+            job = await node.ask(lambda client: client.getScriptJobStatus(job_id))
         if attempt is not None and attempt > job.attempt and (job.state.terminal or not follow):
             raise NoSuchJob(f"job {job.id} has no attempt {attempt}; it has had {job.attempt}")
-        reading = Reading(console, session, link, job, attempt or job.attempt, tuple(StreamName))
+        reading = Reading(console, invocation, node, job, attempt or job.attempt, tuple(StreamName))
         if tail is not None:
             await reading.skip_to_tail(tail)
         if console.as_json:

@@ -11,10 +11,10 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
-from cloudmytask.cli.link import Link
 from cloudmytask.cli.terminal.console import CLEAR, STDERR, columns
 from cloudmytask.cli.terminal.escape import one_line
 from cloudmytask.cli.terminal.output import OutputWriter
+from cloudmytask.client.node_session import NodeSession
 from cloudmytask.model.errors import CloudMyTaskError
 from cloudmytask.model.job import JobId
 from cloudmytask.periodic import Periodic, every
@@ -28,7 +28,7 @@ class Progress:
     """Shown from half a second after :meth:`start` until :meth:`stop`."""
 
     _reactor: Any
-    _link: Link
+    _node: NodeSession
     _writer: OutputWriter
     _columns: Callable[[], int] = lambda: columns(STDERR)
     _periodic: Periodic | None = field(init=False, default=None)
@@ -52,8 +52,8 @@ class Progress:
 
     async def _look(self, job_id: JobId, elapsed: float) -> None:
         try:
-            job = await self._link.client.getScriptJobStatus(job_id)
-            why = await self._link.client.explain(job_id)
+            job = await self._node.client.getScriptJobStatus(job_id)
+            why = await self._node.client.explain(job_id)
         except CloudMyTaskError:
             return  # whoever follows the job learns of it too, and decides
         if self._periodic is not None:

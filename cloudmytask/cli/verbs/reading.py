@@ -1,6 +1,6 @@
 """Reading the output of a job: all or its end, now or live, to where it belongs, to a file, or into JSON.
 
-Invariant: a failure of our own output ends the reading (``Session.give_up``).
+Invariant: a failure of our own output ends the reading (``Invocation.give_up``).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from twisted.internet.defer import Deferred
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.cli.failures import FileUnwritable
 from cloudmytask.cli.follow import Following, Take, attempts, sizes, tail
-from cloudmytask.cli.link import Link
-from cloudmytask.cli.session import Session
+from cloudmytask.cli.invocation import Invocation
 from cloudmytask.cli.terminal.console import Console
 from cloudmytask.cli.terminal.jobs import with_output
 from cloudmytask.cli.terminal.output import Display, OutputWriter
-from cloudmytask.codec.people import JobStatus
+from cloudmytask.client import JobStatus
+from cloudmytask.client.node_session import NodeSession
 from cloudmytask.model.job import StreamName
 
 
@@ -31,8 +31,8 @@ class Reading:
     """
 
     _console: Console
-    _session: Session
-    _link: Link
+    _invocation: Invocation
+    _node: NodeSession
     _job: JobStatus
     _attempt: int
     _streams: Sequence[StreamName]
@@ -44,9 +44,9 @@ class Reading:
     async def skip_to_tail(self, lines: int) -> None:
         """Begin with the last ``lines`` lines that there are now."""
         if self._attempt:
-            end = await sizes(self._link.client, self._job.id, self._attempt)
+            end = await sizes(self._node.client, self._job.id, self._attempt)
             for stream in self._streams if end.attempt else ():
-                self._offsets[stream] = await tail(self._link.client, self._job.id, end, stream, lines)
+                self._offsets[stream] = await tail(self._node.client, self._job.id, end, stream, lines)
 
     async def answer(self) -> None:
         """The job's document with its output."""
@@ -72,7 +72,7 @@ class Reading:
         """
         display = self._display(raw=raw)
         first = self._attempt or 1
-        async for end in attempts(self._link, self._job.id, display.take, first=first, offsets=self._offsets):
+        async for end in attempts(self._node, self._job.id, display.take, first=first, offsets=self._offsets):
             await display.end()
             self._mention(end)
             if not further:
@@ -92,7 +92,7 @@ class Reading:
             try:
                 file.write(data)
             except OSError as error:
-                self._session.give_up(FileUnwritable(f"{path} cannot be written: {error.strerror}"))
+                self._invocation.give_up(FileUnwritable(f"{path} cannot be written: {error.strerror}"))
             return None
 
         with file:
@@ -101,12 +101,12 @@ class Reading:
         self._mention(end)
 
     def _display(self, *, raw: bool) -> Display:
-        return Display(OutputWriter(self._session.reactor.callFromThread, self._session.give_up), raw)
+        return Display(OutputWriter(self._invocation.reactor.callFromThread, self._invocation.give_up), raw)
 
     async def _read(self, take: Take) -> OutputEnd | None:
         if not self._attempt:  # it never ran
             return None
-        return await Following(self._link, self._job.id, take, self._offsets).read(self._attempt, follow=False)
+        return await Following(self._node, self._job.id, take, self._offsets).read(self._attempt, follow=False)
 
     def _mention(self, end: OutputEnd | None) -> None:
         if end is not None:

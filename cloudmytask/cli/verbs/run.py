@@ -26,7 +26,7 @@ def run(console: Console, options: JobOptions, no_stdin: bool, raw: bool) -> int
     \b
     Example:  seq 5 | cmt run --timeout 90s sum.py --verbose
     """
-    from cloudmytask.cli.session import conduct
+    from cloudmytask.cli.invocation import conduct
     from cloudmytask.cli.submission import check_script
     from cloudmytask.cli.verbs.foreground import Foreground
 
@@ -34,7 +34,7 @@ def run(console: Console, options: JobOptions, no_stdin: bool, raw: bool) -> int
         raise UsageError("--stdin and --no-stdin exclude each other")
     try:
         check_script(options.script)
-        return conduct(lambda session: Foreground(console, options, session, raw, not no_stdin).run())
+        return conduct(lambda invocation: Foreground(console, options, invocation, raw, not no_stdin).run())
     except ScriptNotFound as problem:
         console.fail(problem)
         return exit_codes.SCRIPT_NOT_FOUND

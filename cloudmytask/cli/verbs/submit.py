@@ -24,18 +24,19 @@ def submit(console: Console, options: JobOptions, no_stdin: bool) -> int:
     Example:  id=$(cmt submit --timeout 2h fit.py --alpha 0.1)
     """
     from cloudmytask.cli.inputs import Inputs
-    from cloudmytask.cli.link import Link, with_node
-    from cloudmytask.cli.session import Session, conduct
+    from cloudmytask.cli.invocation import Invocation, conduct
+    from cloudmytask.cli.reach import with_node
     from cloudmytask.cli.submission import check_script, gather
+    from cloudmytask.client.node_session import NodeSession
 
     if no_stdin and options.stdin is not None:
         raise UsageError("--stdin and --no-stdin exclude each other")
 
-    async def work(session: Session, link: Link) -> int:
-        inputs = Inputs(session.reactor.callFromThread)
+    async def work(invocation: Invocation, node: NodeSession) -> int:
+        inputs = Inputs(invocation.reactor.callFromThread)
         try:
-            ready = await gather(options, link, inputs, read_stdin=False)
-            job = await ready.submit(link)
+            ready = await gather(options, node, inputs, read_stdin=False)
+            job = await ready.submit(node)
         finally:
             inputs.close()
         if console.as_json:

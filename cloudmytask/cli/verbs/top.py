@@ -17,9 +17,9 @@ from cloudmytask.core.units import format_duration
 from cloudmytask.model.job import JobQuery
 
 if TYPE_CHECKING:
-    from cloudmytask.cli.link import Link
-    from cloudmytask.cli.session import Session
+    from cloudmytask.cli.invocation import Invocation
     from cloudmytask.cli.terminal.top_frame import Moment
+    from cloudmytask.client.node_session import NodeSession
 
 INTERVAL = 1.0
 """Seconds between two frames."""
@@ -43,56 +43,56 @@ def top(console: Console, once: bool, ago: float | None) -> int:
     Example:  cmt top
               cmt top --history 1h
     """
-    from cloudmytask.cli.link import with_node
-    from cloudmytask.cli.session import conduct
+    from cloudmytask.cli.invocation import conduct
+    from cloudmytask.cli.reach import with_node
 
     if ago is not None and not ago:
         raise UsageError("--history: 0 s of history is none")
 
-    async def work(session: Session, link: Link) -> int:
+    async def work(invocation: Invocation, node: NodeSession) -> int:
         if ago is not None:
-            await _history(console, session, link, ago)
+            await _history(console, invocation, node, ago)
         elif console.as_json:
-            await _document(console, link)
+            await _document(console, node)
         elif once or not os.isatty(STDOUT):
-            await _once(console, link)
+            await _once(console, node)
         else:
-            await _live(session, link)
+            await _live(invocation, node)
         return 0
 
     return conduct(with_node(console, work))
 
 
-async def _look(link: Link) -> Moment:
+async def _look(node: NodeSession) -> Moment:
     from cloudmytask.cli.terminal.top_frame import JOBS, Moment
     from cloudmytask.cli.terminal.tree import BOX, strokes_for
     from cloudmytask.model.cluster import Role
 
-    view = await link.ask(lambda client: client.cluster())
+    view = await node.ask(lambda client: client.cluster())
     supervises = any(
         each.announcement.role is Role.CSU for each in view.members if each.announcement.node_id == view.by
     )
     # A CSU takes no jobs, so it cannot be asked for any.
-    jobs = [] if supervises else await link.ask(lambda client: client.jobs(JobQuery(limit=JOBS), JOBS))
+    jobs = [] if supervises else await node.ask(lambda client: client.jobs(JobQuery(limit=JOBS), JOBS))
     return Moment(view, jobs, now(), bars=strokes_for(os.environ) is BOX)
 
 
-async def _document(console: Console, link: Link) -> None:
-    from cloudmytask.codec.people import view_to_document
+async def _document(console: Console, node: NodeSession) -> None:
+    from cloudmytask.client import view_to_document
 
-    moment = await _look(link)
+    moment = await _look(node)
     console.document({**view_to_document(moment.view), "jobs": [job.document for job in moment.jobs]})
 
 
-async def _once(console: Console, link: Link) -> None:
+async def _once(console: Console, node: NodeSession) -> None:
     from cloudmytask.cli.terminal.tables import PLAIN_WIDTH, drawn
     from cloudmytask.cli.terminal.top_frame import frame
 
-    moment, terminal = await _look(link), os.isatty(STDOUT)
+    moment, terminal = await _look(node), os.isatty(STDOUT)
     console.data(drawn(frame(moment), columns(STDOUT) if terminal else PLAIN_WIDTH, color=terminal))
 
 
-async def _live(session: Session, link: Link) -> None:
+async def _live(invocation: Invocation, node: NodeSession) -> None:
     """Frame after frame on the terminal's other screen."""
     from rich.console import Console as Terminal
     from rich.live import Live
@@ -107,8 +107,8 @@ async def _live(session: Session, link: Link) -> None:
 
     async def frames(live: Live) -> None:
         while True:
-            live.update(frame(await _look(link), terminal.height), refresh=True)
-            await deferLater(session.reactor, INTERVAL)
+            live.update(frame(await _look(node), terminal.height), refresh=True)
+            await deferLater(invocation.reactor, INTERVAL)
 
     def end() -> None:
         nonlocal enough
@@ -116,12 +116,12 @@ async def _live(session: Session, link: Link) -> None:
         showing.cancel()
 
     def signaled(number: int) -> Any:
-        return end() if number == signal.SIGINT else session.abort(number)
+        return end() if number == signal.SIGINT else invocation.abort(number)
 
     live = Live(console=terminal, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
-    with live, pressed(session.reactor, lambda keys: end() if b"q" in keys.lower() else None):
+    with live, pressed(invocation.reactor, lambda keys: end() if b"q" in keys.lower() else None):
         showing = Deferred.fromCoroutine(frames(live))
-        session.on_signal = signaled
+        invocation.on_signal = signaled
         try:
             await showing
         except CancelledError:
@@ -129,14 +129,14 @@ async def _live(session: Session, link: Link) -> None:
                 raise
 
 
-async def _history(console: Console, session: Session, link: Link, ago: float) -> None:
+async def _history(console: Console, invocation: Invocation, node: NodeSession, ago: float) -> None:
     from cloudmytask.cli.supervision import history
     from cloudmytask.cli.terminal import history as history_drawing
     from cloudmytask.cli.terminal import tables
     from cloudmytask.cli.terminal.tree import BOX, strokes_for
-    from cloudmytask.codec.people import sample_to_document
+    from cloudmytask.client import sample_to_document
 
-    samples = await history(session.reactor, link, ago)
+    samples = await history(invocation.reactor, node, ago)
     if console.as_json:
         console.document({"samples": [sample_to_document(each) for each in samples]})
         return

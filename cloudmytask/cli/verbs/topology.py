@@ -12,8 +12,8 @@ from cloudmytask.cli.terminal.console import Console
 from cloudmytask.cli.verb import verb
 
 if TYPE_CHECKING:
-    from cloudmytask.cli.link import Link
-    from cloudmytask.cli.session import Session
+    from cloudmytask.cli.invocation import Invocation
+    from cloudmytask.client.node_session import NodeSession
 
 
 @verb(short_help="Draw the tree that links the nodes.")
@@ -24,15 +24,15 @@ def topology(console: Console, dot: bool) -> int:
     \b
     Example:  cmt topology --dot | dot -Tsvg > cluster.svg
     """
-    from cloudmytask.cli.link import with_node
-    from cloudmytask.cli.session import conduct
+    from cloudmytask.cli.invocation import conduct
+    from cloudmytask.cli.reach import with_node
     from cloudmytask.cli.terminal import tree as tree_drawing
 
     if dot and console.as_json:
         raise UsageError("--dot and --json exclude each other")
 
-    async def work(_session: Session, link: Link) -> int:
-        view = await link.ask(lambda client: client.cluster())
+    async def work(_invocation: Invocation, node: NodeSession) -> int:
+        view = await node.ask(lambda client: client.cluster())
         if console.as_json:
             console.document(tree_drawing.document(view))
         elif dot:

@@ -115,7 +115,9 @@ class Acceptance:
                 return OfferAnswer(False, self._placement.here(), "blobs are missing", missing=lacking)
             known = await self._known(job.id)
             if known is not None and known.moved_to is None:
-                return OfferAnswer(True, self._placement.here())  # it was taken over before, and the answer was lost
+                same = known.body == job.body  # then it was taken over before, and the answer was lost
+                why = "" if same else "another job of that id, with another body, is here"
+                return OfferAnswer(same, self._placement.here(), why)
             why = self._refusal(job)
         if why is not None:
             return OfferAnswer(False, self._placement.here(), why)

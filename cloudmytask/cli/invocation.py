@@ -34,7 +34,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @define(eq=False)
-class Session:
+class Invocation:
     """What a verb's work may use.
 
     :ivar reactor: Twisted's.
@@ -61,7 +61,7 @@ class Session:
         if self._work is not None:
             self._work.cancel()
 
-    def conduct(self, work: Callable[[Session], Coroutine[Deferred[Any], Any, int]]) -> int:
+    def conduct(self, work: Callable[[Invocation], Coroutine[Deferred[Any], Any, int]]) -> int:
         """Run the reactor for as long as ``work`` takes; what it returned or raised."""
         self.reactor.callWhenRunning(self._begin, work)
         self.reactor.run()
@@ -73,7 +73,7 @@ class Session:
         assert isinstance(result, int)
         return result
 
-    def _begin(self, work: Callable[[Session], Coroutine[Deferred[Any], Any, int]]) -> None:
+    def _begin(self, work: Callable[[Invocation], Coroutine[Deferred[Any], Any, int]]) -> None:
         self._catch_signals()
         self._work = Deferred.fromCoroutine(work(self))
         self._work.addBoth(self._ended)
@@ -95,7 +95,7 @@ class Session:
                 signal.signal(number, received)
 
 
-def conduct(work: Callable[[Session], Coroutine[Deferred[Any], Any, int]]) -> int:
+def conduct(work: Callable[[Invocation], Coroutine[Deferred[Any], Any, int]]) -> int:
     """Run ``work`` in the global reactor, on monotonic time; what it returned or raised. Once in a process's life.
 
     :raises Interrupted: a signal ended it.
@@ -108,7 +108,7 @@ def conduct(work: Callable[[Session], Coroutine[Deferred[Any], Any, int]]) -> in
         redirectStandardIO=False,
         discardBuffer=True,
     )
-    return Session(reactor).conduct(work)
+    return Invocation(reactor).conduct(work)
 
 
 @provider(ILogObserver)

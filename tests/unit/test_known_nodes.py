@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cloudmytask.client.addresses import Address
-from cloudmytask.client.peers import PEERS_MAX, peer, peers_of
+from cloudmytask.addresses import Address
+from cloudmytask.client.known_nodes import NODES_MAX, known_node, nodes_of
 from cloudmytask.model.cluster import (
     ClusterView,
     MemberStatus,
@@ -25,7 +25,7 @@ def _member(number: int, standing: Standing = Standing.ALIVE, **fields: Any) -> 
 
 
 def _names(view: ClusterView, identity: str = "ann", *, with_teller: bool = False) -> list[str]:
-    return [each.name for each in peers_of(view, identity, with_teller=with_teller)]
+    return [each.name for each in nodes_of(view, identity, with_teller=with_teller)]
 
 
 def test_only_nodes_that_take_new_work() -> None:
@@ -55,13 +55,13 @@ def test_a_client_has_them_in_one_order_and_clients_differ() -> None:
 
 
 def test_there_are_never_too_many() -> None:
-    assert len(_names(cluster_fakes.view(*(_member(number) for number in range(1, 60))))) == PEERS_MAX
+    assert len(_names(cluster_fakes.view(*(_member(number) for number in range(1, 60))))) == NODES_MAX
 
 
 @pytest.mark.parametrize("address", ["", "nowhere", "unix:/x", "10.0.0.1:0", "10.0.0.1:65536", ":7001"])
 def test_an_address_that_leads_nowhere(address: str) -> None:
     with pytest.raises(ConfigurationError):
-        peer("b", address, "b" * 32)
+        known_node("b", address, "b" * 32)
 
 
 def test_the_key_of_an_address() -> None:

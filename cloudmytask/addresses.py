@@ -1,13 +1,21 @@
-"""Network addresses as people write them: ``HOST:PORT``.
+"""Addresses as people write them: ``HOST:PORT``, and ``unix:PATH`` for an instance on this machine.
 
-Invariant: what comes out has a host and a port within the limits, or it was a ValueError that names the address and
-what is wrong with it. No name is resolved here.
+Invariant: what comes out has a host and a port within the limits, or it was a failure that names the address and what
+is wrong with it. No name is resolved here.
 """
 
 from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from cloudmytask.model.errors import ConfigurationError
 
 IpAddress = IPv4Address | IPv6Address
 
@@ -15,6 +23,42 @@ _LOOPBACK_V4 = IPv4Network("127.0.0.0/8")
 _LOOPBACK_V6 = IPv6Address("::1")
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9._:%-]{1,253}", re.ASCII)
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds."""
+
+
+@frozen
+class Address:
+    """Where an instance may be reached; ``source`` says who named it, for messages."""
+
+    text: str
+    source: str
+    path: str | None = None
+    host: str | None = None
+    port: int = 0
+
+    @classmethod
+    def parse(cls, text: str, source: str) -> Address:
+        """:raises ConfigurationError: neither ``unix:PATH`` nor ``HOST:PORT``; names source and value."""
+        if text.startswith("unix:") and len(text) > len("unix:"):
+            return cls(text, source, path=str(Path(text.removeprefix("unix:")).absolute()))
+        host, colon, port = text.rpartition(":")
+        if colon and host and port.isdecimal() and 0 < int(port) < 65536:
+            return cls(text, source, host=host.strip("[]"), port=int(port))
+        raise ConfigurationError(f"{source}: {text!r} is neither unix:PATH nor HOST:PORT")
+
+    @property
+    def key(self) -> str:
+        """The same for every way to write the same address."""
+        return f"unix:{self.path}" if self.path is not None else f"{(self.host or '').lower()}:{self.port}"
+
+    def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
+        """How to connect to it."""
+        if self.path is not None:
+            return UNIXClientEndpoint(reactor, self.path, timeout=CONNECT_TIMEOUT)
+        assert self.host is not None
+        return HostnameEndpoint(reactor, self.host, self.port, timeout=CONNECT_TIMEOUT)
 
 
 def split_address(address: str) -> tuple[str, int]:
