@@ -18,7 +18,6 @@ from cloudmytask.client import JobStatus
 from cloudmytask.client.connection import new_key
 from cloudmytask.client.node_session import NodeSession
 from cloudmytask.client.sources import Source
-from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.admission import check_script_size, check_spec
 from cloudmytask.model.job import JobSpec
 
