@@ -81,7 +81,7 @@ def signal_name(number: int | None) -> str:
 def _sentence(job: Job, around: Surroundings) -> str:
     match job.state:
         case JobState.PENDING:
-            return f"It was accepted by {job.origin} and is about to be placed."
+            return f"It was accepted by {job.owner.name} and is about to be placed."
         case JobState.WAITING:
             return _why_waiting(job, around)
         case JobState.STAGING | JobState.RUNNING if job.cancellation is not None:
@@ -150,7 +150,7 @@ def _why_there(job: Job) -> str:
         return ""
     forwarded = [stamp for stamp in job.trail if stamp.stage == "forwarded"]
     reason = forwarded[-1].note.partition(" to ")[2] if forwarded else ""
-    return f"; {job.origin} forwarded it to {reason}" if reason else f"; {job.origin} forwarded it"
+    return f"; {job.owner.name} forwarded it to {reason}" if reason else f"; {job.owner.name} forwarded it"
 
 
 def _why_failed(job: Job) -> str:
@@ -208,7 +208,7 @@ def _tries(job: Job) -> str:
 
 
 def _executor(job: Job) -> str:
-    return job.attempt.executor if job.attempt is not None else job.origin
+    return job.attempt.executor if job.attempt is not None else job.owner.name
 
 
 def _after(job: Job) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from cloudmytask.core.spec_document import spec_from_document, spec_to_document
 from cloudmytask.model.errors import InvalidArgument
 from cloudmytask.model.job import (
+    FIRST_EPOCH,
     Attempt,
     Blob,
     Cancellation,
@@ -25,8 +26,10 @@ from cloudmytask.model.job import (
     JobId,
     JobSpec,
     JobState,
+    NodeId,
     Outcome,
     Output,
+    Owner,
     Reason,
     Stamp,
     Usage,
@@ -66,7 +69,7 @@ def job_to_record(job: Job) -> str:
         "client": job.client,
         "body": job.body,
         "sequence": job.sequence,
-        "origin": job.origin,
+        "owner": _owner(job.owner),
         "state": job.state,
         "submitted_at": job.submitted_at,
         "retention": job.retention,
@@ -101,7 +104,7 @@ def job_from_record(spec_text: str, record_text: str) -> Job:
         spec=spec_from_json(spec_text),
         body=Digest(value["body"]),
         sequence=value["sequence"],
-        origin=value["origin"],
+        owner=_to_owner(value["owner"]),
         state=JobState(value["state"]),
         submitted_at=value["submitted_at"],
         retention=value["retention"],
@@ -113,6 +116,14 @@ def job_from_record(spec_text: str, record_text: str) -> Job:
         removed=get("removed", False),
         moved_to=get("moved_to"),
     )
+
+
+def _owner(owner: Owner) -> dict[str, Any]:
+    return {"id": owner.node_id, "name": owner.name, "epoch": owner.epoch, "custodians": owner.custodians}
+
+
+def _to_owner(value: dict[str, Any]) -> Owner:
+    return Owner(NodeId(value["id"]), value["name"], value["epoch"], tuple(map(NodeId, value["custodians"])))
 
 
 def _blob(blob: Blob) -> tuple[str, int]:
@@ -141,6 +152,8 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         value["stderr"] = _output(attempt.stderr)
     if attempt.executor_id is not None:
         value["executor_id"] = attempt.executor_id
+    if attempt.epoch != FIRST_EPOCH:
+        value["epoch"] = attempt.epoch
     return value
 
 
@@ -157,6 +170,7 @@ def _to_attempt(value: dict[str, Any]) -> Attempt:
         stdout=_to_output(stdout) if stdout is not None else _NO_OUTPUT,
         stderr=_to_output(stderr) if stderr is not None else _NO_OUTPUT,
         executor_id=get("executor_id"),
+        epoch=get("epoch", FIRST_EPOCH),
     )
 
 

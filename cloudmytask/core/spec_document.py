@@ -50,8 +50,8 @@ def spec_to_document(spec: JobSpec) -> dict[str, Any]:
     limits = {field: value for field in _LIMITS if (value := getattr(spec.limits, field)) is not None}
     if limits:
         document["limits"] = limits
-    if spec.environment:
-        document["environment"] = dict(spec.environment)
+    if spec.variables:
+        document["variables"] = dict(spec.variables)
     if spec.node is not None:
         document["node"] = spec.node
     if spec.avoid:
@@ -69,7 +69,7 @@ def spec_from_document(document: object) -> JobSpec:
     fields = mapping("spec", document)
     if "script" not in fields:
         raise InvalidArgument("script: it is missing")
-    environment = mapping("environment", fields.get("environment", {}))
+    variables = mapping("variables", fields.get("variables", {}))
     limits = mapping("limits", fields.get("limits", {}))
     stdin = fields.get("stdin")
     return JobSpec(
@@ -84,9 +84,7 @@ def spec_from_document(document: object) -> JobSpec:
         retention=typed(fields, "retention", number, None),
         at_most_once=typed(fields, "at_most_once", boolean, False),
         limits=Limits(**{field: typed(limits, field, integer, None, "limits.") for field in _LIMITS}),
-        environment=tuple(
-            (variable, text(f"environment.{variable}", value)) for variable, value in environment.items()
-        ),
+        variables=tuple((variable, text(f"variables.{variable}", value)) for variable, value in variables.items()),
         node=typed(fields, "node", text, None),
         avoid=texts("avoid", fields.get("avoid", [])),
         local=typed(fields, "local", boolean, False),

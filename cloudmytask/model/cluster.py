@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import NewType
 
 from attrs import field, frozen
 
-from cloudmytask.model.job import Blob, ClientId, JobId, JobSpec, Outcome, QoS, Stamp
-
-NodeId = NewType("NodeId", str)
-"""32 lowercase hexadecimal digits, kept with the node's state."""
-BootId = NewType("BootId", str)
-"""One life of a node: 8 hexadecimal digits that count its starts, then 8 random ones. Of one node's boots the greater
-is the newer."""
+from cloudmytask.model.job import AttemptId, Blob, ClientId, JobSpec, Outcome, QoS, Stamp
+from cloudmytask.model.job import BootId as BootId
+from cloudmytask.model.job import NodeId as NodeId
 
 NEIGHBORS_MAX = 5
 """Links of the overlay that a node has at most: a parent and four children (overlay simulation: the knee)."""
@@ -248,11 +243,10 @@ class BanReport:
 class Offer:
     """A job on its way to another node, for one attempt."""
 
-    job_id: JobId
+    attempt: AttemptId
     client: ClientId
     """The original client, whoever carries the job."""
     spec: JobSpec
-    attempt: int
     origin: PeerIdentity
     hops: int = 0
     """How often it was handed on before."""

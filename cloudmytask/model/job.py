@@ -14,8 +14,68 @@ from attrs import field, frozen
 
 JobId = NewType("JobId", str)
 ClientId = NewType("ClientId", str)
+NodeId = NewType("NodeId", str)
+"""32 lowercase hexadecimal digits, kept with the node's state."""
+BootId = NewType("BootId", str)
+"""One life of a node: 8 hexadecimal digits that count its starts, then 8 random ones. Of one node's boots the greater
+is the newer."""
 Digest = NewType("Digest", str)
 """Lowercase hexadecimal sha256."""
+
+FIRST_EPOCH = 1
+"""The term of the node that accepted a job; each later owner's term is one more."""
+
+
+@frozen(order=True)
+class AttemptId:
+    """Names one execution of a job; of two of one job the greater is the newer.
+
+    The number goes on from owner to owner; the epoch keeps apart what two nodes number that both believe they own the
+    job.
+    """
+
+    job: JobId
+    epoch: int
+    number: int
+    """From 1; see ``core.job.next_attempt``."""
+
+    def __str__(self) -> str:
+        """Its one text: in logs, on the wire, in the names of spools and work directories."""
+        return f"{self.job}.{self.epoch}.{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> AttemptId:
+        """The inverse of ``str``.
+
+        :raises ValueError: no attempt has that text.
+        """
+        job, *counts = text.split(".")
+        if not job or len(counts) != 2 or not all(map(_is_count, counts)):
+            raise ValueError(f"{text[:80]!r} is not JOB.EPOCH.NUMBER")
+        return cls(JobId(job), int(counts[0]), int(counts[1]))
+
+
+def _is_count(text: str) -> bool:
+    """Whether ``text`` is a whole number from 1 on, as ``str`` writes it, that fits into a column."""
+    return text.isascii() and text.isdecimal() and text[0] != "0" and len(text) <= 18
+
+
+@frozen
+class Owner:
+    """The node that decides about a job, and for which term."""
+
+    node_id: NodeId
+    name: str
+    """For people."""
+    epoch: int = FIRST_EPOCH
+    """Number of its term: what an earlier owner ordered comes late."""
+    custodians: tuple[NodeId, ...] = ()
+    """The nodes that hold the job's record durably, the owner included."""
+
+    @classmethod
+    def alone(cls, node_id: NodeId, name: str, epoch: int = FIRST_EPOCH) -> Owner:
+        """An owner that is the job's only custodian."""
+        return cls(node_id, name, epoch, (node_id,))
 
 
 class QoS(enum.StrEnum):
@@ -133,8 +193,8 @@ class JobSpec:
     at_most_once: bool = False
     """Never run a second attempt after one whose end is unknown."""
     limits: Limits = Limits()
-    environment: tuple[tuple[str, str], ...] = ()
-    """Variables added to the script's clean environment."""
+    variables: tuple[tuple[str, str], ...] = ()
+    """Added to the script's clean environment."""
     node: str | None = None
     """Run it on the node of this name only."""
     avoid: tuple[str, ...] = ()
@@ -146,6 +206,10 @@ class JobSpec:
     def label(self) -> str:
         """The name that people see."""
         return self.name if self.name is not None else self.script_name
+
+    def blobs(self) -> tuple[Blob, ...]:
+        """What an attempt needs laid out: the script, and its input if there is any."""
+        return (self.script,) if self.stdin is None else (self.script, self.stdin)
 
 
 @frozen
@@ -203,8 +267,10 @@ class Attempt:
     outcome: Outcome | None = None
     stdout: Output = Output()
     stderr: Output = Output()
-    executor_id: str | None = None
-    """The executor's node id; None if it is the origin."""
+    executor_id: NodeId | None = None
+    """The executor's node id; None if it is the owner."""
+    epoch: int = FIRST_EPOCH
+    """Of the owner that ordered it."""
 
     def output(self, stream: StreamName) -> Output:
         """The stored output of one stream."""
@@ -240,8 +306,8 @@ class Job:
     body: Digest
     """Digest of the spec: the same idempotency key with another body is a conflict."""
     sequence: int
-    """Order of acceptance on the origin; the newest job has the highest."""
-    origin: str
+    """Order of acceptance on its owner; the newest job has the highest."""
+    owner: Owner
     state: JobState
     submitted_at: float
     retention: float
@@ -251,7 +317,8 @@ class Job:
     cancellation: Cancellation | None = None
     ended_at: float | None = None
     expires: float | None = None
-    """Value of the origin's retention clock at which this record falls due; None until it has an outcome."""
+    """Value of the retention clock of the node that keeps this record at which it falls due; None until it has an
+    outcome. No other node can read that clock: what travels is a :class:`TravelingJob`."""
     removed: bool = False
     """Whether a tombstone stems from a client's ``rm`` rather than from age."""
     moved_to: str | None = None
@@ -263,18 +330,51 @@ class Job:
         return self.attempts[-1] if self.attempts else None
 
     @property
+    def attempt_id(self) -> AttemptId:
+        """Of the latest attempt; there must be one."""
+        attempt = self.attempts[-1]
+        return AttemptId(self.id, attempt.epoch, attempt.number)
+
+    @property
+    def assignment(self) -> Assignment:
+        """What the executor of the latest attempt is told; there must be one."""
+        return Assignment(self.attempt_id, self.client, self.spec, self.attempts[-1].executor)
+
+    @property
     def outcome(self) -> Outcome | None:
         """The outcome of the latest attempt, once there is one."""
         return self.attempt.outcome if self.attempt is not None else None
 
     def blobs(self) -> tuple[Blob, ...]:
         """Every blob that must outlive this job's retention, in a fixed order."""
-        found = [self.spec.script]
-        if self.spec.stdin is not None:
-            found.append(self.spec.stdin)
+        found = list(self.spec.blobs())
         for attempt in self.attempts:
             found.extend(o.blob for o in (attempt.stdout, attempt.stderr) if o.blob is not None)
         return tuple(dict.fromkeys(found))
+
+
+@frozen
+class Assignment:
+    """What an executor is told to run: one attempt, of a job that is its node's own or another's."""
+
+    id: AttemptId
+    client: ClientId
+    spec: JobSpec
+    executor: str
+    """Name of the node that runs it."""
+
+
+@frozen
+class TravelingJob:
+    """A job on its way to another node, without what only its sender can read.
+
+    Made by ``core.retention.depart``, read by ``core.retention.arrive``.
+    """
+
+    job: Job
+    """``expires`` is None in it."""
+    remaining: float | None = None
+    """Seconds until it falls due, as of its departure; None until it has an outcome."""
 
 
 @frozen
@@ -312,8 +412,8 @@ class NodeStatus:
     """What a node says about itself."""
 
     name: str
-    node_id: str
-    boot_id: str
+    node_id: NodeId
+    boot_id: BootId
     version: str
     slots: int
     running: int

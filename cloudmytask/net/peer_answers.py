@@ -85,14 +85,15 @@ class PeerAnswers:
         taken = self._door.handed_over(self._link, job_from_handover(job), contents)
         return taken.addCallback(lambda answer: {"answer": documents.answer_to_document(answer)})
 
-    def _followed(self, watch: int, job: str, attempt: int, offsets: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
+    def _followed(self, watch: int, attempt: str, offsets: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
         places = offsets_from_document(offsets)
         sink = RemoteSink(self._protocol, watch)
-        return self._door.followed(self._link, documents.job_id("job", job), attempt, places, sink).addCallback(_empty)
+        found = documents.attempt_id("attempt", attempt)
+        return self._door.followed(self._link, found, places, sink).addCallback(_empty)
 
-    def _attempt_stopped(self, job: str, attempt: int, reason: str, hurry: bool) -> None:
-        found = member(Reason, "reason", reason)
-        self._door.attempt_stopped(self._link, documents.job_id("job", job), attempt, found, hurry)
+    def _attempt_stopped(self, attempt: str, reason: str, hurry: bool) -> None:
+        found = documents.attempt_id("attempt", attempt)
+        self._door.attempt_stopped(self._link, found, member(Reason, "reason", reason), hurry)
 
     def _attempt_started(self, watch: int) -> Deferred[dict[str, Any]]:
         sink = self._link.sinks.get(watch)

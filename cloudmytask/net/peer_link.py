@@ -27,7 +27,7 @@ from cloudmytask.model.cluster import (
     OfferAnswer,
     PeerIdentity,
 )
-from cloudmytask.model.job import Blob, Content, Job, JobId, JobSpec, Reason, StreamName
+from cloudmytask.model.job import AttemptId, Blob, Content, JobSpec, Reason, StreamName, TravelingJob
 from cloudmytask.wire import peer_commands as commands
 from cloudmytask.wire import peer_documents as documents
 from cloudmytask.wire.announcement import encode_message
@@ -100,18 +100,16 @@ class PeerLink:
         )
         return asked.addCallbacks(answered, failed)
 
-    def hand_over(self, job: Job, contents: Sequence[Content]) -> Deferred[OfferAnswer]:
+    def hand_over(self, job: TravelingJob, contents: Sequence[Content]) -> Deferred[OfferAnswer]:
         asked = self._protocol.ask(
-            commands.HandOverJob, OFFER_TIMEOUT, job=job_to_handover(job), **_riding(job.spec, contents)
+            commands.HandOverJob, OFFER_TIMEOUT, job=job_to_handover(job), **_riding(job.job.spec, contents)
         )
         return asked.addCallback(lambda box: documents.answer_from_document(box["answer"]))
 
     def send_blob(self, blob: Blob, read: Callable[[int, int], Deferred[bytes]]) -> Deferred[None]:
         return Deferred.fromCoroutine(send_blob(self._protocol, next(self._numbers), blob, read))
 
-    def follow(
-        self, job_id: JobId, attempt: int, offsets: Mapping[StreamName, int], sink: AttemptSink
-    ) -> Deferred[None]:
+    def follow(self, attempt: AttemptId, offsets: Mapping[StreamName, int], sink: AttemptSink) -> Deferred[None]:
         number = next(self._numbers)
         self.sinks[number] = sink
         places = {stream.value: offset for stream, offset in offsets.items()}
@@ -121,12 +119,12 @@ class PeerLink:
             return failure
 
         asked = self._protocol.ask(
-            commands.FollowAttempt, OFFER_TIMEOUT, watch=number, job=job_id, attempt=attempt, offsets=places
+            commands.FollowAttempt, OFFER_TIMEOUT, watch=number, attempt=str(attempt), offsets=places
         )
         return asked.addCallbacks(_nothing, failed)
 
-    def stop_attempt(self, job_id: JobId, attempt: int, reason: Reason, hurry: bool) -> Deferred[None]:
-        asked = self._protocol.ask(commands.StopAttempt, job=job_id, attempt=attempt, reason=reason.value, hurry=hurry)
+    def stop_attempt(self, attempt: AttemptId, reason: Reason, hurry: bool) -> Deferred[None]:
+        asked = self._protocol.ask(commands.StopAttempt, attempt=str(attempt), reason=reason.value, hurry=hurry)
         return asked.addCallback(_nothing)
 
     def ask_for_work(self, capacity: Capacity) -> Deferred[int]:

@@ -79,7 +79,7 @@ def job_to_document(job: Job) -> dict[str, Any]:
         "client": job.client,
         "qos": job.spec.qos.value,
         "state": job.state.value,
-        "origin": job.origin,
+        "origin": job.owner.name,
         "executor": attempt.executor if attempt is not None else None,
         "attempt": attempt.number if attempt is not None else 0,
         "submitted": format_time(job.submitted_at),

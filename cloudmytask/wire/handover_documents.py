@@ -10,20 +10,25 @@ from typing import Any
 
 from cloudmytask.core.admission import check_client
 from cloudmytask.core.records import job_from_record, job_to_record, spec_to_json
-from cloudmytask.core.spec_document import mapping, spec_from_document, spec_to_document
+from cloudmytask.core.spec_document import mapping, spec_from_document, spec_to_document, typed
 from cloudmytask.model.errors import InvalidArgument
-from cloudmytask.model.job import Job
-from cloudmytask.wire.peer_documents import job_id
+from cloudmytask.model.job import TravelingJob
+from cloudmytask.wire.peer_documents import finite, job_id
 
 Json = dict[str, Any]
 
 
-def job_to_handover(job: Job) -> Json:
+def job_to_handover(traveling: TravelingJob) -> Json:
     """What ``HandOverJob`` sends."""
-    return {"spec": spec_to_document(job.spec), "record": json.loads(job_to_record(job))}
+    job = traveling.job
+    return {
+        "spec": spec_to_document(job.spec),
+        "record": json.loads(job_to_record(job)),
+        "remaining": traveling.remaining,
+    }
 
 
-def job_from_handover(document: object) -> Job:
+def job_from_handover(document: object) -> TravelingJob:
     """:raises InvalidArgument:"""
     fields = mapping("job", document)
     spec = spec_from_document(fields.get("spec"))
@@ -34,4 +39,6 @@ def job_from_handover(document: object) -> Job:
     check_client(job.client)
     if job_id("job", job.id) != job.id:
         raise InvalidArgument(f"job: {job.id!r} is not in its canonical form")
-    return job
+    if job.expires is not None:
+        raise InvalidArgument("job: expires is by the clock of its sender; remaining was expected")
+    return TravelingJob(job, typed(fields, "remaining", finite, None))

@@ -40,7 +40,7 @@ from cloudmytask.model.cluster import (
     RootKey,
 )
 from cloudmytask.model.errors import InvalidArgument
-from cloudmytask.model.job import JobId, Outcome, Reason, Stamp, StreamName, Usage
+from cloudmytask.model.job import AttemptId, JobId, Outcome, Reason, Stamp, StreamName, Usage
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -74,6 +74,17 @@ def job_id(field: str, value: object) -> JobId:
     if len(found) != LENGTH:
         raise InvalidArgument(f"{field}: {found!r} has {len(found)} symbols, a job id has {LENGTH}")
     return JobId(found)
+
+
+def attempt_id(field: str, value: object) -> AttemptId:
+    """:raises InvalidArgument: not the text of an attempt's id."""
+    try:
+        found = AttemptId.parse(text(field, value))
+    except ValueError as problem:
+        raise InvalidArgument(f"{field}: {problem}") from None
+    if job_id(field, found.job) != found.job:
+        raise InvalidArgument(f"{field}: {found.job!r} is not a job id in its canonical form")
+    return found
 
 
 def finite(field: str, value: object) -> float:
@@ -146,10 +157,9 @@ def capacity_from_document(document: object) -> Capacity:
 def offer_to_document(offer: Offer) -> Json:
     """What ``OfferJob`` sends."""
     return {
-        "job": offer.job_id,
+        "attempt": str(offer.attempt),
         "client": offer.client,
         "spec": spec_to_document(offer.spec),
-        "attempt": offer.attempt,
         "origin": identity_to_document(offer.origin),
         "hops": offer.hops,
         "visited": list(offer.visited),
@@ -161,10 +171,9 @@ def offer_from_document(document: object) -> Offer:
     """:raises InvalidArgument:"""
     fields = mapping("offer", document)
     return Offer(
-        job_id=job_id("job", fields.get("job")),
+        attempt=attempt_id("attempt", fields.get("attempt")),
         client=check_client(text("client", fields.get("client"))),
         spec=spec_from_document(fields.get("spec")),
-        attempt=count("attempt", fields.get("attempt")),
         origin=identity_from_document(fields.get("origin")),
         hops=typed(fields, "hops", count, 0),
         visited=several("visited", fields.get("visited"), node_id, VISITED_MAX),

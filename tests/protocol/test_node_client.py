@@ -14,7 +14,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from cloudmytask.client.connecting import connect, new_key
+from cloudmytask.client.connection import connect, new_key
 from cloudmytask.client.node_client import HELLO_TIMEOUT, NodeClient
 from cloudmytask.client.sources import Source
 from cloudmytask.model.errors import (
@@ -401,7 +401,7 @@ def test_files_are_sent_as_well(place: Place, ann: NodeClient, tmp_path: Path) -
     assert script.data == b"print()" and stdin.data is None
     job = place.result(ann.submit(JobSpec(script=script.blob), script, stdin))
     place.reach(ann, job, JobState.RUNNING)
-    assert place.host.disk.directories[f"{job.id}.1"][".cmt-stdin"] == large.read_bytes()
+    assert place.host.disk.directories[f"{job.id}.1.1"][".cmt-stdin"] == large.read_bytes()
 
 
 def test_a_file_that_goes_away_while_it_is_sent(place: Place, ann: NodeClient, tmp_path: Path) -> None:

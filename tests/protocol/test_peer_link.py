@@ -28,7 +28,7 @@ from cloudmytask.model.cluster import (
     RootKey,
 )
 from cloudmytask.model.errors import InvalidArgument
-from cloudmytask.model.job import Blob, ClientId, Digest, JobSpec, Outcome, Reason, Stamp, Usage
+from cloudmytask.model.job import AttemptId, Blob, ClientId, Digest, JobSpec, Outcome, Reason, Stamp, Usage
 from cloudmytask.wire import ban_documents, peer_commands
 from cloudmytask.wire import peer_documents as documents
 from cloudmytask.wire.commands import NodeCommand
@@ -39,7 +39,8 @@ from tests.virtual_cluster import Company
 US = PeerIdentity("cmt", Role.NODE, NodeId("a" * 32), BootId("0" * 16), "stranger", "127.0.0.9:7001")
 NONCE = b"n" * 16
 BLOB = Blob(Digest("0" * 64), 5)
-OFFER = Offer(job_id(ClientId("ann"), "key"), ClientId("ann"), JobSpec(script=BLOB), 1, US, 1, (US.node_id,))
+ATTEMPT = AttemptId(job_id(ClientId("ann"), "key"), 1, 1)
+OFFER = Offer(ATTEMPT, ClientId("ann"), JobSpec(script=BLOB), US, 1, (US.node_id,))
 
 
 @pytest.fixture
@@ -172,8 +173,8 @@ GOOD: dict[bytes, bytes] = {
     b"offer": _document(documents.offer_to_document(OFFER)),
     b"script": b"print()",
     b"stdin": b"",
-    b"job": OFFER.job_id.encode(),
-    b"attempt": b"1",
+    b"job": OFFER.attempt.job.encode(),
+    b"attempt": str(OFFER.attempt).encode(),
     b"offsets": b'{"stdout": 0}',
     b"stream": b"stdout",
     b"offset": b"0",
@@ -214,9 +215,10 @@ def test_a_peer_that_sends_garbage_is_answered_and_stays(stranger: Stranger, com
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"job": "abc"}, "job"),
+        ({"attempt": "abc.1.1"}, "attempt"),
         ({"client": "../x"}, "client"),
-        ({"attempt": -1}, "attempt"),
+        ({"attempt": f"{OFFER.attempt.job}.1.-1"}, "attempt"),
+        ({"attempt": f"{OFFER.attempt.job.upper()}.1.1"}, "attempt"),
         ({"hops": "many"}, "hops"),
         ({"visited": ["x"]}, "visited"),
         ({"visited": ["a" * 32] * 66}, "visited"),

@@ -24,7 +24,7 @@ from cloudmytask.model.errors import (
     ScriptTooLarge,
     UploadFailed,
 )
-from cloudmytask.model.job import Blob, JobId, JobQuery, JobSpec, JobState, QoS, StreamName
+from cloudmytask.model.job import AttemptId, Blob, JobId, JobQuery, JobSpec, JobState, QoS, StreamName
 from cloudmytask.net import interests
 from cloudmytask.net import session as session_module
 from cloudmytask.net.incoming import UPLOADS_MAX
@@ -330,7 +330,7 @@ def test_a_client_that_vanishes_mid_run_mid_watch_and_mid_output(place: Place) -
     place.clock.advance(1.0)
     assert not session.interests.held and not _sessions(place)
     entry = place.host.node._ledger._entries[JobId(job.id)]
-    live = place.host.node._outputs.live(JobId(job.id), 1)
+    live = place.host.node._outputs.live(AttemptId(JobId(job.id), 1, 1))
     assert live is not None
     assert not entry.watchers and not entry.signal._waiters and not live.grown._waiters
     for deferred in (waiting, reading):  # the vanished client itself hears nothing any more

@@ -194,10 +194,10 @@ def test_bytes_that_have_rotted(place: Place, ann: NodeClient, part: str) -> Non
     job = place.result(ann.submit(spec, source, stdin))
     place.host.disk.corrupt[{"script": source, "stdin": stdin}[part].blob.digest] = None
     done = place.wait(ann, job)
-    assert (done.state, done.reason, done.exit_code) == (JobState.FAILED, Reason.ENVIRONMENT, None)
+    assert (done.state, done.reason, done.exit_code) == (JobState.FAILED, Reason.LAUNCH, None)
     assert len(place.launches) == 2 and _at_rest(place)
     sentence = place.result(ann.explain(job.id)).sentence
-    assert "environment" in sentence and "do not match" in sentence
+    assert "could not be started" in sentence and "do not match" in sentence
 
 
 # The process

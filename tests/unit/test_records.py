@@ -21,6 +21,7 @@ from cloudmytask.model.job import (
     Limits,
     Outcome,
     Output,
+    Owner,
     QoS,
     Reason,
     Stamp,
@@ -55,14 +56,25 @@ SPECS = st.builds(
     retention=_maybe(FLOATS),
     at_most_once=st.booleans(),
     limits=st.builds(Limits, *[_maybe(SIZES)] * 4),
-    environment=st.dictionaries(TEXT, TEXT, max_size=3).map(lambda variables: tuple(variables.items())),
+    variables=st.dictionaries(TEXT, TEXT, max_size=3).map(lambda variables: tuple(variables.items())),
 )
 OUTPUTS = st.builds(Output, _maybe(BLOBS), SIZES)
 USAGES = st.builds(Usage, _maybe(FLOATS), _maybe(FLOATS), _maybe(SIZES))
 OUTCOMES = st.builds(Outcome, st.sampled_from(Reason), _maybe(SIZES), _maybe(SIZES), USAGES, TEXT)
 ATTEMPTS = st.builds(
-    Attempt, SIZES, TEXT, FLOATS, _maybe(FLOATS), _maybe(FLOATS), _maybe(OUTCOMES), stdout=OUTPUTS, stderr=OUTPUTS
+    Attempt,
+    SIZES,
+    TEXT,
+    FLOATS,
+    _maybe(FLOATS),
+    _maybe(FLOATS),
+    _maybe(OUTCOMES),
+    stdout=OUTPUTS,
+    stderr=OUTPUTS,
+    executor_id=_maybe(TEXT),
+    epoch=SIZES,
 )
+OWNERS = st.builds(Owner, TEXT, TEXT, SIZES, st.lists(TEXT, max_size=3).map(tuple))
 JOBS = st.builds(
     Job,
     id=TEXT,
@@ -70,7 +82,7 @@ JOBS = st.builds(
     spec=SPECS,
     body=TEXT,
     sequence=SIZES,
-    origin=TEXT,
+    owner=OWNERS,
     state=st.sampled_from(JobState),
     submitted_at=FLOATS,
     retention=FLOATS,
@@ -117,7 +129,7 @@ def test_numbers_that_are_equal_give_one_digest() -> None:
         {"at_most_once": True},
         {"limits": Limits(cpu_seconds=1)},
         {"limits": Limits(open_files=1)},
-        {"environment": (("A", "1"),)},
+        {"variables": (("A", "1"),)},
     ],
 )
 def test_every_field_is_in_the_digest(change: dict[str, Any]) -> None:
@@ -143,13 +155,13 @@ def test_a_plain_spec_is_short() -> None:
 def _grown(value: Any) -> Any:
     """``value`` as a later version may write it: a further key in each object, a further element in each fixed list."""
     if isinstance(value, dict):
-        lists_of_any_length = {"attempts", "trail", "arguments"}
+        lists_of_any_length = {"attempts", "trail", "arguments", "custodians"}
         grown = {
             key: [_grown(entry) for entry in each] if key in lists_of_any_length else _grown(each)
             for key, each in value.items()
-            if key != "environment"
+            if key != "variables"
         }
-        grown |= {key: each for key, each in value.items() if key == "environment"}  # its keys are the job's own
+        grown |= {key: each for key, each in value.items() if key == "variables"}  # its keys are the job's own
         return {**grown, "zz_new": {"a": [1]}}
     if isinstance(value, list):
         return [*(_grown(each) for each in value), "new"]
@@ -159,9 +171,7 @@ def _grown(value: Any) -> Any:
 def test_what_later_versions_add_is_ignored() -> None:
     job = evolve(
         ended(make_job(1), *[]),
-        spec=JobSpec(
-            make_job(1).spec.script, arguments=("a",), limits=Limits(cpu_seconds=1), environment=(("A", "1"),)
-        ),
+        spec=JobSpec(make_job(1).spec.script, arguments=("a",), limits=Limits(cpu_seconds=1), variables=(("A", "1"),)),
         cancellation=Cancellation(1.0, "ann", "enough"),
         attempts=(
             Attempt(

@@ -30,7 +30,7 @@ specs = st.builds(
     retention=st.none() | seconds,
     at_most_once=st.booleans(),
     limits=st.builds(Limits, *[st.none() | positive] * 4),
-    environment=st.dictionaries(st.text(min_size=1), st.text(), max_size=4).map(lambda d: tuple(d.items())),
+    variables=st.dictionaries(st.text(min_size=1), st.text(), max_size=4).map(lambda d: tuple(d.items())),
 )
 
 SCRIPT = {"digest": "a" * 64, "size": 5}
@@ -47,7 +47,7 @@ FULL: dict[str, Any] = {
     "retention": 3600.0,
     "at_most_once": True,
     "limits": {"cpu_seconds": 10, "open_files": 64},
-    "environment": {"A": "1"},
+    "variables": {"A": "1"},
 }
 
 
@@ -85,7 +85,7 @@ def test_every_field_arrives() -> None:
         retention=3600.0,
         at_most_once=True,
         limits=Limits(cpu_seconds=10, open_files=64),
-        environment=(("A", "1"),),
+        variables=(("A", "1"),),
     )
 
 
@@ -108,7 +108,7 @@ ACCEPTED: dict[str, tuple[Any, ...]] = {
     "retention": (None, 0, -1, 1.5),
     "at_most_once": (None, True, False),
     "limits": ({}, {"a": 1}),
-    "environment": ({},),
+    "variables": ({},),
     "script": (),
 }
 
@@ -137,8 +137,8 @@ def test_a_limit_that_is_no_number(limit: str, value: object) -> None:
 
 @pytest.mark.parametrize("value", [1, None, [], True])
 def test_a_variable_whose_value_is_no_text(value: object) -> None:
-    with pytest.raises(InvalidArgument, match=r"^environment\.A: "):
-        spec_from_document({**MINIMAL, "environment": {"A": value}})
+    with pytest.raises(InvalidArgument, match=r"^variables\.A: "):
+        spec_from_document({**MINIMAL, "variables": {"A": value}})
 
 
 @pytest.mark.parametrize("document", [None, [], "text", 1, True])
