@@ -21,8 +21,8 @@ from tests.integration.daemons import PATIENCE, node
 OUTPUT_MAX = 200_000
 SLEEP = "import time\nprint('ready', flush=True)\ntime.sleep(3600)\n"
 STUBBORN = """
-import signal, time
-signal.signal(signal.SIGTERM, lambda *_: print("not yet", flush=True))
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"not yet\\n"))
 print("ready", flush=True)
 while True:
     time.sleep(3600)
