@@ -5,7 +5,6 @@ Invariant: whatever a client began on a connection (watches, output streams, upl
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from attrs import evolve
@@ -13,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import Clock, DelayedCall, FrontDoor, Submission
-from cloudmytask.codec import decode, encode
+from cloudmytask.codec import decode, dump, encode
 from cloudmytask.codec.people import job_to_document, node_to_document
 from cloudmytask.core.blobs import blob_of
 from cloudmytask.core.job_id import normalize
@@ -309,7 +308,7 @@ def _page_answer(page: JobPage) -> dict[str, Any]:
     following = page.next
     for job in page.jobs:
         document = job_to_document(job)
-        room -= len(json.dumps(document))
+        room -= len(dump(document))
         if room < 0 and documents:
             following = page.jobs[len(documents) - 1].sequence
             break

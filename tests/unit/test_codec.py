@@ -136,6 +136,9 @@ def test_a_text_is_the_one_of_the_standard_library_whatever_way_it_came() -> Non
     assert dump(document).decode() == json.dumps(document, separators=(",", ":"))
     assert dump({"c": {"d": "x"}}) == b'{"c":{"d":"x"}}'
     assert load(dump(document)) == document
+    for number in (float("nan"), float("inf")):
+        with pytest.raises(ValueError):
+            dump({"a": number})
 
 
 def test_a_whole_number_will_do_for_a_number() -> None:
