@@ -11,8 +11,7 @@ import re
 
 from cloudmytask.core.job_id import KEY_MAX
 from cloudmytask.model.errors import EmptyScript, InvalidArgument, ScriptTooLarge
-from cloudmytask.model.fields import CLIENT
-from cloudmytask.model.fields import NAME_MAX as NAME_LENGTH
+from cloudmytask.model.fields import CLIENT, CLIENT_MAX
 from cloudmytask.model.job import ClientId, JobSpec, Limits
 
 ARGUMENT_MAX = 131_071
@@ -43,7 +42,7 @@ def check_client(claim: str) -> ClientId:
     """
     if not _CLIENT.match(claim):
         raise InvalidArgument(
-            f"client: {_shown(claim)} is not a ClientID: 1 to {NAME_LENGTH} letters, digits or . _ @ + - are"
+            f"client: {_shown(claim)} is not a ClientID: 1 to {CLIENT_MAX} letters, digits or . _ @ + - are"
         )
     return ClientId(claim)
 
