@@ -11,7 +11,7 @@ from typing import Annotated, Any, NewType, Union, get_args, get_origin
 import attrs
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudmytask.boundaries import OutputEnd
@@ -104,6 +104,7 @@ def _built(kind: type) -> st.SearchStrategy[Any]:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_value_comes_back_as_it_was(kind: type[Any]) -> None:
+    @settings(max_examples=25)
     @given(values(kind))
     def comes_back(value: Any) -> None:
         text = to_text(value)
@@ -115,6 +116,7 @@ def test_every_value_comes_back_as_it_was(kind: type[Any]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_equal_values_have_one_text_and_what_later_versions_add_is_ignored(kind: type[Any]) -> None:
+    @settings(max_examples=25)
     @given(values(kind))
     def holds(value: Any) -> None:
         text = to_text(value)
