@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import AttemptSink
@@ -35,6 +36,8 @@ from cloudmytask.wire.commands import INLINE_PART
 from cloudmytask.wire.guard import GuardedAMP
 from cloudmytask.wire.handover_documents import job_to_handover
 from cloudmytask.wire.transfer import send_blob
+
+_log = Logger(namespace="cloudmytask.peers")
 
 OFFER_TIMEOUT = 10.0
 """Seconds that a target may take to say yes or no."""
@@ -73,11 +76,13 @@ class PeerLink:
         self.sinks.clear()
         told, self._told = self._told, []
         for each in told:
-            each()
+            try:
+                each()
+            except Exception:  # noqa: BLE001 - the others are to be told all the same
+                _log.failure("the end of a link could not be taken in")
 
     def close(self) -> None:
-        if self._protocol.transport is not None:
-            self._protocol.transport.loseConnection()
+        self._protocol.close()
 
     # boundaries.Link
 

@@ -1,8 +1,9 @@
-"""Sends an attempt's output to a client, piece after piece.
+"""Tells a client what it has subscribed to: changes of jobs, and output, piece after piece.
 
-Invariant: at most ``WINDOW`` pieces are unanswered at a time, so a slow or silent client costs a bounded amount of
-memory. A stream ends with one last word, which is sent when every piece was answered, unless the client has lost
-interest or is gone before.
+Invariant: a slow or silent client costs a bounded amount of memory. Of a stream at most ``WINDOW`` pieces are
+unanswered at a time, of all streams of a connection at most ``OUTPUT_MAX`` bytes; of the changes that a job makes while
+the client does not read or answer, only the last is kept. A stream ends with one last word, which is sent when
+every piece was answered, unless the client has lost interest or is gone before.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import OutputEnd, OutputPiece, OutputReader
+from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import CloudMyTaskError
-from cloudmytask.wire.commands import PIECE, WINDOW, OutputData, OutputEnded
-from cloudmytask.wire.documents import end_to_document
+from cloudmytask.model.job import Job
+from cloudmytask.wire.commands import PIECE, WINDOW, JobChanged, OutputData, OutputEnded
+from cloudmytask.wire.documents import end_to_document, job_to_document
 from cloudmytask.wire.guard import GuardedAMP
 
 _log = Logger(namespace="cloudmytask.net")
@@ -24,12 +28,89 @@ _log = Logger(namespace="cloudmytask.net")
 READ = 256 * 1024
 """Bytes fetched at a time: several pieces' worth, and as much as the store verifies at a time. The next are fetched
 while these are sent."""
+READ_MIN = 4 * 1024
+"""Bytes fetched at a time for one of very many streams."""
+OUTPUT_MAX = 1024 * 1024
+"""Bytes of output that may be unanswered on one connection, and about as many that are fetched and not sent yet."""
+CHANGES_MAX = 256
+"""Changes of jobs that may be unanswered on one connection."""
+
+
+@define(eq=False)
+class JobChanges:
+    """The changes of jobs that one client is told of, by the numbers of its watches."""
+
+    _protocol: GuardedAMP
+    _unanswered: int = field(init=False, default=0)
+    _waiting: dict[int, Job] = field(init=False, factory=dict)
+
+    def tell(self, watch: int, job: Job) -> None:
+        """Tell the client; one that is behind is told of the last change only."""
+        self._waiting[watch] = job
+        if len(self._waiting) == 1:
+            self._flush()
+
+    def forget(self, watch: int) -> None:
+        """The client has lost interest."""
+        self._waiting.pop(watch, None)
+
+    def _flush(self, _cleared: object = None) -> None:
+        while self._waiting and self._unanswered < CHANGES_MAX and self._protocol.alive:
+            if not self._protocol.clear:
+                self._protocol.cleared().addCallback(self._flush)
+                return
+            watch = next(iter(self._waiting))
+            job = self._waiting.pop(watch)
+            self._unanswered += 1
+            told = self._protocol.ask(JobChanged, None, watch=watch, job=job_to_document(job))
+            told.addErrback(self._refused).addBoth(self._answered)
+
+    def _refused(self, failure: Any) -> None:
+        """The client did not want to know; if the connection is gone there is nothing more to say."""
+        if self._protocol.alive:
+            _log.warn("a client refused news: {problem}", problem=failure.getErrorMessage())
+
+    def _answered(self, _answer: object) -> None:
+        self._unanswered -= 1
+        self._flush()
+
+
+@define(eq=False)
+class OutputBudget:
+    """What the streams of one connection may hold together."""
+
+    streams: int = field(init=False, default=0)
+    _unanswered: int = field(init=False, default=0)
+    _answered: Signal = field(init=False, factory=Signal)
+
+    @property
+    def share(self) -> int:
+        """Bytes that a stream may fetch at a time."""
+        return max(READ_MIN, min(READ, OUTPUT_MAX // max(1, self.streams)))
+
+    async def take(self, size: int) -> None:
+        """Wait until ``size`` bytes may be sent."""
+        while self._unanswered and self._unanswered + size > OUTPUT_MAX:
+            await self._answered.wait()
+        self._unanswered += size
+
+    def give_back(self, size: int) -> None:
+        """They were answered."""
+        self._unanswered -= size
+        self._answered.fire()
 
 
 class OutputPush:
     """One stream of output to one client."""
 
-    def __init__(self, protocol: GuardedAMP, watch: int, reader: OutputReader, ended: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        protocol: GuardedAMP,
+        watch: int,
+        reader: OutputReader,
+        budget: OutputBudget,
+        ended: Callable[[], object],
+    ) -> None:
         """
         :param ended: called before the last word is sent, so that the client can use the number again as soon as it
             has that; maybe called again.
@@ -37,10 +118,12 @@ class OutputPush:
         self._protocol = protocol
         self._watch = watch
         self._reader = reader
+        self._budget = budget
         self._ended = ended
         self._unanswered = 0
         self._next_answer: Deferred[None] | None = None
         self._closed = False
+        budget.streams += 1
 
     def start(self) -> None:
         """Begin to send."""
@@ -48,6 +131,8 @@ class OutputPush:
 
     def close(self) -> None:
         """The client, or its interest, is gone. Idempotent."""
+        if not self._closed:
+            self._budget.streams -= 1
         self._closed = True
         self._reader.close()
 
@@ -68,12 +153,12 @@ class OutputPush:
 
     async def _pieces(self) -> dict[str, Any]:
         """Send them all; what to say at the end."""
-        coming = self._reader.next(READ)
+        coming = self._reader.next(self._budget.share)
         while not self._closed:
             found = await coming
             if isinstance(found, OutputEnd):
                 return end_to_document(found)
-            coming = self._reader.next(READ)
+            coming = self._reader.next(self._budget.share)
             await self._send(found)
         coming.addErrback(self._not_sent)
         return {}
@@ -82,7 +167,10 @@ class OutputPush:
         for start in range(0, len(piece.data), PIECE):
             if self._unanswered >= WINDOW:
                 await self._answer()
+            data = piece.data[start : start + PIECE]
+            await self._budget.take(len(data))
             if self._closed:
+                self._budget.give_back(len(data))
                 return
             self._unanswered += 1
             sent = self._protocol.ask(
@@ -91,9 +179,9 @@ class OutputPush:
                 watch=self._watch,
                 stream=piece.stream.value,
                 offset=piece.offset + start,
-                data=piece.data[start : start + PIECE],
+                data=data,
             )
-            sent.addCallbacks(self._answered, self._refused)
+            sent.addCallbacks(self._answered, self._refused).addCallback(self._given_back, len(data))
 
     async def _answer(self) -> None:
         """Wait for the answer to a piece."""
@@ -105,6 +193,9 @@ class OutputPush:
         if self._next_answer is not None:
             answer, self._next_answer = self._next_answer, None
             answer.callback(None)
+
+    def _given_back(self, _answer: object, size: int) -> None:
+        self._budget.give_back(size)
 
     def _refused(self, failure: Any) -> None:
         """A client that does not take a piece gets no further ones, nor a last word."""

@@ -44,5 +44,4 @@ class NodeFactory(Factory):
     def close(self) -> None:
         """End all connections, after what was written to them."""
         for protocol in list(self.connections.values()):
-            if protocol.transport is not None:
-                protocol.transport.loseConnection()
+            protocol.close()

@@ -22,7 +22,7 @@ from cloudmytask.net.cluster_session import ClusterResponders
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.net.interests import Interests
 from cloudmytask.net.peer_links import Introduction, PeerLinks
-from cloudmytask.net.push import OutputPush
+from cloudmytask.net.push import JobChanges, OutputBudget, OutputPush
 from cloudmytask.wire import commands, peer_commands
 from cloudmytask.wire.documents import (
     explanation_to_document,
@@ -78,6 +78,8 @@ class Session:
             self._malformed,
         )
         self.protocol = GuardedAMP(vocabulary, clock, self._lost)
+        self._changes = JobChanges(self.protocol)
+        self._budget = OutputBudget()
         self._anonymous: DelayedCall | None = clock.callLater(HELLO_TIMEOUT, self._too_late)
 
     def hello(self, versions: list[int], role: str, client: str, software: str | None) -> dict[str, Any]:
@@ -179,8 +181,7 @@ class Session:
                     interest.end()
                 elif not every:
                     return
-                told = self.protocol.ask(commands.JobChanged, None, watch=watch, job=job_to_document(changed_job))
-                told.addErrback(self._push_failed)
+                self._changes.tell(watch, changed_job)
 
             job, subscription = await self._door.watch(client, job_id, changed)
             interest.made(subscription.close)
@@ -197,7 +198,7 @@ class Session:
     ) -> dict[str, Any]:
         with self.interests.making(watch) as interest:
             reader = await self._door.output(client, job_id, attempt, places, follow)
-            push = OutputPush(self.protocol, watch, reader, interest.end)
+            push = OutputPush(self.protocol, watch, reader, self._budget, interest.end)
             interest.made(push.close)
             if interest.lasts:
                 push.start()
@@ -216,6 +217,7 @@ class Session:
         """End a watch or a stream."""
         self._identified()
         self.interests.end(watch)
+        self._changes.forget(watch)
         return {}
 
     def begin_upload(self, upload: int, blob: dict[str, Any]) -> Deferred[dict[str, Any]]:
@@ -271,11 +273,6 @@ class Session:
         if self.protocol.alive and transport is not None:
             _log.warn("connection dropped: no Hello within {seconds:g} s", seconds=HELLO_TIMEOUT)
             transport.abortConnection()
-
-    def _push_failed(self, failure: Any) -> None:
-        """The client did not want to know; if the connection is gone there is nothing more to say."""
-        if self.protocol.alive:
-            _log.warn("a client refused news: {problem}", problem=failure.getErrorMessage())
 
     def _lost(self) -> None:
         self._known()

@@ -25,7 +25,7 @@ from cloudmytask.model.errors import (
     UploadFailed,
 )
 from cloudmytask.model.job import Blob, JobId, JobQuery, JobSpec, JobState, QoS, StreamName
-from cloudmytask.net import interests
+from cloudmytask.net import interests, push
 from cloudmytask.net import session as session_module
 from cloudmytask.net.incoming import UPLOADS_MAX
 from cloudmytask.node.running.outputs import Reader
@@ -836,3 +836,94 @@ def test_a_connection_stays_whose_it_is(place: Place, stranger: Stranger) -> Non
     again = {b"versions": b"\x00\x011", b"role": b"client"}
     code, sentence = stranger.refused(b"Hello", {**again, b"client": b"somebody.else"})
     assert (code, sentence[-29:]) == ("InvalidArgument", "cannot become somebody.else's")
+
+
+# Clients that do not keep up
+
+
+def _open_streams(stranger: Stranger, job: str, numbers: range) -> None:
+    for number in numbers:
+        arguments = {b"watch": b"%d" % number, b"job": job.encode(), b"attempt": b"1", b"follow": b"True"}
+        stranger.accept(b"StreamOutput", {**arguments, b"offsets": b'{"stdout": 0}'})
+
+
+def test_the_streams_of_one_connection_hold_a_bounded_amount_together(place: Place) -> None:
+    ann = place.connect("ann")
+    job = place.submit(ann, ScriptPlan(duration=None, output=((0.1, OUT, b"x" * 2_000_000),)))
+    place.clock.advance(1.0)
+    stranger = place.stranger()
+    stranger.hello("ann")
+    _open_streams(stranger, job.id, range(200))
+    place.clock.advance(5.0)
+    pieces = stranger.calls(b"OutputData")
+    assert pieces and sum(len(piece[b"data"]) for piece in pieces) <= push.OUTPUT_MAX
+    [session] = [each for each in _sessions(place) if each.interests.held]
+    assert session._budget.streams == 200 and session._budget.share == push.OUTPUT_MAX // 200
+    for piece in pieces:  # whoever answers gets more
+        stranger.answer(piece)
+    place.clock.advance(1.0)
+    assert stranger.calls(b"OutputData")
+
+
+def test_a_stream_among_silent_ones_goes_on_when_those_end(place: Place) -> None:
+    ann = place.connect("ann")
+    job = place.submit(ann, ScriptPlan(duration=None, output=((0.1, OUT, b"x" * 2_000_000),)))
+    place.clock.advance(1.0)
+    stranger = place.stranger()
+    stranger.hello("ann")
+    _open_streams(stranger, job.id, range(30))
+    place.clock.advance(1.0)
+    silent = stranger.calls(b"OutputData")
+    for number in range(29):
+        stranger.accept(b"Unsubscribe", {b"watch": b"%d" % number})
+    for piece in silent:
+        stranger.answer(piece)
+    read = 0
+    while read < 2_000_000 - 100 * PIECE:
+        place.clock.advance(1.0)
+        pieces = stranger.calls(b"OutputData")
+        for piece in pieces:
+            stranger.answer(piece)
+        mine = [piece for piece in pieces if piece[b"watch"] == b"29"]
+        assert mine
+        read += sum(len(piece[b"data"]) for piece in mine)
+
+
+def test_a_client_that_is_behind_is_told_of_the_last_change(place: Place) -> None:
+    stranger = place.stranger()
+    stranger.hello("ann")
+    ann = place.connect("ann")
+    jobs = [place.submit(ann, ScriptPlan(duration=1.0), ScriptPlan(duration=1.0)) for _ in range(4)]
+    for number, job in enumerate(jobs):
+        stranger.accept(b"WatchJob", {b"watch": b"%d" % number, b"job": job.id.encode(), b"every": b"True"})
+    [session] = [each for each in _sessions(place) if each.interests.held]
+    sending = session.protocol._sending
+    assert sending is not None
+    sending.pauseProducing()  # as a transport does whose other end reads no more
+    place.clock.advance(10.0)
+    assert not stranger.calls(b"JobChanged") and len(session._changes._waiting) == 4
+    sending.resumeProducing()
+    place.clock.advance(1.0)
+    told = [json.loads(call[b"job"])["state"] for call in stranger.calls(b"JobChanged")]
+    assert told == ["succeeded"] * 4
+
+
+def test_a_client_that_answers_nothing_costs_a_bounded_amount(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "CHANGES_MAX", 3)
+    stranger = place.stranger()
+    stranger.hello("ann")
+    ann = place.connect("ann")
+    job = place.submit(ann, ScriptPlan(duration=1.0))
+    for number in range(6):
+        stranger.accept(b"WatchJob", {b"watch": b"%d" % number, b"job": job.id.encode()})
+    place.wait(ann, job)
+    told = stranger.calls(b"JobChanged")
+    assert len(told) == 3
+    stranger.answer(told[0])
+    place.clock.advance(0.1)
+    assert [call[b"watch"] for call in stranger.calls(b"JobChanged")] == [b"3"]
+    stranger.accept(b"Unsubscribe", {b"watch": b"4"})
+    for call in told[1:]:
+        stranger.answer(call)
+    place.clock.advance(0.1)
+    assert [call[b"watch"] for call in stranger.calls(b"JobChanged")] == [b"5"]
