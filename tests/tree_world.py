@@ -18,6 +18,7 @@ from cloudmytask.cluster.failure_detector import FailureDetector
 from cloudmytask.cluster.links import LinkPool
 from cloudmytask.cluster.relaying import Relaying
 from cloudmytask.core.announcing import Condition
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import (
     AttachAnswer,
     BootId,
@@ -83,22 +84,14 @@ class FakeLink:
     peer: PeerIdentity
     other: FakeLink = field(init=False)
     alive: bool = True
-    _told: list[Callable[[], None]] = field(factory=list)
+    gone: Listeners[[]] = field(factory=Listeners)
     _next: float = 0.0
-
-    def on_lost(self, told: Callable[[], None]) -> None:
-        if self.alive:
-            self._told.append(told)
-        else:
-            told()
 
     def lost(self) -> None:
         if self.alive:
             self.alive = False
-            told, self._told = self._told, []
             if not self.here.dead:
-                for each in told:
-                    each()
+                self.gone.tell_last()
 
     def close(self) -> None:
         if self.alive:
@@ -143,7 +136,7 @@ class FakeLink:
 
         if self.alive:
             self._carry(arrive)
-        self.on_lost(lambda: settle(answer.errback, ConnectionInterrupted("the link is gone")))
+        self.gone.add(lambda: settle(answer.errback, ConnectionInterrupted("the link is gone")))
         self.world.clock.callLater(timeout, settle, answer.errback, RequestTimeout("no answer in time"))
         return answer
 
@@ -262,8 +255,8 @@ class Instance:
         self.relaying.neighbors = self.neighborhood.neighbors
         self.neighborhood.changed = self.announcer.changed
         self.neighborhood.acquaint = self.relaying.acquaint
-        self.detector.refute = self.announcer.refute
-        self.detector.newcomer = self.announcer.greet
+        self.detector.own_obituaries.add(self.announcer.refute)
+        self.detector.newcomers.add(self.announcer.greet)
 
     @property
     def node_id(self) -> NodeId:

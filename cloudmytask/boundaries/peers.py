@@ -12,6 +12,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries.front_door import Upload
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import (
     AttachAnswer,
     Ban,
@@ -63,8 +64,10 @@ class Link(Protocol):
     @property
     def alive(self) -> bool: ...
 
-    def on_lost(self, told: Callable[[], None]) -> None:
-        """Call ``told`` once, when the link is gone; at once if it is gone already."""
+    @property
+    def gone(self) -> Listeners[[]]:
+        """Told once, when the link is gone; who comes later is told at once. Whoever follows something over the link
+        closes the registration when that is over: a link lives longer than most of what passes over it."""
 
     def ping(self, timeout: float) -> Deferred[Capacity]:
         """:param timeout: seconds."""

@@ -55,7 +55,7 @@ class BanExchange:
 
     def begin(self) -> None:
         """From now on what is new goes on to the neighbors."""
-        self._blacklist.on_change(self._spread)
+        self._blacklist.changes.add(self._spread)
 
     def end(self) -> None:
         """Begin no further exchange."""

@@ -20,6 +20,7 @@ from cloudmytask.boundaries import Clock, Link, WallClock
 from cloudmytask.core.admission import check_client
 from cloudmytask.core.ban_records import bans_from_text, bans_to_text, check_ban, check_reason, check_term
 from cloudmytask.core.bans import BanList, arriving, leaving, sentence
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import Ban, NodeId
 from cloudmytask.model.errors import Banned, InvalidArgument
 from cloudmytask.model.job import ClientId
@@ -35,8 +36,6 @@ PAGE = 100
 
 Remember = Callable[[str, str], Deferred[None]]
 """``JobStore.remember``, or the like."""
-Changed = Callable[[Sequence[Ban], Link | None], object]
-"""Told of new entries of the cluster's list, and over which link they came."""
 
 
 @define(eq=False)
@@ -50,8 +49,10 @@ class Blacklist:
     _remember: Remember
     _shared: BanList = field(init=False, factory=BanList)
     _own: BanList = field(init=False, factory=BanList)
-    _changed: list[Changed] = field(init=False, factory=list)
-    _banned: list[Callable[[Ban], object]] = field(init=False, factory=list)
+    changes: Listeners[[Sequence[Ban], Link | None]] = field(init=False, factory=Listeners)
+    """Told of every new entry of the cluster's list, a lifted one too, and over which link it came."""
+    enforced: Listeners[[Ban]] = field(init=False, factory=Listeners)
+    """Told of every ban that comes into force here, the cluster's or our own."""
     _saving: bool = field(init=False, default=False)
     _unsaved: list[Deferred[None]] = field(init=False, factory=list)
     _page: int = field(init=False, default=0)
@@ -69,14 +70,6 @@ class Blacklist:
         for entries, bans in ((self._shared, shared), (self._own, own)):
             for ban, known_until in bans:
                 entries.recall(ban, known_until, now)
-
-    def on_change(self, told: Changed) -> None:
-        """From now on ``told`` of every new entry of the cluster's list, a lifted one too."""
-        self._changed.append(told)
-
-    def on_banned(self, told: Callable[[Ban], object]) -> None:
-        """From now on ``told`` of every ban that comes into force here, the cluster's or our own."""
-        self._banned.append(told)
 
     @property
     def digest(self) -> str:
@@ -208,13 +201,10 @@ class Blacklist:
             elif self._own.in_force(ban.client, now) is not None:
                 # whoever lifts the cluster's ban wants the client served here as well
                 self._own.lift(ban.client, ban.by, self._node_id, now)
-        travelers = tuple(leaving(ban, now) for ban in news)
-        for told in self._changed:
-            told(travelers, source)
+        self.changes.tell(tuple(leaving(ban, now) for ban in news), source)
 
     def _enforce(self, ban: Ban) -> None:
-        for told in self._banned:
-            told(leaving(ban, self._clock.seconds()))
+        self.enforced.tell(leaving(ban, self._clock.seconds()))
 
     def _save_soon(self) -> None:
         self._save().addErrback(lambda failure: _log.failure("the list of bans could not be stored", failure))

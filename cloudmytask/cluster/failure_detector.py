@@ -17,9 +17,10 @@ from twisted.logger import Logger
 
 from cloudmytask.boundaries import Bus, Clock, Entropy
 from cloudmytask.cluster.confirming import Verdict, ask
-from cloudmytask.cluster.life_watch import LifeWatch, LifeWatches, over
+from cloudmytask.cluster.life_watch import LifeWatches, over
 from cloudmytask.cluster.links import LinkPool
 from cloudmytask.core.membership import Heard, Member, Membership
+from cloudmytask.listeners import Listeners, Registration
 from cloudmytask.model.cluster import (
     Announcement,
     BootId,
@@ -41,8 +42,10 @@ interval of the suspect."""
 
 @define(eq=False)
 class FailureDetector:
-    """See the module. ``neighbors`` names those in the overlay, ``refute`` is told which incarnation of ours was
-    declared dead, ``newcomer`` that somebody new is here."""
+    """Believes of every other instance that it is alive, suspect, gone or dead.
+
+    :ivar neighbors: names those in the overlay.
+    """
 
     _clock: Clock
     _entropy: Entropy
@@ -50,24 +53,31 @@ class FailureDetector:
     _pool: LinkPool
     _me: PeerIdentity
     neighbors: Callable[[], Collection[NodeId]] = field(default=tuple)
-    refute: Callable[[int], None] = field(default=lambda _incarnation: None)
-    newcomer: Callable[[], None] = field(default=lambda: None)
+    announcements: Listeners[[Announcement]] = field(init=False, default=Factory(Listeners))
+    """Told of each announcement that is news."""
+    changes: Listeners[[Member]] = field(init=False, default=Factory(Listeners))
+    """Told when an instance is new, or its standing is another."""
+    news: Listeners[[BusMessage, NodeId | None]] = field(init=False, default=Factory(Listeners))
+    """Told of each message that is news, and who relayed it: our own node id for what we publish ourselves, None for
+    what came over the bus."""
+    obituaries: Listeners[[Obituary]] = field(init=False, default=Factory(Listeners))
+    """Told of each obituary about somebody else, believed or not."""
+    own_obituaries: Listeners[[int]] = field(init=False, default=Factory(Listeners))
+    """Told which incarnation of ours was declared dead."""
+    newcomers: Listeners[[]] = field(init=False, default=Factory(Listeners))
+    """Told that somebody new is here."""
     conflict: bool = field(init=False, default=False)
     """Another instance claims our own id."""
     _membership: Membership = field(init=False, default=Factory(Membership))
     _life_watches: LifeWatches = field(init=False, default=Factory(LifeWatches))
     _asking: set[NodeId] = field(init=False, default=Factory(set))
-    _on_heard: list[Callable[[Announcement], None]] = field(init=False, default=Factory(list))
-    _on_changed: list[Callable[[Member], None]] = field(init=False, default=Factory(list))
-    _on_news: list[Callable[[BusMessage, NodeId | None], None]] = field(init=False, default=Factory(list))
-    _on_obituary: list[Callable[[Obituary], None]] = field(init=False, default=Factory(list))
     _ticks: Periodic | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self._pool.find = self.address
-        self._pool.on_linked(self._membership.relink)
-        self._pool.on_lost(self._link_lost)
-        self._pool.on_answered(lambda node_id, boot_id, _capacity: self._alive(node_id, boot_id))
+        self._pool.linked.add(self._membership.relink)
+        self._pool.lost.add(self._link_lost)
+        self._pool.answered.add(lambda node_id, boot_id, _capacity: self._alive(node_id, boot_id))
 
     def start(self) -> None:
         """Listen from now on."""
@@ -79,32 +89,13 @@ class FailureDetector:
         if self._ticks is not None:
             self._ticks.stop()
 
-    # who is interested
-
-    def on_heard(self, told: Callable[[Announcement], None]) -> None:
-        """Call ``told`` with each announcement that is news."""
-        self._on_heard.append(told)
-
-    def on_changed(self, told: Callable[[Member], None]) -> None:
-        """Call ``told`` when an instance is new, or its standing is another."""
-        self._on_changed.append(told)
-
-    def on_news(self, told: Callable[[BusMessage, NodeId | None], None]) -> None:
-        """Call ``told`` with each message that is news, and who relayed it; our own node id for what we publish
-        ourselves, None for what came over the bus."""
-        self._on_news.append(told)
-
-    def on_obituary(self, told: Callable[[Obituary], None]) -> None:
-        """Call ``told`` with each obituary about somebody else, believed or not."""
-        self._on_obituary.append(told)
-
-    def watch(self, node_id: NodeId, boot_id: BootId, ended: Callable[[], None]) -> LifeWatch:
+    def watch(self, node_id: NodeId, boot_id: BootId, ended: Callable[[], None]) -> Registration:
         """Call ``ended`` once, when that boot of that instance is dead, has left, or another boot took its place; later
         than now in any case. Meanwhile it is asked at once whenever there is a doubt."""
         member = self._membership.get(node_id)
         if member is not None and over(member, boot_id):
             self._clock.callLater(0, self._life_watches.look, member)
-        return self._life_watches.keep(node_id, boot_id, ended)
+        return self._life_watches.add(node_id, boot_id, ended)
 
     # who is there
 
@@ -149,7 +140,7 @@ class FailureDetector:
     def publish(self, message: BusMessage) -> None:
         """Say it on the bus, and to whoever relays it."""
         self._bus.send(message)
-        self._pass_on(message, self._me.node_id)
+        self.news.tell(message, self._me.node_id)
 
     def heard(self, message: BusMessage) -> None:
         """Over the bus."""
@@ -178,9 +169,8 @@ class FailureDetector:
                 return
             if heard is not Heard.FRESH:
                 self._notice(message.node_id, new=heard is Heard.NEW)
-            for told in self._on_heard:
-                told(message)
-            self._pass_on(message, by)
+            self.announcements.tell(message)
+            self.news.tell(message, by)
 
     def _take_own(self, message: Announcement) -> None:
         # An older boot is an echo of our own past life.
@@ -191,10 +181,9 @@ class FailureDetector:
     def _take_obituary(self, obituary: Obituary, by: NodeId | None) -> None:
         if obituary.subject == self._me.node_id:
             if obituary.boot_id == self._me.boot_id:
-                self.refute(obituary.incarnation)
+                self.own_obituaries.tell(obituary.incarnation)
             return
-        for told in self._on_obituary:
-            told(obituary)
+        self.obituaries.tell(obituary)
         member = self._membership.get(obituary.subject)
         if member is None or not member.present or member.announcement.boot_id != obituary.boot_id:
             return
@@ -202,17 +191,13 @@ class FailureDetector:
             if member.announcement.incarnation <= obituary.incarnation:
                 self._ask(member)
         elif self._bury(obituary.subject, obituary.boot_id, obituary.incarnation):
-            self._pass_on(obituary, by)
-
-    def _pass_on(self, message: BusMessage, by: NodeId | None) -> None:
-        for told in self._on_news:
-            told(message, by)
+            self.news.tell(obituary, by)
 
     # who is silent
 
     def _tick(self) -> None:
         for member in self._membership.tick(self._clock.seconds()):
-            self._tell_changed(member)
+            self.changes.tell(member)
             if self._close_to(member.node_id):
                 self._ask(member)
             else:
@@ -272,13 +257,9 @@ class FailureDetector:
         """Tell everybody of an instance that is new, or whose standing is another."""
         member = self._membership.get(node_id)
         assert member is not None
-        self._tell_changed(member)
+        self.changes.tell(member)
         if new:
-            self.newcomer()
+            self.newcomers.tell()
         if member.standing is Standing.DEAD:
             self._pool.drop(node_id)
         self._life_watches.look(member)
-
-    def _tell_changed(self, member: Member) -> None:
-        for told in self._on_changed:
-            told(member)

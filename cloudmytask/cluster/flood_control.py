@@ -37,7 +37,7 @@ class FloodControl:
 
     def __attrs_post_init__(self) -> None:
         # whoever was banned, or is banned no more, begins anew
-        self._blacklist.on_banned(lambda ban: self._rates.forgive(ban.client))
+        self._blacklist.enforced.add(lambda ban: self._rates.forgive(ban.client))
 
     def admit(self, client: ClientId, size: int) -> float:
         """See ``FrontDoor.admit``."""

@@ -1,6 +1,6 @@
-"""Who wants to know when one life of one instance is over: whoever has work there.
+"""Listeners for the end of one life of one instance: for those who have work there.
 
-Invariant: each is told at most once, and not after it closed its vigil.
+Invariant: each is told at most once, and not after its registration was closed.
 """
 
 from __future__ import annotations
@@ -10,56 +10,38 @@ from collections.abc import Callable
 from attrs import Factory, define, field
 
 from cloudmytask.core.membership import Member
+from cloudmytask.listeners import Listeners, Registration
 from cloudmytask.model.cluster import BootId, NodeId
 
 
 @define(eq=False)
-class LifeWatch:
-    """Somebody's interest; made by :meth:`Vigils.keep`."""
-
-    _life_watches: LifeWatches
-    node_id: NodeId
-    boot_id: BootId
-    _ended: Callable[[], None]
-
-    def close(self) -> None:
-        """No longer interested. Idempotent."""
-        self._life_watches.drop(self)
-
-    def end(self) -> None:
-        """That life is over."""
-        self.close()
-        self._ended()
-
-
-@define(eq=False)
 class LifeWatches:
-    """All of them, by node id."""
+    """The lives that somebody watches, by node id and boot."""
 
-    _kept: dict[NodeId, list[LifeWatch]] = field(init=False, default=Factory(dict))
+    _watched: dict[NodeId, dict[BootId, Listeners[[]]]] = field(init=False, default=Factory(dict))
 
     def __contains__(self, node_id: NodeId) -> bool:
-        return node_id in self._kept
+        return node_id in self._watched
 
-    def keep(self, node_id: NodeId, boot_id: BootId, ended: Callable[[], None]) -> LifeWatch:
-        """From now on ``ended`` is called when that boot is over."""
-        vigil = LifeWatch(self, node_id, boot_id, ended)
-        self._kept.setdefault(node_id, []).append(vigil)
-        return vigil
-
-    def drop(self, vigil: LifeWatch) -> None:
-        """See :meth:`Vigil.close`."""
-        kept = self._kept.get(vigil.node_id, [])
-        if vigil in kept:
-            kept.remove(vigil)
-            if not kept:
-                del self._kept[vigil.node_id]
+    def add(self, node_id: NodeId, boot_id: BootId, ended: Callable[[], None]) -> Registration:
+        """Call ``ended`` when that boot is over."""
+        lives = self._watched.setdefault(node_id, {})
+        listeners = lives.get(boot_id)
+        if listeners is None:
+            listeners = lives[boot_id] = Listeners(emptied=lambda: self._forget(node_id, boot_id))
+        return listeners.add(ended)
 
     def look(self, member: Member) -> None:
-        """End those whose subject is dead, has left, or came back as another boot."""
-        for vigil in list(self._kept.get(member.node_id, ())):
-            if over(member, vigil.boot_id):
-                vigil.end()
+        """Tell those whose subject is dead, has left, or came back as another boot."""
+        for boot_id, listeners in list(self._watched.get(member.node_id, {}).items()):
+            if over(member, boot_id):
+                self._forget(member.node_id, boot_id)
+                listeners.tell_last()
+
+    def _forget(self, node_id: NodeId, boot_id: BootId) -> None:
+        lives = self._watched.get(node_id, {})
+        if lives.pop(boot_id, None) is not None and not lives:
+            del self._watched[node_id]
 
 
 def over(member: Member, boot_id: BootId) -> bool:

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Clock, DelayedCall, Link, Links
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import BootId, Capacity, NodeId, PeerIdentity
 from cloudmytask.model.errors import (
     CloudMyTaskError,
@@ -57,23 +58,14 @@ class LinkPool:
     _open: dict[NodeId, list[_Open]] = field(init=False, default=Factory(dict))
     _dialing: dict[str, list[Deferred[Link]]] = field(init=False, default=Factory(dict))
     _held: set[NodeId] = field(init=False, default=Factory(set))
-    _lost: list[Callable[[NodeId], None]] = field(init=False, default=Factory(list))
-    _linked: list[Callable[[NodeId], None]] = field(init=False, default=Factory(list))
-    _answered: list[Callable[[NodeId, BootId, Capacity], object]] = field(init=False, default=Factory(list))
+    linked: Listeners[[NodeId]] = field(init=False, default=Factory(Listeners))
+    """Told of each new link."""
+    lost: Listeners[[NodeId]] = field(init=False, default=Factory(Listeners))
+    """Told when the last link to a node is gone; not of what :meth:`close` closes."""
+    answered: Listeners[[NodeId, BootId, Capacity]] = field(init=False, default=Factory(Listeners))
+    """Told of each answer to a beat."""
     _beats: Periodic | None = field(init=False, default=None)
     _closed: bool = field(init=False, default=False)
-
-    def on_linked(self, told: Callable[[NodeId], None]) -> None:
-        """Call ``told`` for each new link."""
-        self._linked.append(told)
-
-    def on_lost(self, told: Callable[[NodeId], None]) -> None:
-        """Call ``told`` when the last link to a node is gone; not for what :meth:`close` closes."""
-        self._lost.append(told)
-
-    def on_answered(self, told: Callable[[NodeId, BootId, Capacity], object]) -> None:
-        """Call ``told`` with each answer to a beat."""
-        self._answered.append(told)
 
     def start(self) -> None:
         """Begin the beats over held links."""
@@ -155,9 +147,8 @@ class LinkPool:
             raise NodeDraining(f"{self._me.name} is shutting down")
         entry = _Open(link)
         self._open.setdefault(peer.node_id, []).append(entry)
-        for told in self._linked:
-            told(peer.node_id)
-        link.on_lost(lambda: self._gone(peer.node_id, entry))
+        self.linked.tell(peer.node_id)
+        link.gone.add(lambda: self._gone(peer.node_id, entry))
 
     def hold(self, node_ids: Iterable[NodeId]) -> None:
         """Ask over the links to exactly these nodes, again and again, whether they are there."""
@@ -213,8 +204,7 @@ class LinkPool:
         if not entries:
             del self._open[node_id]
             if not self._closed:
-                for told in self._lost:
-                    told(node_id)
+                self.lost.tell(node_id)
 
     def _beat(self) -> None:
         for node_id in sorted(self._held):
@@ -228,8 +218,7 @@ class LinkPool:
     def _ask(self, node_id: NodeId, entry: _Open) -> None:
         def answered(capacity: Capacity) -> None:
             entry.missed = 0
-            for told in self._answered:
-                told(node_id, entry.link.peer.boot_id, capacity)
+            self.answered.tell(node_id, entry.link.peer.boot_id, capacity)
 
         def missed(failure: Failure) -> None:
             failure.trap(CloudMyTaskError)

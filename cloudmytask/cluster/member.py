@@ -15,11 +15,11 @@ from cloudmytask.cluster.announcer import Announcer
 from cloudmytask.cluster.ban_exchange import BanExchange
 from cloudmytask.cluster.blacklist import KEY, Blacklist
 from cloudmytask.cluster.failure_detector import FailureDetector
-from cloudmytask.cluster.life_watch import LifeWatch
 from cloudmytask.cluster.links import LinkPool
 from cloudmytask.cluster.relaying import Relaying
 from cloudmytask.config import InstanceConfig
 from cloudmytask.core.announcing import Condition, Pace
+from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import BootId, ClusterView, MemberStatus, NodeId, PeerIdentity, Role, Standing
 
 
@@ -94,10 +94,10 @@ class ClusterMember:
         self.blacklist = Blacklist(me.node_id, me.name, clock, world.wall, remember)
         self.blacklist.recall(memory.get(KEY))
         self._exchange = BanExchange(self.blacklist, clock, entropy, lambda: self.linked(spread_to()), self.pool.get)
-        self.detector.refute = self.announcer.refute
-        self.detector.newcomer = self.announcer.greet
-        self.detector.on_heard(self._exchange.heard)
-        self.blacklist.on_change(lambda _news, _source: self.changed())
+        self.detector.own_obituaries.add(self.announcer.refute)
+        self.detector.newcomers.add(self.announcer.greet)
+        self.detector.announcements.add(self._exchange.heard)
+        self.blacklist.changes.add(lambda _news, _source: self.changed())
 
     def start(self, door: PeerDoor) -> None:
         """Join the others."""
@@ -167,6 +167,6 @@ class ClusterMember:
         """A link to an instance. Fails with a ``CloudMyTaskError`` if it is not known, or cannot be reached."""
         return self.pool.get(node_id)
 
-    def watch(self, node_id: NodeId, boot_id: BootId, ended: Callable[[], None]) -> LifeWatch:
+    def watch(self, node_id: NodeId, boot_id: BootId, ended: Callable[[], None]) -> Registration:
         """Call ``ended`` once that life of an instance is certainly over."""
         return self.detector.watch(node_id, boot_id, ended)

@@ -69,8 +69,8 @@ class Relaying:
 
     def start(self) -> None:
         """Seek the seeds, and relay where it turns out to be needed."""
-        self._detector.on_news(self._news)
-        self._detector.on_obituary(self._claimed)
+        self._detector.news.add(self._news)
+        self._detector.obituaries.add(self._claimed)
         self._series = [every(self._clock, LOOK, self._look), every(self._clock, EXCHANGE, self._exchange)]
         self._seek()
 

@@ -85,9 +85,9 @@ class CentralSupervisoryUnit(NoJobs):
     def start(self) -> None:
         """Join the cluster, and begin to supervise it."""
         detector = self._cluster_member.detector
-        detector.on_heard(lambda announcement: self._registry.heard(announcement, self._world.wall()))
-        detector.on_changed(lambda member: self._registry.stands(member.node_id, member.standing))
-        self._blacklist.on_change(self._bans_changed)
+        detector.announcements.add(lambda announcement: self._registry.heard(announcement, self._world.wall()))
+        detector.changes.add(lambda member: self._registry.stands(member.node_id, member.standing))
+        self._blacklist.changes.add(self._bans_changed)
         self._cluster_member.start(self.door)
         self._history.begin()
 

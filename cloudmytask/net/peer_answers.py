@@ -37,7 +37,7 @@ class PeerAnswers:
         self._door = door
         self._key = key
         self._uploads = IncomingUploads(lambda blob: door.receive_blob(link, blob))
-        link.on_lost(self._uploads.abort_all)
+        link.gone.add(self._uploads.abort_all)
 
     def responders(self) -> dict[type[NodeCommand], Responder]:
         """What this end answers."""

@@ -1,7 +1,7 @@
 """One link between two instances, as its owner calls over it (``boundaries.Link``).
 
 Invariant: every answer is decoded and checked; what this end follows on a link ends with it, and its followers learn of
-that from :meth:`PeerLink.on_lost`.
+that from :attr:`PeerLink.gone`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import AttemptSink
 from cloudmytask.core.spec_document import count
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import (
     AttachAnswer,
     Ban,
@@ -37,8 +37,6 @@ from cloudmytask.wire.guard import GuardedAMP
 from cloudmytask.wire.handover_documents import job_to_handover
 from cloudmytask.wire.transfer import send_blob
 
-_log = Logger(namespace="cloudmytask.peers")
-
 OFFER_TIMEOUT = 10.0
 """Seconds that a target may take to say yes or no."""
 TREE_TIMEOUT = 3.0
@@ -57,29 +55,18 @@ class PeerLink:
         self._numbers = itertools.count(1)
         self.sinks: dict[int, AttemptSink] = {}
         """What is followed over this link, by the numbers that we gave."""
-        self._told: list[Callable[[], None]] = []
+        self.gone: Listeners[[]] = Listeners()
         self._lost = False
 
     @property
     def alive(self) -> bool:
         return not self._lost and self._protocol.alive
 
-    def on_lost(self, told: Callable[[], None]) -> None:
-        if self._lost:
-            told()
-        else:
-            self._told.append(told)
-
     def lost(self) -> None:
         """The connection is gone."""
         self._lost = True
         self.sinks.clear()
-        told, self._told = self._told, []
-        for each in told:
-            try:
-                each()
-            except Exception:  # noqa: BLE001 - the others are to be told all the same
-                _log.failure("the end of a link could not be taken in")
+        self.gone.tell_last()
 
     def close(self) -> None:
         self._protocol.close()

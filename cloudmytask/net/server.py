@@ -31,14 +31,9 @@ class NodeFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> GuardedAMP:  # noqa: ARG002 - Twisted's interface
         """Twisted's interface."""
         session = Session(self._door, self._clock, self._links)
-        protocol, lost = session.protocol, session.protocol.on_lost
+        protocol = session.protocol
         self.connections[id(protocol)] = protocol
-
-        def gone() -> None:
-            self.connections.pop(id(protocol), None)
-            lost()
-
-        protocol.on_lost = gone
+        protocol.gone.add(lambda: self.connections.pop(id(protocol), None))
         return protocol
 
     def close(self) -> None:

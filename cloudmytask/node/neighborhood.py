@@ -69,9 +69,9 @@ class Neighborhood:
     def __attrs_post_init__(self) -> None:
         self._overlay = Overlay(self._me.node_id)
         self._detector.neighbors = self.neighbors
-        self._detector.on_heard(self._heard)
-        self._detector.on_changed(self._standing_changed)
-        self._pool.on_lost(self._lost)
+        self._detector.announcements.add(self._heard)
+        self._detector.changes.add(self._standing_changed)
+        self._pool.lost.add(self._lost)
 
     @property
     def position(self) -> TreePosition | None:

@@ -193,11 +193,11 @@ class Node:
 
     def _wire(self, news: News) -> None:
         detector = self.cluster_member.detector
-        detector.on_changed(news.changed)
-        detector.on_heard(news.heard)
-        detector.on_heard(self._reports.heard)
-        self.cluster_member.blacklist.on_banned(self._origin.banned)
-        self.cluster_member.blacklist.on_banned(self._guests.banned)
+        detector.changes.add(news.changed)
+        detector.announcements.add(news.heard)
+        detector.announcements.add(self._reports.heard)
+        self.cluster_member.blacklist.enforced.add(self._origin.banned)
+        self.cluster_member.blacklist.enforced.add(self._guests.banned)
 
     def _condition(self) -> Condition:
         return Condition(

@@ -15,6 +15,7 @@ from cloudmytask.boundaries import Link
 from cloudmytask.core.placement import Choice, Course
 from cloudmytask.core.queue import Entry
 from cloudmytask.deferreds import Signal
+from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import BootId, Capacity, NodeId, OfferAnswer, PeerIdentity
 from cloudmytask.model.job import ClientId, Content, Job, JobId, Outcome, Reason, Stamp
 from cloudmytask.node.running.outputs import LiveOutput
@@ -167,17 +168,11 @@ class RemoteAttempt(Protocol):
         """End it; :meth:`finished` follows."""
 
 
-class Interest(Protocol):
-    """Somebody's interest in one life of one node."""
-
-    def close(self) -> None: ...
-
-
 class Acquaintances(Protocol):
     """The other instances, as the delegate sees them."""
 
     def link(self, node_id: NodeId) -> Deferred[Link]:
         """A link to a node. :raises CloudMyTaskError: it is not known, or cannot be reached."""
 
-    def watch(self, node_id: NodeId, boot_id: BootId, ended: Callable[[], None]) -> Interest:
+    def watch(self, node_id: NodeId, boot_id: BootId, ended: Callable[[], None]) -> Registration:
         """Call ``ended`` once that life of the node is certainly over."""

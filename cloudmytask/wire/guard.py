@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from cloudmytask.boundaries import Clock, DelayedCall
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.errors import (
     CloudMyTaskError,
     ConnectionInterrupted,
@@ -138,13 +139,15 @@ class GuardedAMP(amp.AMP):
     """One end of a connection.
 
     :param clock: for deadlines, never the wall clock.
-    :param on_lost: called once, when the connection is gone.
+    :param on_lost: the first of those who are told when the connection is gone.
     """
 
     def __init__(self, vocabulary: Vocabulary, clock: Clock, on_lost: Callable[[], None] = lambda: None) -> None:
         super().__init__(locator=vocabulary)
         self._clock = clock
-        self.on_lost = on_lost
+        self.gone: Listeners[[]] = Listeners()
+        """Told once, when the connection is gone."""
+        self.gone.add(on_lost)
         self._bytes = self._keys = 0
         self._deadline: DelayedCall | None = None
         self._refused = False
@@ -170,10 +173,7 @@ class GuardedAMP(amp.AMP):
         if self._sending is not None:
             self._sending.drop()
         super().connectionLost(reason)
-        try:
-            self.on_lost()
-        except Exception:  # noqa: BLE001 - the transport has an end to make of its own
-            _log.failure("the end of a connection could not be taken in")
+        self.gone.tell_last()
 
     @property
     def clear(self) -> bool:

@@ -542,7 +542,7 @@ def test_a_callback_that_fails_leaves_the_connection_its_end(expected_failures: 
 
     line = Line()
     stranger = line.stranger()
-    line.server.on_lost = broken
+    line.server.gone.add(broken)
     asked = line.server.ask(DescribeNode)
     stranger.protocol.transport.loseConnection()
     with pytest.raises(ConnectionInterrupted):

@@ -11,6 +11,7 @@ import pytest
 from cloudmytask.cluster.ban_exchange import BanExchange
 from cloudmytask.core.placement import Accounts, Policy
 from cloudmytask.core.queue import WaitingQueue
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import NodeId
 from cloudmytask.node.jobs.gate import Gate
 from cloudmytask.node.placing.offering import Offering
@@ -158,7 +159,7 @@ class Rogue(ClusterRun):
         node = self.hosts["n0"].node
         node._gate.flood_control = None
         self.checker.offers_max, self.checker.idle_grace = 100_000, math.inf
-        node.cluster_member.blacklist._banned.clear()
+        node.cluster_member.blacklist.enforced = Listeners()
 
 
 def test_a_ban_that_is_ignored_on_forward(plant: Plant) -> None:

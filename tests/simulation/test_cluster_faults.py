@@ -115,7 +115,7 @@ def test_announcements_of_somebody_else_do_no_harm() -> None:
     """Replays, older boots, and nodes that nobody can reach: nothing is lost, nobody real is pushed out."""
     company = Company(2)
     heard: list[Announcement] = []
-    company.hosts["b"].node.cluster_member.detector.on_heard(heard.append)
+    company.hosts["b"].node.cluster_member.detector.announcements.add(heard.append)
     company.acquainted()
     company.clock.advance(5.0)
     listener = company.hosts["b"].node.cluster_member.detector
@@ -135,7 +135,7 @@ def test_a_forged_attraction_costs_nothing_but_a_try() -> None:
 
     company = Company(2)
     heard: list[Announcement] = []
-    company.hosts["a"].node.cluster_member.detector.on_heard(heard.append)
+    company.hosts["a"].node.cluster_member.detector.announcements.add(heard.append)
     company.acquainted()
     ghost = evolve(
         heard[-1],

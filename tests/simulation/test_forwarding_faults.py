@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from twisted.logger import Logger
 
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.core.blobs import blob_of
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import BootId, NodeId, Offer, PeerIdentity, RemoteEnd, Role
 from cloudmytask.model.errors import CloudMyTaskError, ConnectionInterrupted, NodeDraining, StoreFailed
 from cloudmytask.model.job import ClientId, Content, JobId, JobSpec, JobState, Reason, StreamName
@@ -275,8 +275,7 @@ def _job_id(among: Company) -> JobId:
 
 @define(eq=False)
 class _Link:
-    def on_lost(self, told: Callable[[], None]) -> None:
-        """It is never lost."""
+    gone: Listeners[[]] = field(init=False, factory=Listeners)
 
 
 def test_a_start_is_told_to_a_follower_who_came_before_the_last_one_was_given_up() -> None:

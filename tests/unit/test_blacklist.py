@@ -207,7 +207,7 @@ def ban(place: Place, client: ClientId = MALLORY, term: float = 3600.0) -> Ban:
 class TestEnforcing:
     def test_a_ban_is_in_force_at_once_and_told_with_reason_banner_and_time(self, place: Place) -> None:
         told: list[Ban] = []
-        place.blacklist.on_banned(told.append)
+        place.blacklist.enforced.add(told.append)
         pending = place.blacklist.ban(ROOT, MALLORY, "floods", 3600.0)
         with pytest.raises(Banned) as raised:
             place.blacklist.check(MALLORY)

@@ -37,8 +37,8 @@ class Pair:
         self.ann, self.ben = self.world.add(start=False), self.world.add(start=False)
         self.ann.pool.start()
         self.ann.detector.start()
-        self.ann.detector.on_changed(self._count_dead)
-        self.ann.detector.on_news(self._note)
+        self.ann.detector.changes.add(self._count_dead)
+        self.ann.detector.news.add(self._note)
 
     def _count_dead(self, member: Member) -> None:
         if member.standing is Standing.DEAD:
@@ -166,7 +166,7 @@ def test_an_obituary_that_fits_nobody_is_void(pair: Pair, other: dict[str, Any])
 
 def test_an_obituary_about_ourselves_is_refuted(pair: Pair) -> None:
     refuted: list[int] = []
-    pair.ann.detector.refute = refuted.append
+    pair.ann.detector.own_obituaries.add(refuted.append)
     ann = pair.ann.me
     pair.ann.detector.heard(pair.obituary(3, subject=ann.node_id, boot_id=ann.boot_id))
     pair.ann.detector.heard(pair.obituary(4, subject=ann.node_id, boot_id="0" * 16))
@@ -226,7 +226,7 @@ def test_what_is_relayed_from_another_cluster_is_dropped(pair: Pair) -> None:
 
 def test_only_news_is_passed_on(pair: Pair) -> None:
     news: list[BusMessage] = []
-    pair.ann.detector.on_news(lambda message, by: news.append(message))
+    pair.ann.detector.news.add(lambda message, by: news.append(message))
     for sequence in (1, 2, 2, 1, 3):
         pair.hear(sequence)
     pair.ann.detector.heard(pair.obituary())
@@ -268,7 +268,7 @@ def test_both_may_dial_at_once(pair: Pair) -> None:
     pair.ann.pool.get(pair.ben.me.address)
     pair.ben.pool.get(pair.ann.me.address)
     lost: list[NodeId] = []
-    pair.ann.pool.on_lost(lost.append)
+    pair.ann.pool.lost.add(lost.append)
     pair.world.clock.advance(0.1)
     first = pair.ann.pool.live(pair.ben.node_id)
     assert first is not None
@@ -309,7 +309,7 @@ def test_strangers_and_doubles_are_not_welcome(pair: Pair) -> None:
 def test_a_link_to_a_neighbor_that_does_not_answer_three_times_is_closed(pair: Pair) -> None:
     lost: list[float] = []
     pair.link()
-    pair.ann.pool.on_lost(lambda _: lost.append(pair.world.clock.seconds()))
+    pair.ann.pool.lost.add(lambda _: lost.append(pair.world.clock.seconds()))
     pair.ann.pool.hold([pair.ben.node_id])
     pair.world.clock.advance(10.0)
     assert lost == []
@@ -331,7 +331,7 @@ def test_single_misses_with_answers_between_them_close_nothing(pair: Pair) -> No
 
 def test_an_answer_over_a_held_link_is_a_sign_of_life(pair: Pair) -> None:
     answers: list[Any] = []
-    pair.ann.pool.on_answered(lambda *answer: answers.append(answer))
+    pair.ann.pool.answered.add(lambda *answer: answers.append(answer))
     pair.link()
     pair.ann.pool.hold([pair.ben.node_id])
     pair.world.clock.advance(2.0)

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from cloudmytask.boundaries import AttemptSink, Link, World
 from cloudmytask.core.placement import Peer
 from cloudmytask.deferreds import Signal, first_of, pause
+from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import BootId, Offer, OfferAnswer
 from cloudmytask.model.errors import (
     BlobCorrupt,
@@ -25,7 +26,7 @@ from cloudmytask.model.errors import (
 )
 from cloudmytask.model.job import Blob
 from cloudmytask.node.remote.inputs import brought, packed
-from cloudmytask.node.roles import Acquaintances, Interest
+from cloudmytask.node.roles import Acquaintances
 
 _log = Logger(namespace="cloudmytask.delegate")
 
@@ -52,7 +53,7 @@ class Asking:
     """It was given up, and may have been accepted all the same."""
     _boot: BootId | None = field(init=False, default=None)
     """Of the target, since it was asked for the first time."""
-    _interest: Interest | None = field(init=False, default=None)
+    _interest: Registration | None = field(init=False, default=None)
     _over: Signal = field(init=False, factory=Signal)
 
     async def until_answered(self, peer: Peer, offer: Offer, riding: Sequence[Blob]) -> tuple[Link, OfferAnswer] | None:

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from cloudmytask.boundaries import AttemptSink, DelayedCall, Link, World
 from cloudmytask.deferreds import Signal
+from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import RemoteEnd
 from cloudmytask.model.errors import CloudMyTaskError, ConnectionInterrupted, RequestTimeout
 from cloudmytask.model.job import JobId, StreamName
@@ -42,7 +43,7 @@ class Delivery:
     _grace: float
     _orphaned: Callable[[], None]
     _delivered: Callable[[], None]
-    _link: Link | None = field(init=False, default=None)
+    _listening: Registration | None = field(init=False, default=None)
     _sink: AttemptSink | None = field(init=False, default=None)
     _end: RemoteEnd | None = field(init=False, default=None)
     _news: Signal = field(init=False, factory=Signal)
@@ -52,9 +53,10 @@ class Delivery:
 
     def follow(self, link: Link, sink: AttemptSink, offsets: Mapping[StreamName, int]) -> None:
         """Somebody follows from now on, instead of whoever did before."""
-        self._link, self._sink = link, sink
+        self._sink = sink
         self._forget_timer()
-        link.on_lost(lambda: self._lost(sink))
+        self._stop_listening()
+        self._listening = link.gone.add(lambda: self._lost(sink))
         if self._sink is sink:
             self._followed.fire()
             pushed = Deferred.fromCoroutine(self._push(sink, {name: offsets.get(name, 0) for name in StreamName}))
@@ -101,7 +103,8 @@ class Delivery:
 
     def _lost(self, sink: AttemptSink) -> None:
         if self._sink is sink:
-            self._link = self._sink = None
+            self._sink = None
+            self._stop_listening()
             if not self._over:
                 self._wait_for_follower()
 
@@ -120,7 +123,13 @@ class Delivery:
         if not self._over:
             self._over = True
             self._forget_timer()
+            self._stop_listening()
             self._delivered()
+
+    def _stop_listening(self) -> None:
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            listening.close()
 
     def _forget_timer(self) -> None:
         timer, self._timer = self._timer, None

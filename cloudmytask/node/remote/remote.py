@@ -17,11 +17,12 @@ from twisted.python.failure import Failure
 from cloudmytask.boundaries import Link, World
 from cloudmytask.core.placement import Choice, Course
 from cloudmytask.deferreds import Signal, pause
+from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import BootId, Capacity, NodeId, Offer, OfferAnswer, PeerIdentity, RemoteEnd
 from cloudmytask.model.errors import CloudMyTaskError, NoSuchJob
 from cloudmytask.model.job import Blob, Job, JobId, JobSpec, Outcome, Reason, StreamName, Usage
 from cloudmytask.node.remote.asking import RETRY_INTERVAL, Asking
-from cloudmytask.node.roles import Acquaintances, Finished, Interest
+from cloudmytask.node.roles import Acquaintances, Finished
 from cloudmytask.node.running.outputs import LiveOutput, Outputs
 
 _log = Logger(namespace="cloudmytask.delegate")
@@ -56,7 +57,8 @@ class Remote:
     node_id: NodeId | None = field(init=False, default=None)
     _name: str = field(init=False, default="")
     _boot: BootId | None = field(init=False, default=None)
-    _interest: Interest | None = field(init=False, default=None)
+    _interest: Registration | None = field(init=False, default=None)
+    _listening: Registration | None = field(init=False, default=None)
     _link: Link | None = field(init=False, default=None)
     _live: LiveOutput | None = field(init=False, default=None)
     _done: Deferred[Finished] = field(init=False, factory=Deferred)
@@ -193,7 +195,7 @@ class Remote:
         if self._interest is None:
             ended = lambda: self._lose(f"node {self._name} died")  # noqa: E731 - a callback of one line
             self._interest = self._delegate.others.watch(link.peer.node_id, self._boot, ended)
-        link.on_lost(self._link_lost)
+        self._listening = link.gone.add(self._link_lost)
 
     def _link_lost(self) -> None:
         if not self._over:
@@ -237,8 +239,9 @@ class Remote:
 
     def _finish(self, finished: Finished) -> None:
         self._over = True
-        if self._interest is not None:
-            self._interest.close()
+        for registration in (self._interest, self._listening):
+            if registration is not None:
+                registration.close()
         self._delegate.remotes.pop((self.job_id, self.attempt), None)
         finished.live.finish()
         self._done.callback(finished)

@@ -1,0 +1,97 @@
+"""Nothing grows with jobs that are over: 1,000 jobs of each kind leave as many live objects behind as 100 did."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from cloudmytask.client.node_client import NodeClient
+from cloudmytask.client.sources import Source
+from cloudmytask.model.job import JobSpec, StreamName
+from cloudmytask.simulation.runner import ScriptPlan
+from cloudmytask.wire.documents import JobStatus
+from tests.virtual import FOREVER
+from tests.virtual_cluster import Company
+
+BATCH = 20
+"""Jobs that are under way at a time."""
+WORDS = ((0.01, StreamName.STDOUT, b"some output\n"), (0.02, StreamName.STDERR, b"some more\n"))
+
+KINDS: dict[str, tuple[ScriptPlan, dict[str, Any]]] = {
+    "local": (ScriptPlan(duration=0.05, output=WORDS), {"local": True}),
+    "forwarded": (ScriptPlan(duration=0.05, output=WORDS), {"node": "b"}),
+    "failed": (ScriptPlan(duration=0.05, exit_code=3), {"node": "b", "retries": 1}),
+    "timed out": (FOREVER, {"node": "b", "timeout": 0.05}),
+    "cancelled": (FOREVER, {"node": "b"}),
+}
+
+
+def live_objects() -> Counter[str]:
+    """How many objects of ours, and Deferreds and coroutines, are alive, by their type; the disk's records left out."""
+    gc.collect()
+    found: Counter[str] = Counter()
+    for each in gc.get_objects():
+        kind = type(each)
+        module = kind.__module__ or ""
+        if module.startswith("cloudmytask.") and not module.startswith(("cloudmytask.model", "cloudmytask.simulation")):
+            found[f"{module}.{kind.__qualname__}"] += 1
+        elif kind is Deferred or kind.__name__ in ("coroutine", "DelayedCall", "VirtualCall"):
+            found[kind.__name__] += 1
+    return found
+
+
+def submitted(among: Company, ann: NodeClient, kind: str, jobs: int) -> Iterator[list[JobStatus]]:
+    plan, fields = KINDS[kind]
+    source = Source.of_bytes(kind.encode())
+    spec = JobSpec(script=source.blob, script_name="script.py", **fields)
+    among.plans["script.py"] = (plan,)
+    for _ in range(0, jobs, BATCH):
+        yield [among.result(ann.submit(spec, source)) for _ in range(BATCH)]
+
+
+def run(among: Company, ann: NodeClient, kind: str, jobs: int) -> None:
+    for batch in submitted(among, ann, kind, jobs):
+        for job in batch:
+            if kind == "cancelled":
+                among.result(ann.cancel(job.id))
+            among.wait(ann, job)
+            among.read(ann, job)
+    among.launches.clear()
+    among.clock.advance(120.0)  # retention and tombstones are over, and so is whatever waits for a timer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_thousand_jobs_leave_nothing_behind(kind: str) -> None:
+    options = {"retention": 10.0, "tombstones": 10.0, "sweep_interval": 5.0, "slots": 4}
+    among = Company(2, options=options)
+    among.acquainted()
+    ann = among.connect("a")
+    run(among, ann, kind, 100)
+    before = live_objects()
+    run(among, ann, kind, 1000)
+    grown = live_objects() - before
+    assert sum(grown.values()) < 50, grown.most_common(10)
+
+
+def test_the_count_would_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[object] = []
+    among = Company(2, options={"slots": 4})
+    among.acquainted()
+    ann = among.connect("a")
+    run(among, ann, "forwarded", 20)
+    before = live_objects()
+    guests = type(among.hosts["b"].node._guests)
+    forget: Callable[..., None] = guests.forget
+
+    def forget_and_keep(self: object, guest: object) -> None:
+        kept.append(guest)
+        forget(self, guest)
+
+    monkeypatch.setattr(guests, "forget", forget_and_keep)
+    run(among, ann, "forwarded", 100)
+    assert sum((live_objects() - before).values()) >= 100
