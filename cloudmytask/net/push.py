@@ -15,6 +15,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from cloudmytask.api.client_api import Riding
 from cloudmytask.boundaries import OutputEnd, OutputPiece, OutputReader
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import CloudMyTaskError
@@ -44,26 +45,34 @@ class JobChanges:
     _unanswered: int = field(init=False, default=0)
     _waiting: dict[int, Job] = field(init=False, factory=dict)
 
-    def tell(self, watch: int, job: Job) -> None:
-        """Tell the client; one that is behind is told of the last change only."""
-        self._waiting[watch] = job
-        if len(self._waiting) == 1:
-            self._flush()
+    def tell(self, watch: int, job: Job, output: Riding | None = None) -> None:
+        """Tell the client; one that is behind is told of the last change only, and without the output."""
+        if self._waiting or not self._ready:
+            self._waiting[watch] = job
+            if len(self._waiting) == 1:
+                self._flush()
+        else:
+            self._send(watch, job, output)
 
     def forget(self, watch: int) -> None:
         """The client has lost interest."""
         self._waiting.pop(watch, None)
 
+    @property
+    def _ready(self) -> bool:
+        return self._protocol.clear and self._unanswered < CHANGES_MAX
+
     def _flush(self, _cleared: object = None) -> None:
-        while self._waiting and self._unanswered < CHANGES_MAX and self._protocol.alive:
-            if not self._protocol.clear:
-                self._protocol.cleared().addCallback(self._flush)
-                return
+        while self._waiting and self._ready:
             watch = next(iter(self._waiting))
-            job = self._waiting.pop(watch)
-            self._unanswered += 1
-            told = self._protocol.ask(JobChanged, None, watch=watch, job=job_to_document(job))
-            told.addErrback(self._refused).addBoth(self._answered)
+            self._send(watch, self._waiting.pop(watch), None)
+        if self._waiting and self._protocol.alive and not self._protocol.clear:
+            self._protocol.cleared().addCallback(self._flush)
+
+    def _send(self, watch: int, job: Job, output: Riding | None) -> None:
+        self._unanswered += 1
+        told = self._protocol.ask(JobChanged, None, watch=watch, job=job_to_document(job), **riding(output))
+        told.addErrback(self._refused).addBoth(self._answered)
 
     def _refused(self, failure: Any) -> None:
         """The client did not want to know; if the connection is gone there is nothing more to say."""
@@ -98,6 +107,11 @@ class OutputBudget:
         """They were answered."""
         self._unanswered -= size
         self._answered.fire()
+
+
+def riding(output: Riding | None) -> dict[str, bytes]:
+    """An output as the arguments of a command that it rides with."""
+    return {} if output is None else {stream.value: data for stream, data in output.items()}
 
 
 class OutputPush:
