@@ -1,7 +1,7 @@
 """The verbs of clients, from values to values: paging, thinning, what rides inline, checks, watches.
 
-Invariant: a verb does what its caller's roles allow and nothing else; it knows of no connection, and waits for nobody but
-the instance itself.
+Invariant: a verb does what its caller's roles allow and nothing else; it knows of no connection, and waits for nobody
+but the instance itself.
 """
 
 from __future__ import annotations
@@ -122,19 +122,16 @@ class ClientApi:
 
     @allowed(AccessRole.CLIENT)
     def submit(
-        self, key: str, spec: JobSpec, qos: QoS | None = None, script: bytes | None = None, stdin: bytes | None = None
+        self, key: str, spec: JobSpec, qos: QoS | None = None, contents: Sequence[Content] = ()
     ) -> Deferred[Receipt]:
-        """The paper's ``submitJob``. ``script`` and ``stdin`` that come along replace what the spec says of them."""
-        contents: list[Content] = []
-        for name, data in (("script", script), ("stdin", stdin)):
-            if data is not None:
-                content = Content(blob_of(data), data)
-                spec = evolve(spec, **{name: content.blob})
-                if data:
-                    contents.append(content)
+        """The paper's ``submitJob``; ``qos`` counts before the spec's.
+
+        :param contents: script and input, if they come along; see :func:`inline`.
+        """
         if qos is not None:
             spec = evolve(spec, qos=qos)
-        return self._jobs.submit(self.principal.name, Submission(key=key, spec=spec, contents=tuple(contents)))
+        riding = tuple(content for content in contents if content.data)
+        return self._jobs.submit(self.principal.name, Submission(key=key, spec=spec, contents=riding))
 
     @allowed(AccessRole.CLIENT)
     def status(self, job: JobId) -> Deferred[Job]:
@@ -259,6 +256,12 @@ class _Following:
         riding = await self._riding(job)
         if not self._closed:
             self._told(job, riding)
+
+
+def inline(script: bytes | None, stdin: bytes | None) -> dict[str, Content]:
+    """What comes along with a job, by the field of its spec that it is for."""
+    parts = (("script", script), ("stdin", stdin))
+    return {name: Content(blob_of(data), data) for name, data in parts if data is not None}
 
 
 def thinned(samples: Sequence[LoadSample], limit: int = SAMPLES_MAX) -> Sequence[LoadSample]:

@@ -1,7 +1,7 @@
 """Who speaks on a connection, decided once for each connection, and what may be called by whom.
 
-Until certificates exist a client is who it claims to be (design section 7): clients are trusted colleagues, told apart so
-that their jobs do not get mixed up. Working on the machine of an instance is what makes an administrator of it.
+Until certificates exist a client is who it claims to be (design section 7): clients are trusted colleagues, told apart
+so that their jobs do not get mixed up. Working on the machine of an instance is what makes an administrator of it.
 
 Invariant: no other module makes a principal or decides about roles.
 """
@@ -35,7 +35,7 @@ def client_principal(claim: str, peer: object) -> Principal:
 def peer_principal(identity: PeerIdentity, *, keyed: bool) -> Principal:
     """Who another instance is, after its introduction.
 
-    :param keyed: whether it has proven that it knows the cluster's key; a cluster that has none trusts whoever reaches it.
+    :param keyed: whether it has proven that it knows the cluster's key; if there is none, all are trusted.
     """
     proof = Proof.CLUSTER_KEY if keyed else Proof.NETWORK
     return Principal(
@@ -55,7 +55,9 @@ def check_allowed(principal: Principal, verb: Callable[..., object]) -> None:
         )
     if AccessRole.NODE in roles and AccessRole.CSU in principal.roles:
         raise NotPermitted(f"{principal.name} is a csu; only nodes hand jobs over")
-    raise NotPermitted(f"{principal.name} may not do that: it is for the roles {', '.join(sorted(roles)) or 'of nobody'}")
+    raise NotPermitted(
+        f"{principal.name} may not do that: it is for the roles {', '.join(sorted(roles)) or 'of nobody'}"
+    )
 
 
 def _way_here(peer: object) -> Proof:

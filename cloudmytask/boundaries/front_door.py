@@ -12,6 +12,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from cloudmytask.model.cluster import Ban, ClusterView, LoadSample, NodeId, Standing
+from cloudmytask.model.fields import Count
 from cloudmytask.model.job import (
     Blob,
     ClientId,
@@ -60,10 +61,10 @@ class OutputPiece:
 class OutputEnd:
     """No more will come of this attempt."""
 
-    attempt: int
-    sizes: Mapping[StreamName, int]
+    attempt: Count
+    sizes: Mapping[StreamName, Count]
     """Bytes kept."""
-    discarded: Mapping[StreamName, int]
+    discarded: Mapping[StreamName, Count]
     """Bytes thrown away beyond ``output_max``."""
 
 
@@ -94,7 +95,7 @@ class Upload(Protocol):
         """
 
     def commit(self) -> Deferred[Blob]:
-        """Fires when the blob is durable. :raises UploadFailed: the bytes do not match the announced digest and size."""
+        """Fires when the blob is durable. :raises UploadFailed: the bytes are not those that were announced."""
 
     def abort(self) -> None:
         """Forget what came. Idempotent."""
@@ -121,12 +122,12 @@ Event = Job | MemberChanged | BansChanged
 
 class JobDoor(Protocol):
     """What a node offers to clients: jobs. Jobs of another client answer like absent ones. No call waits for another
-    machine but where it says so; each may raise, or fail with, a :class:`~cloudmytask.model.errors.CloudMyTaskError`."""
+    machine; each may raise, or fail with, a :class:`~cloudmytask.model.errors.CloudMyTaskError`."""
 
     def submit(self, client: ClientId, submission: Submission) -> Deferred[Receipt]:
         """Accept a job; fires when it is durable.
 
-        :raises IdempotencyConflict: the key was used for another body. :raises BlobMissing: a blob has to be sent first.
+        :raises IdempotencyConflict: the key was used for another body. :raises BlobMissing: send a blob first.
         """
 
     def status(self, client: ClientId, job_id: JobId) -> Deferred[Job]:
@@ -164,8 +165,8 @@ class JobDoor(Protocol):
 
 
 class ClusterDoor(Protocol):
-    """What every instance, node or CSU, offers to clients, whatever carries their requests. Each call may raise, or fail
-    with, a :class:`~cloudmytask.model.errors.CloudMyTaskError`."""
+    """What every instance, node or CSU, offers to clients, whatever carries their requests. Each call may raise, or
+    fail with, a :class:`~cloudmytask.model.errors.CloudMyTaskError`."""
 
     def jobs_of(self) -> JobDoor:
         """Where jobs are asked for. :raises NotPermitted: this instance takes none; the sentence says which does."""

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries.peers import Bus, Links
 from cloudmytask.model.job import (
+    Assignment,
     Blob,
     ClientId,
     Content,
@@ -23,6 +24,7 @@ from cloudmytask.model.job import (
     JobPage,
     JobQuery,
     Limits,
+    NodeId,
     Outcome,
     StreamName,
 )
@@ -92,10 +94,11 @@ class Spool(Protocol):
 class Recovery:
     """What a store held when it was opened."""
 
-    node_id: str
-    jobs: tuple[Job, ...]
-    """Every job without an outcome, oldest first."""
+    node_id: NodeId
+    own: tuple[Job, ...]
+    """Every job of this node without an outcome, oldest first."""
     next_sequence: int
+    """One more than the highest of its own jobs."""
     age: float
     """Retention clock at the last checkpoint, seconds (see ``core.retention``)."""
     checkpoint_at: float | None
@@ -104,6 +107,10 @@ class Recovery:
     """How often this state was opened, this time included; already on disk."""
     memory: Mapping[str, str] = field(factory=dict)
     """What :meth:`JobStore.remember` kept."""
+    held: tuple[Job, ...] = ()
+    """Copies of other nodes' jobs, which this one is a custodian of: never to be placed here."""
+    guests: tuple[Assignment, ...] = ()
+    """Attempts of other nodes' jobs that an earlier life ran here."""
 
 
 class JobStore(Protocol):
@@ -119,13 +126,13 @@ class JobStore(Protocol):
         """
 
     def get(self, job_id: JobId) -> Deferred[Job | None]:
-        """A record, whatever its state."""
+        """A record of this node's own, whatever its state."""
 
     def newest(self, client: ClientId, query: JobQuery) -> Deferred[JobPage]:
-        """Jobs of ``client``, newest first."""
+        """Own jobs of ``client``, newest first."""
 
     def due(self, age: float, limit: int) -> Deferred[tuple[Job, ...]]:
-        """Up to ``limit`` records whose ``Job.expires`` is at or before ``age``, earliest first."""
+        """Up to ``limit`` own records whose ``Job.expires`` is at or before ``age``, earliest first."""
 
     def forget(self, job_id: JobId) -> Deferred[None]:
         """Delete a record altogether."""

@@ -22,7 +22,7 @@ from cloudmytask.cluster.member import ClusterMember, identity_of
 from cloudmytask.config import CsuConfig
 from cloudmytask.core.admission import LIMIT_MAX
 from cloudmytask.core.announcing import Condition
-from cloudmytask.core.ban_records import check_report
+from cloudmytask.core.ban_checks import check_report
 from cloudmytask.csu.door import NOTHING, SupervisorDoor
 from cloudmytask.csu.history import History
 from cloudmytask.csu.registry import Registry, status_of

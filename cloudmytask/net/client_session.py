@@ -1,5 +1,5 @@
-"""An instance's end of a client's connection: each command is decoded, given to a verb of the API, and its answer encoded,
-as one table says.
+"""An instance's end of a client's connection: each command is decoded, given to a verb of the API, and its answer
+encoded, as one table says.
 
 Invariant: whatever a client began on a connection (watches, output streams, uploads) ends with it; jobs do not. Nothing
 reaches a verb that the connection's principal may not call.
@@ -19,35 +19,26 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from cloudmytask.api.client_api import ClientApi, Riding
+from cloudmytask.api.client_api import ClientApi, Riding, inline
 from cloudmytask.api.principals import check_allowed, client_principal
 from cloudmytask.boundaries import Clock, ClusterDoor, DelayedCall, Receipt
+from cloudmytask.codec import decode, encode
+from cloudmytask.codec.people import job_to_document, node_to_document
 from cloudmytask.core.job_id import normalize
-from cloudmytask.core.spec_document import blob_from_document, qos, spec_from_document
-from cloudmytask.model.cluster import Ban, ClusterView
+from cloudmytask.model.cluster import Ban, BanPage, ClusterView
 from cloudmytask.model.errors import (
-    ConnectionInterrupted,
     HelloRequired,
     InvalidArgument,
     NotPermitted,
     UnsupportedVersion,
 )
-from cloudmytask.model.job import Job, JobId, JobPage, StreamName
+from cloudmytask.model.job import Blob, Job, JobId, JobPage, JobQuery, JobSpec, Offsets, QoS, StreamName
 from cloudmytask.net.channels import Channel, Channels
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.net.peer_links import Introduction, PeerLinks
 from cloudmytask.net.push import JobChanges, OutputBudget, OutputPush, riding
 from cloudmytask.wire import commands, peer_commands
-from cloudmytask.wire.ban_documents import ban_to_document
-from cloudmytask.wire.cluster_documents import sample_to_document, view_to_document
 from cloudmytask.wire.commands import NodeCommand
-from cloudmytask.wire.documents import (
-    explanation_to_document,
-    job_to_document,
-    node_to_document,
-    offsets_from_document,
-    query_from_document,
-)
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
 
 _log = Logger(namespace="cloudmytask.net")
@@ -57,8 +48,8 @@ HELLO_TIMEOUT = 10.0
 PAGE_MAX = 512 * 1024
 """Bytes of jobs in one page of a listing, however many were asked for."""
 HEAVY_MAX = 4
-"""Requests of one connection that cost much and are worked on at a time; the others wait their turn, and are dropped when
-the connection ends."""
+"""Requests of one connection that cost much and are worked on at a time; the others wait, and are dropped when the
+connection ends."""
 
 Answer = dict[str, Any]
 
@@ -131,8 +122,8 @@ class ClientSession:
         api = self._identified()
         verb: Callable[..., Any] = getattr(api, call.verb)
         check_allowed(api.principal, verb)
-        for name, decode in call.decode.items():
-            arguments[name] = decode(arguments[name])
+        for name, decoded in call.decode.items():
+            arguments[name] = decoded(arguments[name])
         if call.begin is not None:
             verb = partial(call.begin, self, api)
         answered = self._in_turn(partial(verb, **arguments)) if call.heavy else _run(verb, arguments)
@@ -141,7 +132,7 @@ class ClientSession:
     def _in_turn(self, verb: Callable[[], Any]) -> Deferred[Any]:
         def now() -> Deferred[Any]:
             if not self.protocol.alive:
-                raise ConnectionInterrupted("nobody is there to hear the answer")
+                raise NotPermitted("nobody is there to hear the answer")
             return _run(verb, {})
 
         return self._turns.run(now)
@@ -149,17 +140,23 @@ class ClientSession:
     async def submit(
         self,
         api: ClientApi,
+        key: str,
+        qos: QoS | None,
+        spec: Answer,
+        script: bytes | None,
+        stdin: bytes | None,
         watch: int | None,
         every: bool | None,
         output: bool | None,
         stream: int | None,
-        **arguments: Any,
     ) -> Answer:
         """Submit a job, and watch it and stream its output in the same breath."""
+        contents = inline(script, stdin)
+        decoded = decode(JobSpec, {**spec, **{name: encode(content.blob) for name, content in contents.items()}})
         with ExitStack() as failing:
             watching = None if watch is None else failing.enter_context(self.channels.opening(watch))
             streaming = None if stream is None else failing.enter_context(self.channels.opening(stream))
-            receipt = await api.submit(**arguments)
+            receipt = await api.submit(key, decoded, qos, tuple(contents.values()))
             answer = _receipt_answer(receipt)
             if watching is not None:
                 answer.update(await self._watch(api, watching, receipt.job.id, bool(every), bool(output)))
@@ -167,9 +164,7 @@ class ClientSession:
                 await self._stream(api, streaming, receipt.job.id, 0, dict.fromkeys(StreamName, 0), follow=True)
         return answer
 
-    async def watch(
-        self, api: ClientApi, watch: int, job: JobId, every: bool | None, output: bool | None
-    ) -> Answer:
+    async def watch(self, api: ClientApi, watch: int, job: JobId, every: bool | None, output: bool | None) -> Answer:
         """Tell the client of the outcome, or of every change from now on."""
         with self.channels.opening(watch) as channel:
             return await self._watch(api, channel, job, bool(every), bool(output))
@@ -299,7 +294,16 @@ def _job_id(text: str) -> JobId:
 
 
 def _qos(name: str | None) -> object:
-    return None if name is None else qos("qos", name)
+    return None if name is None else decode(QoS, name, "qos")
+
+
+def _offsets(document: Answer) -> dict[StreamName, int]:
+    return dict(decode(Offsets, document, "offsets"))
+
+
+def _query(document: Answer | None) -> JobQuery:
+    query = decode(JobQuery, document or {})
+    return evolve(query, prefix=normalize(query.prefix)) if query.prefix else query
 
 
 def _as_it_is(answer: Any) -> Any:
@@ -315,15 +319,15 @@ def _receipt_answer(receipt: Receipt) -> Answer:
 
 
 def _ban_answer(ban: Ban) -> Answer:
-    return {"ban": ban_to_document(ban)}
+    return {"ban": encode(ban)}
 
 
 def _bans_answer(page: tuple[tuple[Ban, ...], str | None]) -> Answer:
-    return {"page": {"bans": [ban_to_document(ban) for ban in page[0]], "next": page[1]}}
+    return {"page": encode(BanPage(*page))}
 
 
 def _cluster_answer(page: tuple[ClusterView, str | None]) -> Answer:
-    return {"cluster": {**view_to_document(page[0]), "next": page[1]}}
+    return {"cluster": {**encode(page[0]), "next": page[1]}}
 
 
 def _page_answer(page: JobPage) -> Answer:
@@ -368,23 +372,25 @@ CALLS: Mapping[type[NodeCommand], Call] = {
     commands.AddBan: Call("ban", encode=_ban_answer),
     commands.LiftBan: Call("lift_ban", encode=_ban_answer),
     commands.LoadHistory: Call(
-        "history", encode=lambda found: {"history": {"samples": [sample_to_document(each) for each in found]}}, heavy=True
+        "history", encode=lambda found: {"history": {"samples": [encode(each) for each in found]}}, heavy=True
     ),
-    commands.SubmitJob: Call("submit", {"spec": _as_it_is, "qos": _qos}, begin=ClientSession.submit),
+    commands.SubmitJob: Call("submit", {"qos": _qos}, begin=ClientSession.submit),
     commands.GetScriptJobStatus: Call("status", _JOB, _job_answer),
-    commands.ListJobs: Call("jobs", {"query": lambda query: query_from_document(query or {})}, _page_answer, heavy=True),
+    commands.ListJobs: Call("jobs", {"query": _query}, _page_answer, heavy=True),
     commands.CancelJob: Call("cancel", _JOB, _job_answer),
     commands.RetryJob: Call("retry", _JOB, _receipt_answer),
     commands.RemoveJob: Call("remove", _JOB, _job_answer),
-    commands.ExplainJob: Call(
-        "explain", _JOB, lambda explanation: {"explanation": explanation_to_document(explanation)}, heavy=True
-    ),
+    commands.ExplainJob: Call("explain", _JOB, lambda explanation: {"explanation": encode(explanation)}, heavy=True),
     commands.WatchJob: Call("watch", _JOB, begin=ClientSession.watch),
-    commands.StreamOutput: Call("output", {**_JOB, "offsets": offsets_from_document}, begin=ClientSession.stream),
+    commands.StreamOutput: Call(
+        "output",
+        {**_JOB, "offsets": _offsets},
+        begin=ClientSession.stream,
+    ),
     commands.Unsubscribe: Call("watch", begin=ClientSession.unsubscribe),
     commands.BeginUpload: Call(
         "upload",
-        {"blob": lambda blob: blob_from_document("blob", blob)},
+        {"blob": lambda blob: decode(Blob, blob, "blob")},
         begin=lambda session, _api, upload, blob: session.uploads.begin(upload, blob),
     ),
     commands.UploadPiece: Call(

@@ -17,11 +17,12 @@ from twisted.logger import Logger
 
 from cloudmytask.api.client_api import Riding
 from cloudmytask.boundaries import OutputEnd, OutputPiece, OutputReader
+from cloudmytask.codec import encode
+from cloudmytask.codec.people import job_to_document
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import CloudMyTaskError
 from cloudmytask.model.job import Job
 from cloudmytask.wire.commands import PIECE, WINDOW, JobChanged, OutputData, OutputEnded
-from cloudmytask.wire.documents import end_to_document, job_to_document
 from cloudmytask.wire.guard import GuardedAMP
 
 _log = Logger(namespace="cloudmytask.net")
@@ -171,7 +172,7 @@ class OutputPush:
         while not self._closed:
             found = await coming
             if isinstance(found, OutputEnd):
-                return end_to_document(found)
+                return encode(found)
             coming = self._reader.next(self._budget.share)
             await self._send(found)
         coming.addErrback(self._not_sent)

@@ -1,4 +1,4 @@
-"""What a node offers to clients (``boundaries.ClusterDoor`` and ``JobDoor``): each call goes to the role whose business it is.
+"""What a node offers to clients (``boundaries.ClusterDoor``, ``JobDoor``): each call goes to the role that it concerns.
 
 Invariant: no policy of its own; whoever is at the other end has been identified.
 """

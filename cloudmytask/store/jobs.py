@@ -9,8 +9,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
-from cloudmytask.core.records import job_from_record, job_to_record, spec_to_json
-from cloudmytask.model.errors import StoreFailed
+from cloudmytask.codec import to_text
+from cloudmytask.codec.records import job_from_record, job_to_record
+from cloudmytask.model.errors import InvalidArgument, StoreFailed
 from cloudmytask.model.job import ClientId, Digest, Job, JobId, JobPage, JobQuery, JobState
 from cloudmytask.store.unreadable import Found, Unreadable
 
@@ -41,7 +42,7 @@ def save_job(connection: sqlite3.Connection, job: Job) -> None:
                 column(job.spec.label),
                 job.state,
                 job.expires,
-                spec_to_json(job.spec),
+                to_text(job.spec),
                 job_to_record(job),
             ),
         )
@@ -180,9 +181,9 @@ def _sorted_out(rows: Iterable[_Row]) -> Found[tuple[Job, ...]]:
 def _read(row: _Row) -> Job | Unreadable:
     key, sequence, spec, record = row
     try:
-        job = job_from_record(spec.decode(), record.decode())
+        job = job_from_record(spec, record)
         if (job.id, job.sequence) != (_text(key), sequence):
             raise ValueError("it belongs to another job")
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, InvalidArgument) as error:
         return Unreadable(key.decode("utf-8", "backslashreplace"), f"{type(error).__name__}: {error}")
     return job

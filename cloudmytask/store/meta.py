@@ -15,6 +15,7 @@ from typing import Any
 from attrs import frozen
 
 from cloudmytask.boundaries import Recovery
+from cloudmytask.model.job import NodeId
 from cloudmytask.store.database import connect
 from cloudmytask.store.jobs import next_sequence, open_jobs
 from cloudmytask.store.unreadable import Found
@@ -75,8 +76,8 @@ def read_recovery(connection: sqlite3.Connection) -> Found[Recovery]:
     checkpoint_at = values.others.get("checkpoint_at")
     jobs = open_jobs(connection)
     recovery = Recovery(
-        node_id=values.node_id,
-        jobs=jobs.value,
+        node_id=NodeId(values.node_id),
+        own=jobs.value,
         next_sequence=next_sequence(connection),
         age=float(values.others.get("age", 0.0)),
         checkpoint_at=float(checkpoint_at) if checkpoint_at is not None else None,

@@ -123,7 +123,7 @@ class SqliteStore:
                 connection.close()
         except (OSError, sqlite3.Error, ValueError, TypeError) as error:
             raise StartFailed(f"The database {self._paths.database} cannot be read: {reason(error)}.") from error
-        for path in self._parts.spools.of_others({job.id for job in recovery.jobs}):
+        for path in self._parts.spools.of_others({job.id for job in recovery.own}):
             self._parts.remove_file(path)
         return recovery
 

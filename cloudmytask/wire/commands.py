@@ -67,8 +67,8 @@ class DescribeNode(NodeCommand):
 class SubmitJob(NodeCommand):
     """The paper's ``submitJob``. ``known``: this key was submitted before.
 
-    ``watch``, ``every`` and ``output`` mean what they mean in ``WatchJob``, ``stream`` is a number for the output of the
-    latest attempt, or the first to come, from its beginning to its end, as by ``StreamOutput``: as if both had been
+    ``watch``, ``every`` and ``output`` mean what they mean in ``WatchJob``, ``stream`` is a number for the output of
+    the latest attempt, or the first to come, from its beginning to its end, as by ``StreamOutput``: as if both had been
     called in the same breath.
     """
 

@@ -39,6 +39,8 @@ GOOD: dict[bytes, bytes] = {
     b"note": b"",
     b"watch": b"1",
     b"every": b"True",
+    b"output": b"True",
+    b"stream": b"2",
     b"attempt": b"0",
     b"offsets": b'{"stdout": 0}',
     b"follow": b"False",
@@ -123,7 +125,8 @@ def test_a_malformed_argument_is_answered_by_its_name(stranger: Stranger, comman
 def test_unknown_arguments_are_ignored(stranger: Stranger, command: type[commands.NodeCommand]) -> None:
     good = {name: GOOD[name] for name, _ in command.arguments}
     plain = stranger.ask(command.commandName, good)
-    stranger.ask(b"Unsubscribe", {b"watch": b"1"})
+    for number in (b"1", b"2"):
+        stranger.ask(b"Unsubscribe", {b"watch": number})
     stranger.ask(b"AbortUpload", {b"upload": b"1"})
     extended = stranger.ask(command.commandName, {**good, b"invented_later": b"\xff"})
     assert (amp.ERROR in plain) == (amp.ERROR in extended)
@@ -190,10 +193,10 @@ HUGE = 10**400
         ("arguments", ["nul\0"], "argument 1"),
         ("arguments", "text", "arguments"),
         ("arguments", None, "arguments"),
-        ("environment", {"A": "\ud800"}, "environment A"),
-        ("environment", {"\ud800": "x"}, "environment"),
-        ("environment", {"CMT_JOB_ID": "x"}, "environment"),
-        ("environment", [], "environment"),
+        ("variables", {"A": "\ud800"}, "variables A"),
+        ("variables", {"\ud800": "x"}, "variables"),
+        ("variables", {"CMT_JOB_ID": "x"}, "variables"),
+        ("variables", [], "variables"),
         ("name", "\ud800", "name"),
         ("name", "", "name"),
         ("name", "a\x1b[2J", "name"),
@@ -258,8 +261,8 @@ def test_a_key_that_makes_no_sense(stranger: Stranger, key: bytes, named: str) -
         ({"prefix": 1}, "prefix"),
         ({"name": 1}, "name"),
         ({"states": "running"}, "states"),
-        ({"states": ["running", "asleep"]}, "states"),
-        ({"states": [["running"]]}, "states"),
+        ({"states": ["running", "asleep"]}, "states[1]"),
+        ({"states": [["running"]]}, "states[0]"),
         ({"states": {"running": 1}}, "states"),
     ],
 )
