@@ -180,8 +180,8 @@ class CentralSupervisoryUnit:
 
     def _report(self, link: Link, report: BanReport) -> bool:
         peer = link.peer
-        if peer.role is not Role.NODE or peer.node_id != report.reporter:
-            raise NotPermitted(f"{peer.name} reports in the name of {report.reporter_name}, and only nodes report")
+        if peer.node_id != report.reporter:
+            raise NotPermitted(f"{peer.name} reports in the name of {report.reporter_name}")
         check_report(report)
         words = self._witnesses.hear(report, self._world.clock.seconds())
         ban = self._blacklist.in_force(report.client)

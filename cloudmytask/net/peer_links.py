@@ -27,8 +27,7 @@ from cloudmytask.model.errors import (
     NoNode,
     UnsupportedVersion,
 )
-from cloudmytask.net.peer_answers import PeerAnswers
-from cloudmytask.net.peer_link import PeerLink
+from cloudmytask.net.peer_link import PeerAnswers, PeerLink
 from cloudmytask.wire import peer_commands as commands
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
 from cloudmytask.wire.peer_proof import NONCE_SIZE, Side, proof, proven

@@ -8,12 +8,16 @@ import pytest
 from twisted.internet.address import IPv4Address, UNIXAddress
 
 from cloudmytask.api.client_api import ClientApi
-from cloudmytask.api.principals import check_allowed, client_principal
+from cloudmytask.api.principals import check_allowed, client_principal, peer_principal
+from cloudmytask.csu.door import SupervisorDoor
 from cloudmytask.model.access import AccessRole, Principal, Proof, allowed_roles
+from cloudmytask.model.cluster import BootId, NodeId, PeerIdentity, Role
 from cloudmytask.model.errors import InvalidArgument, NotPermitted
 from cloudmytask.model.job import ClientId
 from cloudmytask.net.client_session import CALLS
-from cloudmytask.wire import commands
+from cloudmytask.net.peer_link import ANSWERS
+from cloudmytask.node.peer_door import NodePeerDoor
+from cloudmytask.wire import commands, peer_commands
 
 ADMIN_ONLY = {commands.AddBan, commands.LiftBan}
 
@@ -58,3 +62,47 @@ def test_how_a_client_came_makes_its_roles() -> None:
     assert network.where == "10.0.0.5"
     with pytest.raises(InvalidArgument):
         client_principal("no such client", UNIXAddress(None))
+
+
+JOBS = {
+    peer_commands.OfferJob,
+    peer_commands.HandOverJob,
+    peer_commands.FollowAttempt,
+    peer_commands.StopAttempt,
+    peer_commands.AskForWork,
+}
+
+
+@pytest.mark.parametrize("command", [each for each in ANSWERS if isinstance(ANSWERS[each].method, str)])
+@pytest.mark.parametrize("door", [NodePeerDoor, SupervisorDoor])
+def test_jobs_come_from_nodes_only_and_no_client_calls_what_a_peer_may(
+    command: type[commands.NodeCommand], door: type
+) -> None:
+    method = ANSWERS[command].method
+    assert isinstance(method, str)
+    roles = allowed_roles(getattr(door, method))
+    assert AccessRole.NODE in roles and not roles & {AccessRole.CLIENT, AccessRole.ADMIN}
+    if command in JOBS and door is NodePeerDoor:
+        assert roles == {AccessRole.NODE}
+    if command is peer_commands.AddToBlackListRequest and door is SupervisorDoor:
+        assert roles == {AccessRole.NODE}
+
+
+def test_every_command_of_peers_is_in_the_table() -> None:
+    introduction = {peer_commands.PeerHello, peer_commands.ProvePeer}
+    uploads = {commands.BeginUpload, commands.UploadPiece, commands.CommitUpload, commands.AbortUpload}
+    spoken = {
+        each
+        for each in vars(peer_commands).values()
+        if isinstance(each, type) and issubclass(each, commands.NodeCommand) and each is not commands.NodeCommand
+    }
+    assert set(ANSWERS) == (spoken - introduction) | uploads
+
+
+def test_a_peer_is_what_its_introduction_proved() -> None:
+    identity = PeerIdentity("cmt", Role.CSU, NodeId("a" * 32), BootId("0" * 16), "csu", "10.0.0.9:7009")
+    csu = peer_principal(identity, keyed=True)
+    assert (set(csu.roles), csu.proof) == ({AccessRole.CSU}, Proof.CLUSTER_KEY)
+    assert peer_principal(identity, keyed=False).proof is Proof.NETWORK
+    with pytest.raises(NotPermitted, match="csu is a csu; only nodes hand jobs over"):
+        check_allowed(csu, NodePeerDoor.offered)
