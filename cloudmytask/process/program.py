@@ -85,15 +85,13 @@ class Program:
 
 @frozen
 class ProgramMaker:
-    """Makes programs that run scripts with one interpreter.
+    """Makes programs that run scripts.
 
-    :ivar interpreter: absolute path of a Python interpreter; not resolved, for a venv is known by its path.
     :ivar tag: value of the :data:`STATE_TAG` variable.
     :ivar inherited: the daemon's own environment, of which only the locale and the time zone are passed on.
     :ivar hard_limit: a resource's hard limit in this process, in the units of :func:`resource.getrlimit`.
     """
 
-    interpreter: str
     tag: str
     inherited: Mapping[str, str]
     hard_limit: Callable[[int], int] = lambda which: resource.getrlimit(which)[1]
@@ -107,7 +105,7 @@ class ProgramMaker:
         script = f"./{name}" if name.startswith("-") else name
         everything = self._environment(launch)
         if elsewhere and launch.limits == NO_LIMITS:
-            command = [self.interpreter, "-s", script, *launch.arguments]
+            command = [launch.python, "-s", script, *launch.arguments]
             return Program(_encoded(command), _encoded_variables(everything), launch.directory)
         plain, peculiar = _split(everything)
         return Program(
@@ -115,7 +113,7 @@ class ProgramMaker:
                 *_encoded([SHELL, "-c", SHELL_TEXT, SHELL_NAME, launch.directory, *self._limits(launch.limits)]),
                 # env(1) carries what would not pass through a shell unchanged; hardly any job needs it
                 *_encoded([ENV, "--", *(f"{k}={v}" for k, v in peculiar.items())] if peculiar else []),
-                *_encoded([self.interpreter, "-s", script]),
+                *_encoded([launch.python, "-s", script]),
                 *_encoded(launch.arguments),
             ],
             _encoded_variables(plain),
@@ -124,12 +122,12 @@ class ProgramMaker:
 
     def _environment(self, launch: Launch) -> dict[str, str]:
         everything = {
-            "PATH": f"{PurePosixPath(self.interpreter).parent}:/usr/local/bin:/usr/bin:/bin",
+            "PATH": f"{PurePosixPath(launch.python).parent}:/usr/local/bin:/usr/bin:/bin",
             "HOME": launch.directory,
             "TMPDIR": launch.directory,
             "LANG": "C.UTF-8",
             **{name: self.inherited[name] for name in ("LANG", "LC_ALL", "TZ") if name in self.inherited},
-            **launch.environment,
+            **launch.variables,
             STATE_TAG: self.tag,
         }
         theirs = everything.get("PYTHONPATH")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from attrs import Factory, define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import World
 from cloudmytask.config import NodeConfig
@@ -23,7 +24,7 @@ from cloudmytask.core.queue import Entry, WaitingQueue
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.cluster import Ban, OfferAnswer, PeerIdentity
 from cloudmytask.model.errors import Banned, BlobCorrupt, BlobMissing, CloudMyTaskError, NodeDraining, StoreFailed
-from cloudmytask.model.job import AttemptId, ClientId, Job, JobId, JobState, Outcome, Reason
+from cloudmytask.model.job import AttemptId, ClientId, Job, JobId, JobState, Outcome, Output, Reason
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.node.jobs.own_work import OwnWork
 from cloudmytask.node.jobs.pauses import Pauses
@@ -270,7 +271,7 @@ class Origin:
             self._ledger.note(identity, Wait(at=self._world.wall(), node=self._config.name, note=note))
 
     def _follow(self, identity: JobId, work: Coroutine[Deferred[object], object, None]) -> None:
-        """Let an attempt run on by itself; only a bug makes it fail."""
+        """Let an attempt run on by itself; only a bug makes it fail, and then the job ends with it."""
         self._under_way.append(identity)
 
         def concluded(_: object) -> None:
@@ -278,8 +279,18 @@ class Origin:
             self._concluded.fire()
 
         followed = Deferred.fromCoroutine(work)
-        followed.addErrback(lambda failure: _log.failure("job {job_id}: broken attempt", failure, job_id=identity))
+        followed.addErrback(lambda failure: Deferred.fromCoroutine(self._broken(identity, failure)))
+        followed.addErrback(lambda failure: _log.failure("job {job_id}: left open", failure, job_id=identity))
         followed.addBoth(concluded)
+
+    async def _broken(self, identity: JobId, failure: Failure) -> None:
+        """A bug of ours has ended the course of an attempt: the job must not wait for its end for ever."""
+        _log.failure("job {job_id}: broken attempt", failure, job_id=identity)
+        live = self._ledger.live(identity)
+        if live is not None and live.state in (JobState.STAGING, JobState.RUNNING):
+            outcome = Outcome(reason=Reason.LAUNCH, detail=f"the node failed: {failure.value!r}")
+            end = End(self._world.wall(), self._config.name, live.attempt_id, outcome, Output(), Output(), retry=False)
+            await self._ledger.record(identity, end)
 
     async def _starts(self, attempt: AttemptId) -> None:
         """The script of an attempt is about to start."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import World
 from cloudmytask.config import NodeConfig
@@ -227,5 +228,10 @@ class Guest:
         self.stop(Reason.LOST, hurry=False)
 
     def _follow(self, work: Coroutine[Deferred[object], object, None]) -> None:
-        followed = Deferred.fromCoroutine(work)
-        followed.addErrback(lambda failure: _log.failure("job {job_id}: broken guest", failure, job_id=self.job_id))
+        Deferred.fromCoroutine(work).addErrback(self._broken)
+
+    def _broken(self, failure: Failure) -> None:
+        """A bug of ours: whoever follows must not wait for a last word for ever."""
+        _log.failure("job {job_id}: broken guest", failure, job_id=self.job_id)
+        outcome = Outcome(reason=Reason.LAUNCH, detail=f"node {self._config.name} failed: {failure.value!r}")
+        self._last_word(outcome, False, self._config.name, {})
