@@ -913,3 +913,10 @@ def test_a_bug_in_the_plan_of_an_attempt_ends_the_job_and_nothing_else(
     assert "the node failed" in done.document["detail"]
     assert place.wait(ann, place.submit(ann)).state is JobState.SUCCEEDED
     assert _at_rest(place)
+
+
+def test_why_names_the_threshold_of_a_node_that_runs_nothing() -> None:
+    place = Place(options={"threshold": 0.0})
+    ann = place.connect("ann")
+    sentence = place.result(ann.explain(place.submit(ann).id)).sentence
+    assert sentence == "node runs nothing (threshold 0), and no other node is known."

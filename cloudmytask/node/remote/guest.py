@@ -11,9 +11,11 @@ from collections.abc import Callable, Coroutine, Mapping
 from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import World
 from cloudmytask.config import NodeConfig
+from cloudmytask.core.explain import node_failed
 from cloudmytask.core.placement import Choice, Course, Wish
 from cloudmytask.core.queue import Entry
 from cloudmytask.model.cluster import NodeId, Offer, OfferAnswer, RemoteEnd
@@ -199,8 +201,10 @@ class Guest:
     async def _relay(self, remote: RemoteAttempt) -> None:
         finished = await remote.finished()
         self._placement.returned(self.taken.client)
-        self._conclude(finished)
-        finished.settled()
+        try:
+            self._conclude(finished)
+        finally:
+            finished.settled()
 
     def _conclude(self, finished: Finished) -> None:
         discarded = {stream: kept.discarded for stream, kept in finished.live.streams.items()}
@@ -227,5 +231,9 @@ class Guest:
         self.stop(Reason.LOST, hurry=False)
 
     def _follow(self, work: Coroutine[Deferred[object], object, None]) -> None:
-        followed = Deferred.fromCoroutine(work)
-        followed.addErrback(lambda failure: _log.failure("job {job_id}: broken guest", failure, job_id=self.job_id))
+        def broke(failure: Failure) -> None:
+            _log.failure("job {job_id}: broken guest", failure, job_id=self.job_id)
+            self._last_word(Outcome(Reason.LAUNCH, detail=node_failed(failure.value)), False, self._config.name, {})
+            self.stop(Reason.LOST, hurry=True)
+
+        Deferred.fromCoroutine(work).addErrback(broke)

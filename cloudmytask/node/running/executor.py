@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from cloudmytask.boundaries import DelayedCall, Launch, Running, World
 from cloudmytask.config import NodeConfig
+from cloudmytask.core.explain import node_failed
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, StoreFailed
 from cloudmytask.model.job import Assignment, AttemptId, Blob, Content, JobId, JobSpec, Outcome, Reason
@@ -76,7 +77,7 @@ class Executor:
             outcome = await self._execute(active, before_start, contents)
         except Exception as bug:  # noqa: BLE001 - a bug of ours must end this job, not leave it without an outcome
             _log.failure("attempt {attempt} broke", attempt=assignment.id)
-            outcome = Outcome(reason=Reason.LAUNCH, detail=f"the node failed: {bug!r}")
+            outcome = Outcome(reason=Reason.LAUNCH, detail=node_failed(bug))
         for timer in active.timers:
             if timer.active():
                 timer.cancel()
