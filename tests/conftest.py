@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
@@ -12,6 +13,10 @@ from zope.interface import implementer
 
 from cloudmytask.client.node_client import NodeClient
 from tests.virtual import Place
+
+# how long an example takes depends on what else the machine does; timings are benchmarks, not tests
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 ExpectFailures = Callable[..., list[Failure]]
 

@@ -161,7 +161,13 @@ class Subscriptions:
             if self._streams.pop(number, None) is not None:
                 self._unsubscribe(number)
 
-    def _job_changed(self, watch: int, job: Mapping[str, Any]) -> dict[str, Any]:
+    def _job_changed(
+        self,
+        watch: int,
+        job: Mapping[str, Any],
+        stdout: bytes | None = None,  # noqa: ARG002 - not asked for
+        stderr: bytes | None = None,  # noqa: ARG002
+    ) -> dict[str, Any]:
         status = JobStatus.from_document(job)
         changed = self._watches.pop(watch, None) if status.state.terminal else self._watches.get(watch)
         if changed is not None:

@@ -40,7 +40,7 @@ class FloodControl:
         self._blacklist.enforced.add(lambda ban: self._rates.forgive(ban.client))
 
     def admit(self, client: ClientId, size: int) -> float:
-        """See ``FrontDoor.admit``."""
+        """See ``ClusterDoor.admit``."""
         self._blacklist.check(client)
         verdict = self._rates.request(client, size, self._clock.seconds())
         if verdict.abuse:
@@ -54,7 +54,7 @@ class FloodControl:
         return verdict.delay
 
     def malformed(self, client: ClientId) -> None:
-        """See ``FrontDoor.malformed``."""
+        """See ``ClusterDoor.malformed``."""
         verdict = self._rates.malformed(client, self._clock.seconds())
         if verdict.abuse and self._blacklist.in_force(client) is None:
             raise Banned(self._ban(client, verdict))

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, fail
 from cloudmytask.boundaries import AttemptSink, Link, Upload
 from cloudmytask.cluster.member import ClusterMember
 from cloudmytask.core.admission import check_client
+from cloudmytask.model.access import AccessRole, allowed
 from cloudmytask.model.cluster import (
     AttachAnswer,
     Ban,
@@ -48,9 +49,11 @@ class SupervisorDoor:
     def welcome(self, link: Link) -> None:
         self._cluster_member.pool.welcome(link)
 
+    @allowed(AccessRole.NODE, AccessRole.CSU)
     def pinged(self, link: Link) -> Capacity:  # noqa: ARG002 - it is the same for all
         return NOTHING
 
+    @allowed(AccessRole.NODE, AccessRole.CSU)
     def offered(
         self,
         link: Link,  # noqa: ARG002 - whoever offers, and whatever
@@ -60,6 +63,7 @@ class SupervisorDoor:
     ) -> Deferred[OfferAnswer]:
         return fail(self._refusal())
 
+    @allowed(AccessRole.NODE, AccessRole.CSU)
     def handed_over(
         self,
         link: Link,  # noqa: ARG002 - it takes none
@@ -68,6 +72,7 @@ class SupervisorDoor:
     ) -> Deferred[OfferAnswer]:
         return fail(self._refusal())
 
+    @allowed(AccessRole.NODE, AccessRole.CSU)
     def followed(
         self,
         link: Link,  # noqa: ARG002 - whoever asks, and from where on
@@ -77,34 +82,44 @@ class SupervisorDoor:
     ) -> Deferred[None]:
         return fail(NoSuchJob(f"attempt {attempt} is not at {self._cluster_member.me.name}, which is a CSU"))
 
+    @allowed(AccessRole.NODE, AccessRole.CSU)
     def attempt_stopped(self, link: Link, attempt: AttemptId, reason: Reason, hurry: bool) -> None:
         """There is none, so it has ended."""
 
+    @allowed(AccessRole.NODE, AccessRole.CSU)
     def asked_for_work(self, link: Link, capacity: Capacity) -> int:  # noqa: ARG002 - there never is any
         return 0
 
+    @allowed(AccessRole.NODE, AccessRole.CSU)
     def attached(self, link: Link, root: NodeId, depth: int) -> AttachAnswer:  # noqa: ARG002 - nobody is taken
         why = f"{self._cluster_member.me.name} is a CSU and not part of the tree"
         return AttachAnswer(accepted=False, root=RootKey(0, self._cluster_member.me.node_id), why=why)
 
+    @allowed(AccessRole.NODE, AccessRole.CSU)
     def detached(self, link: Link) -> None:
         """It was not attached."""
 
+    @allowed(AccessRole.NODE, AccessRole.CSU)
     def path_told(self, link: Link, term: int, path: Sequence[NodeId]) -> None:
         """It is nobody's child."""
 
+    @allowed(AccessRole.NODE, AccessRole.CSU)
     def relayed(self, link: Link, messages: Sequence[BusMessage]) -> None:
         self._cluster_member.relaying.relayed(link, messages)
 
+    @allowed(AccessRole.NODE, AccessRole.CSU)
     def bans_exchanged(self, link: Link, bans: Sequence[Ban]) -> Sequence[Ban]:
         return self._cluster_member.blacklist.answer(bans, link)
 
+    @allowed(AccessRole.NODE)
     def reported(self, link: Link, report: BanReport) -> bool:
         return self._report(link, report)
 
+    @allowed(AccessRole.NODE, AccessRole.CSU)
     def banned_checked(self, link: Link, client: str) -> Ban | None:  # noqa: ARG002 - any instance may ask
         return self._cluster_member.blacklist.in_force(check_client(client))
 
+    @allowed(AccessRole.NODE, AccessRole.CSU)
     def receive_blob(self, link: Link, blob: Blob) -> Deferred[Upload | None]:  # noqa: ARG002 - whatever it is
         return fail(self._refusal())
 

@@ -19,8 +19,7 @@ from twisted.logger import Logger
 from cloudmytask.boundaries import Clock, DelayedCall
 from cloudmytask.core.backoff import Backoff
 from cloudmytask.model.cluster import Announcement, BootId, BusMessage, BusStatistics, NodeId
-from cloudmytask.net.datagram_counts import DatagramCounts
-from cloudmytask.net.datagrams import PacedDatagrams
+from cloudmytask.net.datagrams import DatagramCounts, PacedDatagrams
 from cloudmytask.wire.announcement import MESSAGE_MAX, Unreadable, decode_message, encode_message
 
 _log = Logger(namespace="cloudmytask.bus")

@@ -27,8 +27,7 @@ from cloudmytask.model.errors import (
     NoNode,
     UnsupportedVersion,
 )
-from cloudmytask.net.peer_answers import PeerAnswers
-from cloudmytask.net.peer_link import PeerLink
+from cloudmytask.net.peer_link import PeerAnswers, PeerLink
 from cloudmytask.wire import peer_commands as commands
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
 from cloudmytask.wire.peer_proof import NONCE_SIZE, Side, proof, proven
@@ -183,13 +182,8 @@ class _LinkFactory(Factory):
 
 def _linked(protocol: GuardedAMP, peer: PeerIdentity, key: bytes | None) -> PeerLink:
     """The link that a connection becomes."""
-    before, link = protocol.on_lost, PeerLink(protocol, peer, key)
-
-    def lost() -> None:
-        before()
-        link.lost()
-
-    protocol.on_lost = lost
+    link = PeerLink(protocol, peer, key)
+    protocol.gone.add(link.lost)
     transport: Any = protocol.transport
     if ITCPTransport.providedBy(transport) and ISystemHandle.providedBy(transport):
         handle: Any = transport.getHandle()

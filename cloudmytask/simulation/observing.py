@@ -14,6 +14,7 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent
 from zope.interface import implementer
 
 from cloudmytask.boundaries import AttemptSink, Link, PeerDoor
+from cloudmytask.model.access import AccessRole, allowed
 from cloudmytask.model.cluster import Offer, OfferAnswer
 from cloudmytask.model.job import Content, Job, JobId
 from cloudmytask.net.peer_links import PeerLinks
@@ -40,6 +41,7 @@ class _ObservedDoor:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._door, name)
 
+    @allowed(AccessRole.NODE)
     def offered(
         self, link: Link, offer: Offer, contents: Sequence[Content], sink: AttemptSink
     ) -> Deferred[OfferAnswer]:

@@ -23,7 +23,7 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 
 from cloudmytask.boundaries import Clock
 from cloudmytask.model.cluster import Announcement, BootId, BusMessage, Capacity, NodeId, Obituary, Role
-from cloudmytask.net.datagram_counts import FOREIGN_MAX, LOG_INTERVAL, OTHERS, DatagramCounts
+from cloudmytask.net.datagrams import FOREIGN_MAX, LOG_INTERVAL, OTHERS, DatagramCounts
 from cloudmytask.net.multicast import RECEIVE_BUFFER, MulticastBus, NullBus
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.wire.announcement import MESSAGE_MAX, Foreign, Malformed, encode_message

@@ -74,7 +74,7 @@ class Acceptance:
     """This node's."""
 
     async def submit(self, client: ClientId, submission: Submission) -> Receipt:
-        """Accept a job; see ``FrontDoor.submit``."""
+        """Accept a job; see ``JobDoor.submit``."""
         check_key(submission.key)
         check_spec(submission.spec, self._config.script_max)
         self._check_whereabouts(submission.spec)
