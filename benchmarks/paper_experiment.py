@@ -27,8 +27,8 @@ from benchmarks.observations import JobRow, Look, throughput, write_jobs, write_
 from benchmarks.reporting import machine, show
 from cloudmytask.client import NodeClient
 from cloudmytask.client.sources import Source
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.job import JobSpec
-from cloudmytask.wire.documents import JobStatus
 
 SIZES = (1, 2, 4, 8)
 SPAN = 60.0

@@ -19,13 +19,13 @@ from zope.interface import implementer
 from cloudmytask.boundaries import Launch, OutputEnd
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.sources import Source
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.config import NodeConfig
 from cloudmytask.model.job import Job, JobSpec, JobState, StreamName
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.host import Host, SeededEntropy
 from cloudmytask.simulation.network import Network
 from cloudmytask.simulation.runner import ScriptPlan
-from cloudmytask.wire.documents import JobStatus
 
 T = TypeVar("T")
 

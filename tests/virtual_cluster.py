@@ -12,6 +12,7 @@ from attrs import define, field
 
 from cloudmytask.boundaries import Launch
 from cloudmytask.client.node_client import NodeClient
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.config import NodeConfig
 from cloudmytask.model.job import Job
 from cloudmytask.simulation.bus import SimulatedGroup
@@ -19,7 +20,6 @@ from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.host import Host, SeededEntropy
 from cloudmytask.simulation.network import Network
 from cloudmytask.simulation.runner import ScriptPlan
-from cloudmytask.wire.documents import JobStatus
 from tests.virtual import Desk
 
 

@@ -12,6 +12,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from cloudmytask.model.cluster import Ban, ClusterView, LoadSample
+from cloudmytask.model.fields import Count
 from cloudmytask.model.job import (
     Blob,
     ClientId,
@@ -60,10 +61,10 @@ class OutputPiece:
 class OutputEnd:
     """No more will come of this attempt."""
 
-    attempt: int
-    sizes: Mapping[StreamName, int]
+    attempt: Count
+    sizes: Mapping[StreamName, Count]
     """Bytes kept."""
-    discarded: Mapping[StreamName, int]
+    discarded: Mapping[StreamName, Count]
     """Bytes thrown away beyond ``output_max``."""
 
 

@@ -26,7 +26,7 @@ from cloudmytask.model.cluster import (
     PeerIdentity,
     RemoteEnd,
 )
-from cloudmytask.model.job import Blob, Content, Job, JobId, Reason, StreamName
+from cloudmytask.model.job import AttemptId, Blob, Content, Reason, StreamName, TravelingJob
 
 
 class Bus(Protocol):
@@ -78,19 +78,21 @@ class Link(Protocol):
         :param contents: script and input, where they are small and the target may not have them.
         """
 
-    def hand_over(self, job: Job, contents: Sequence[Content]) -> Deferred[OfferAnswer]:
+    def hand_over(self, job: TravelingJob, contents: Sequence[Content]) -> Deferred[OfferAnswer]:
         """Make a waiting job the other end's own. Once accepted it is durable there."""
 
     def send_blob(self, blob: Blob, read: Callable[[int, int], Deferred[bytes]]) -> Deferred[None]:
         """Make sure that the other end has a blob. ``read(offset, size)`` gives its bytes."""
 
-    def follow(
-        self, job_id: JobId, attempt: int, offsets: Mapping[StreamName, int], sink: AttemptSink
-    ) -> Deferred[None]:
-        """Take up again an attempt that was accepted before. :raises NoSuchJob: it is not there."""
+    def follow(self, attempt: AttemptId, offsets: Mapping[StreamName, int], sink: AttemptSink) -> Deferred[None]:
+        """Take up again an attempt that this end offered and the other accepted.
 
-    def stop_attempt(self, job_id: JobId, attempt: int, reason: Reason, hurry: bool) -> Deferred[None]:
-        """End an attempt; its :meth:`AttemptSink.ended` follows. One that is not there is ended already."""
+        :raises NoSuchJob: it is not there, or was offered by somebody else: both answer alike.
+        """
+
+    def stop_attempt(self, attempt: AttemptId, reason: Reason, hurry: bool) -> Deferred[None]:
+        """End an attempt that this end offered; its :meth:`AttemptSink.ended` follows. One that is not there is ended
+        already, and one that somebody else offered goes on: both answer alike."""
 
     def ask_for_work(self, capacity: Capacity) -> Deferred[int]:
         """This instance has a free slot and knows that jobs wait there; how many it is going to be offered."""
@@ -138,11 +140,11 @@ class PeerDoor(Protocol):
     def offered(
         self, link: Link, offer: Offer, contents: Sequence[Content], sink: AttemptSink
     ) -> Deferred[OfferAnswer]: ...
-    def handed_over(self, link: Link, job: Job, contents: Sequence[Content]) -> Deferred[OfferAnswer]: ...
+    def handed_over(self, link: Link, job: TravelingJob, contents: Sequence[Content]) -> Deferred[OfferAnswer]: ...
     def followed(
-        self, link: Link, job_id: JobId, attempt: int, offsets: Mapping[StreamName, int], sink: AttemptSink
+        self, link: Link, attempt: AttemptId, offsets: Mapping[StreamName, int], sink: AttemptSink
     ) -> Deferred[None]: ...
-    def attempt_stopped(self, link: Link, job_id: JobId, attempt: int, reason: Reason, hurry: bool) -> None: ...
+    def attempt_stopped(self, link: Link, attempt: AttemptId, reason: Reason, hurry: bool) -> None: ...
     def asked_for_work(self, link: Link, capacity: Capacity) -> int: ...
     def attached(self, link: Link, root: NodeId, depth: int) -> AttachAnswer: ...
     def detached(self, link: Link) -> None: ...

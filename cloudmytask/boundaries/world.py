@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries.peers import Bus, Links
 from cloudmytask.model.job import (
+    Assignment,
     Blob,
     ClientId,
     Content,
@@ -23,6 +24,7 @@ from cloudmytask.model.job import (
     JobPage,
     JobQuery,
     Limits,
+    NodeId,
     Outcome,
     StreamName,
 )
@@ -82,9 +84,9 @@ class Spool(Protocol):
         nevertheless is kept, and costs memory."""
 
     def append(self, data: bytes) -> None:
-        """Add bytes at the end; :meth:`read` sees them at once. They outlive the node's death once :meth:`caught_up` has
-        fired. Bytes that the disk has no room for are lost, and all that come later: :meth:`caught_up` and :meth:`seal`
-        say so.
+        """Add bytes at the end; :meth:`read` sees them at once. They outlive the node's death once :meth:`caught_up`
+        has fired. Bytes that the disk has no room for are lost, and all that come later: :meth:`caught_up` and
+        :meth:`seal` say so.
 
         :raises RuntimeError: the spool was sealed or discarded.
         """
@@ -114,10 +116,11 @@ class Spool(Protocol):
 class Recovery:
     """What a store held when it was opened."""
 
-    node_id: str
-    jobs: tuple[Job, ...]
-    """Every job without an outcome, oldest first."""
+    node_id: NodeId
+    own: tuple[Job, ...]
+    """Every job of this node without an outcome, oldest first."""
     next_sequence: int
+    """One more than the highest of its own jobs."""
     age: float
     """Retention clock at the last checkpoint, seconds (see ``core.retention``)."""
     checkpoint_at: float | None
@@ -126,6 +129,10 @@ class Recovery:
     """How often this state was opened, this time included; already on disk."""
     memory: Mapping[str, str] = field(factory=dict)
     """What :meth:`JobStore.remember` kept."""
+    held: tuple[Job, ...] = ()
+    """Copies of other nodes' jobs, which this one is a custodian of: never to be placed here."""
+    guests: tuple[Assignment, ...] = ()
+    """Attempts of other nodes' jobs that an earlier life ran here."""
 
 
 class JobStore(Protocol):
@@ -140,14 +147,21 @@ class JobStore(Protocol):
         :raises StoreFailed: nothing of it was stored.
         """
 
+    def hold(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
+        """Make a copy of another node's job durable, apart from this node's own: only :attr:`Recovery.held` tells of
+        it. It takes the place of an older copy.
+
+        :raises StoreFailed: nothing of it was stored.
+        """
+
     def get(self, job_id: JobId) -> Deferred[Job | None]:
-        """A record, whatever its state."""
+        """A record of this node's own, whatever its state."""
 
     def newest(self, client: ClientId, query: JobQuery) -> Deferred[JobPage]:
-        """Jobs of ``client``, newest first."""
+        """Own jobs of ``client``, newest first."""
 
     def due(self, age: float, limit: int) -> Deferred[tuple[Job, ...]]:
-        """Up to ``limit`` records whose ``Job.expires`` is at or before ``age``, earliest first."""
+        """Up to ``limit`` own records whose ``Job.expires`` is at or before ``age``, earliest first."""
 
     def forget(self, job_id: JobId) -> Deferred[None]:
         """Delete a record altogether."""

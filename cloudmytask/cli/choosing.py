@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudmytask.cli.failures import UsageError
-from cloudmytask.cli.words import Manner
+from cloudmytask.cli.terminal.console import Console
 from cloudmytask.model.errors import NoNode
 from cloudmytask.model.job import JobId, JobState
 
 if TYPE_CHECKING:
-    from cloudmytask.cli.link import Link
-    from cloudmytask.cli.session import Session
-    from cloudmytask.wire.documents import JobStatus
+    from cloudmytask.cli.invocation import Invocation
+    from cloudmytask.client import JobStatus
+    from cloudmytask.client.node_session import NodeSession
 
 
 def choose_jobs(function: Callable[..., int]) -> Callable[..., int]:
@@ -45,11 +45,11 @@ def check_chosen(selectors: Sequence[str], name: str | None, states: Sequence[st
 
 
 def chosen(
-    manner: Manner,
+    console: Console,
     selectors: Sequence[str],
     name: str | None,
     states: Sequence[str],
-    each: Callable[[Link, JobId], Coroutine[Any, Any, JobStatus]],
+    each: Callable[[NodeSession, JobId], Coroutine[Any, Any, JobStatus]],
     show: Callable[[Sequence[JobStatus]], object],
     *,
     changes: bool = False,
@@ -59,24 +59,24 @@ def chosen(
     :param changes: whether ``each`` does something to the job, so that it must not be the wrong one.
     :raises CloudMyTaskError: the first that fails ends it.
     """
-    from cloudmytask.cli.link import with_node
+    from cloudmytask.cli.invocation import conduct
+    from cloudmytask.cli.reach import with_node
     from cloudmytask.cli.selectors import LAST, several
-    from cloudmytask.cli.session import conduct
 
     check_chosen(selectors, name, states)
 
-    async def work(_session: Session, link: Link) -> int:
-        if changes and LAST in selectors and link.instead_of is not None:
-            raise NoNode(f"{LAST!r} may be a job at {link.instead_of.text}, which does not answer; name it by its id")
-        found = await several(link.client, selectors, name, states)
-        jobs = [await each(link, job_id) for job_id in found]
-        if manner.as_json:
-            manner.document(answer(jobs, selectors, name, states))
+    async def work(_invocation: Invocation, node: NodeSession) -> int:
+        if changes and LAST in selectors and node.instead_of is not None:
+            raise NoNode(f"{LAST!r} may be a job at {node.instead_of.text}, which does not answer; name it by its id")
+        found = await several(node.client, selectors, name, states)
+        jobs = [await each(node, job_id) for job_id in found]
+        if console.as_json:
+            console.document(answer(jobs, selectors, name, states))
         else:
             show(jobs)
         return 0
 
-    return conduct(with_node(manner, work))
+    return conduct(with_node(console, work))
 
 
 def answer(

@@ -11,8 +11,8 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 
 from cloudmytask.boundaries import OutputEnd
-from cloudmytask.cli.link import Link
 from cloudmytask.client.node_client import NodeClient
+from cloudmytask.client.node_session import NodeSession
 from cloudmytask.model.job import JobId, StreamName
 
 Take = Callable[[StreamName, bytes], Deferred[None] | None]
@@ -30,7 +30,7 @@ class Following:
     That one is read from its beginning.
     """
 
-    _link: Link
+    _node: NodeSession
     _job_id: JobId
     _take: Take
     _offsets: dict[StreamName, int] = field(factory=lambda: dict.fromkeys(StreamName, 0))
@@ -41,7 +41,7 @@ class Following:
 
     async def read(self, attempt: int, *, follow: bool) -> OutputEnd:
         """All of it. :raises CloudMyTaskError:"""
-        return await self._link.ask(
+        return await self._node.ask(
             lambda client: Deferred.fromCoroutine(self._read(client, attempt, follow)), about=self._job_id
         )
 
@@ -80,7 +80,7 @@ async def _started(client: NodeClient, job_id: JobId, attempt: int) -> object:
 
 
 async def attempts(
-    link: Link, job_id: JobId, take: Take, *, first: int = 1, offsets: dict[StreamName, int] | None = None
+    node: NodeSession, job_id: JobId, take: Take, *, first: int = 1, offsets: dict[StreamName, int] | None = None
 ) -> AsyncIterator[OutputEnd]:
     """Follow attempt after attempt until the job has ended; yields at the end of each.
 
@@ -88,7 +88,7 @@ async def attempts(
     """
     number = first
     while True:
-        following = Following(link, job_id, take, offsets or dict.fromkeys(StreamName, 0))
+        following = Following(node, job_id, take, offsets or dict.fromkeys(StreamName, 0))
         end = await following.read(number, follow=True)
         if end.attempt == 0:  # there is no such attempt, and none will come
             return

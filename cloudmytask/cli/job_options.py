@@ -14,7 +14,7 @@ import click
 from attrs import fields, frozen
 
 from cloudmytask.cli.failures import UsageError
-from cloudmytask.cli.kinds import duration, size, variable, whole_seconds
+from cloudmytask.cli.option_types import duration, size, variable, whole_seconds
 from cloudmytask.model.job import Blob, JobSpec, Limits, QoS
 
 DASH = "-"
@@ -80,7 +80,7 @@ class JobOptions:
                 file_size=self.max_file_size,
                 open_files=self.max_open_files,
             ),
-            environment=tuple(dict(self.env).items()),
+            variables=dict(self.env),
             node=self.node,
             avoid=tuple(dict.fromkeys(self.avoid)),
             local=self.local,

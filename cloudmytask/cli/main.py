@@ -11,21 +11,21 @@ import sys
 import click
 
 from cloudmytask.cli import exit_codes
-from cloudmytask.cli.ban import ban
-from cloudmytask.cli.change import cancel, retry, rm, wait
-from cloudmytask.cli.completion import completion
-from cloudmytask.cli.doctor import doctor
 from cloudmytask.cli.failures import UsageError
-from cloudmytask.cli.look import ps, status, why
-from cloudmytask.cli.nodes import nodes
-from cloudmytask.cli.outputs import logs, result
-from cloudmytask.cli.run import run
-from cloudmytask.cli.simulate import simulate
-from cloudmytask.cli.submit import submit
-from cloudmytask.cli.top import top
-from cloudmytask.cli.topology import topology
+from cloudmytask.cli.terminal.console import STDERR, Console
 from cloudmytask.cli.verb import JSON_KEY, outcome
-from cloudmytask.cli.words import STDERR, Manner
+from cloudmytask.cli.verbs.ban import ban
+from cloudmytask.cli.verbs.change import cancel, retry, rm, wait
+from cloudmytask.cli.verbs.completion import completion
+from cloudmytask.cli.verbs.doctor import doctor
+from cloudmytask.cli.verbs.jobs import ps, status, why
+from cloudmytask.cli.verbs.nodes import nodes
+from cloudmytask.cli.verbs.output import logs, result
+from cloudmytask.cli.verbs.run import run
+from cloudmytask.cli.verbs.simulate import simulate
+from cloudmytask.cli.verbs.submit import submit
+from cloudmytask.cli.verbs.top import top
+from cloudmytask.cli.verbs.topology import topology
 from cloudmytask.version import VERSION
 
 
@@ -69,7 +69,7 @@ for _each in (*_JOBS, *_CLUSTER, simulate, doctor, completion):
 def main() -> None:
     """The entry point ``cmt``."""
     _open_standard_descriptors()
-    sys.exit(outcome(Manner(), lambda _manner: _called()))
+    sys.exit(outcome(Console(), lambda _console: _called()))
 
 
 def _open_standard_descriptors() -> None:
@@ -89,9 +89,9 @@ def _called() -> int:
         sentence = error.format_message()
         if context is not None:
             sentence += f" (see {context.command_path} --help)"
-        manner = Manner(
+        console = Console(
             # Where the options could not be told apart at all, the word alone has to do.
             as_json=bool(context.meta.get(JSON_KEY, "--json" in sys.argv)) if context is not None else False,
             ours=getattr(context.command, "ours", None) if context is not None else None,
         )
-        return manner.fail(UsageError(sentence))
+        return console.fail(UsageError(sentence))

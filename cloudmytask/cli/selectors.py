@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cloudmytask.cli.escape import one_line
+from cloudmytask.cli.terminal.escape import one_line
 from cloudmytask.core.job_id import LENGTH, normalize
 from cloudmytask.model.errors import AmbiguousJob, InvalidArgument, NoSuchJob
 from cloudmytask.model.job import JobId, JobQuery, JobState
 
 if TYPE_CHECKING:
+    from cloudmytask.client import JobStatus
     from cloudmytask.client.node_client import NodeClient
-    from cloudmytask.wire.documents import JobStatus
 
 LAST = "last"
 SHOWN = 5

@@ -12,14 +12,14 @@ from pathlib import Path
 from attrs import frozen
 
 from cloudmytask.cli.failures import FileUnreadable, ScriptNotFound
+from cloudmytask.cli.inputs import Inputs
 from cloudmytask.cli.job_options import DASH, JobOptions
-from cloudmytask.cli.link import Link
-from cloudmytask.cli.spooled import Inputs
-from cloudmytask.client.connecting import new_key
+from cloudmytask.client import JobStatus
+from cloudmytask.client.connection import new_key
+from cloudmytask.client.node_session import NodeSession
 from cloudmytask.client.sources import Source
 from cloudmytask.core.admission import check_script_size, check_spec
 from cloudmytask.model.job import JobSpec
-from cloudmytask.wire.documents import JobStatus
 
 SCRIPT_MAX_UNKNOWN = 2**63
 """Where an instance does not tell its limit, as a CSU does not, it has to decide."""
@@ -52,20 +52,21 @@ class Ready:
     stdin: Source | None
     key: str
 
-    async def submit(self, link: Link) -> JobStatus:
+    async def submit(self, node: NodeSession) -> JobStatus:
         """The accepted job. :raises CloudMyTaskError:"""
-        return await link.hand_over(
+        job, _ = await node.submit(
             lambda client: client.submit(self.spec, self.script, self.stdin, key=self.key), once=self.spec.at_most_once
         )
+        return job
 
 
-async def gather(options: JobOptions, link: Link, inputs: Inputs, *, read_stdin: bool) -> Ready:
+async def gather(options: JobOptions, node: NodeSession, inputs: Inputs, *, read_stdin: bool) -> Ready:
     """Read script and input.
 
     :param read_stdin: whether our standard input is the job's where ``--stdin`` says nothing else.
     :raises CloudMyTaskError: one cannot be read, or the node would not accept the job.
     """
-    script_max = int(link.client.node.get("script_max") or SCRIPT_MAX_UNKNOWN)
+    script_max = int(node.client.node.get("script_max") or SCRIPT_MAX_UNKNOWN)
     if options.script == DASH:
         script = await inputs.standard_input()
         read_stdin = False

@@ -7,27 +7,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from cloudmytask.cli.cluster_rendering import serves
-from cloudmytask.cli.link import Link, reach_one
-from cloudmytask.client.addresses import Address
+from cloudmytask.addresses import Address
+from cloudmytask.cli.reach import reach_one
+from cloudmytask.cli.terminal.cluster import serves
+from cloudmytask.client.node_session import NodeSession
 from cloudmytask.model.cluster import ClusterView, LoadSample, Role
 from cloudmytask.model.errors import ConfigurationError, NotSupervised
 
 START_A_CSU = 'start one with "twistd -n cmt-csu"'
 
 
-async def history(reactor: Any, link: Link, seconds: float) -> tuple[LoadSample, ...]:
+async def history(reactor: Any, node: NodeSession, seconds: float) -> tuple[LoadSample, ...]:
     """The load of all nodes over the last ``seconds``: from the instance that we speak to, if it keeps it, otherwise
     from a CSU that it knows.
 
     :raises NotSupervised: it knows none. :raises NoNode: none of them answers.
     """
     try:
-        return await link.ask(lambda client: client.history(seconds))
+        return await node.ask(lambda client: client.history(seconds))
     except NotSupervised:
-        addresses = supervisors(await link.ask(lambda client: client.cluster()))
+        addresses = supervisors(await node.ask(lambda client: client.cluster()))
     if not addresses:
-        raise NotSupervised(f"history is kept by a CSU, and {link.address.text} knows none; {START_A_CSU}")
+        raise NotSupervised(f"history is kept by a CSU, and {node.address.text} knows none; {START_A_CSU}")
     other = await reach_one(reactor, addresses)
     try:
         return await other.ask(lambda client: client.history(seconds))

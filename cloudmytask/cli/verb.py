@@ -14,7 +14,7 @@ import click
 
 from cloudmytask.cli import exit_codes
 from cloudmytask.cli.failures import Interrupted, NoReader
-from cloudmytask.cli.words import STDOUT, Manner
+from cloudmytask.cli.terminal.console import STDOUT, Console
 from cloudmytask.model.errors import CloudMyTaskError, InternalError
 
 JSON_KEY = "cloudmytask.json"
@@ -28,7 +28,7 @@ class Verb(click.Command):
 
 
 def verb(*, ours: int | None = None, **settings: Any) -> Callable[[Callable[..., int]], click.Command]:
-    """Make a command of a function ``(manner, **options) -> exit code``.
+    """Make a command of a function ``(console, **options) -> exit code``.
 
     :param ours: exit code for all failures of ours; None: each failure has its own.
     :param settings: for ``click.command``.
@@ -38,7 +38,7 @@ def verb(*, ours: int | None = None, **settings: Any) -> Callable[[Callable[...,
         @functools.wraps(function)
         def called(as_json: bool, quiet: bool, **values: Any) -> int:
             via = click.get_current_context().find_root().params.get("via")
-            return outcome(Manner(via, as_json, quiet, ours), functools.partial(function, **values))
+            return outcome(Console(via, as_json, quiet, ours), functools.partial(function, **values))
 
         command = click.command(cls=Verb, **settings)(called)
         command.ours = ours
@@ -59,14 +59,14 @@ def _noted(context: click.Context, _parameter: click.Parameter, value: bool) -> 
     return value
 
 
-def outcome(manner: Manner, function: Callable[[Manner], int]) -> int:
+def outcome(console: Console, function: Callable[[Console], int]) -> int:
     """Call a verb's function; the exit code, whatever happens that is foreseeable."""
     try:
-        return function(manner)
+        return function(console)
     except NoReader:
         return exit_codes.BROKEN_PIPE
     except CloudMyTaskError as error:
-        return manner.fail(error)
+        return console.fail(error)
     except Interrupted as interrupted:
         return exit_codes.SIGNALED + interrupted.number
     except KeyboardInterrupt:
@@ -77,4 +77,4 @@ def outcome(manner: Manner, function: Callable[[Manner], int]) -> int:
         return exit_codes.BROKEN_PIPE
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
-        return manner.fail(InternalError(f"{what}{error.strerror or error}"))
+        return console.fail(InternalError(f"{what}{error.strerror or error}"))

@@ -1,8 +1,23 @@
-"""The client library: :class:`Client`, blocking, for scripts and threads; :func:`connect`, for Twisted programs."""
+"""The client library: :class:`Client`, blocking, for scripts and threads; :func:`connect`, for Twisted programs.
 
-from cloudmytask.client.blocking import Client, Job
-from cloudmytask.client.connecting import connect
+What they answer with is here too, and how it becomes JSON; a program needs nothing of the wire.
+"""
+
+from cloudmytask.client.blocking import Client, JobHandle
+from cloudmytask.client.connection import connect
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.result import Result
+from cloudmytask.codec.people import JobStatus, ban_to_document, sample_to_document, state_of, view_to_document
 
-__all__ = ["Client", "Job", "NodeClient", "Result", "connect"]
+__all__ = [
+    "Client",
+    "JobHandle",
+    "JobStatus",
+    "NodeClient",
+    "Result",
+    "ban_to_document",
+    "connect",
+    "sample_to_document",
+    "state_of",
+    "view_to_document",
+]

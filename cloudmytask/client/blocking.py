@@ -1,4 +1,4 @@
-"""The client library for plain scripts and threads: ``Client`` and ``Job``, in the words of ``concurrent.futures``.
+"""The client library for plain scripts and threads, in the words of ``concurrent.futures``.
 
 Invariant: a call either returns what it promises or raises a declared failure; Ctrl-C interrupts any of them. A
 connection that was lost is made anew by the next call: jobs live on the node, not in the connection. Where that node
@@ -17,22 +17,23 @@ from typing import Any, BinaryIO, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from cloudmytask.addresses import Address
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.client import reactor_thread
-from cloudmytask.client.addresses import Address, candidates
+from cloudmytask.client.addresses import candidates
 from cloudmytask.client.cluster_calls import ClusterCalls
-from cloudmytask.client.connecting import new_key
-from cloudmytask.client.lines import Lines
+from cloudmytask.client.connection import Connector, new_key
+from cloudmytask.client.known_nodes import KnownNodes
 from cloudmytask.client.node_client import NodeClient
+from cloudmytask.client.node_session import NodeSession
 from cloudmytask.client.options import Duration, Size, default_client, qos_class, seconds, size, stdin_source
 from cloudmytask.client.reactor_thread import ReactorGone
 from cloudmytask.client.result import Result
 from cloudmytask.client.sources import Source
-from cloudmytask.client.ways import Ways
+from cloudmytask.codec.people import JobStatus
+from cloudmytask.directories import known_nodes_file
 from cloudmytask.model.errors import ConnectionInterrupted, JobFailed
 from cloudmytask.model.job import Explanation, JobQuery, JobSpec, JobState, Limits, QoS, StreamName
-from cloudmytask.wire.commands import INLINE_PART
-from cloudmytask.wire.documents import JobStatus
 
 T = TypeVar("T")
 STDERR_TAIL = 20
@@ -45,15 +46,17 @@ class Client(ClusterCalls):
     :param address: ``unix:PATH`` or ``HOST:PORT``; if absent ``$CMT_NODE``, the local node, the configuration file.
     :param client: the ClientID to claim; if absent ``$CMT_CLIENT`` or the user's name.
     :param failover: whether, where that node does not answer, one of the others that it told us of is taken instead. A
-        job is asked for where it was accepted, all the same: its :class:`Job` remembers.
+        job is asked for where it was accepted, all the same: its handle remembers.
     :raises ConfigurationError: the address has neither form.
     """
 
     def __init__(self, address: str | None = None, *, client: str | None = None, failover: bool = True) -> None:
         self._addresses = candidates(address, os.environ)
         self._client = client or default_client()
-        self._failover = failover
-        self._lines: Lines | None = None
+        # What earlier programs were told is of no concern to one that says itself where its node is.
+        file = known_nodes_file(os.environ) if address is None else None
+        self._known = KnownNodes(file) if failover else None
+        self._session: NodeSession | None = None
 
     def __enter__(self) -> Client:
         return self
@@ -66,12 +69,12 @@ class Client(ClusterCalls):
     def close(self) -> None:
         """End the connection; jobs go on. The client can be used again. Where the reactor is gone, as when the program
         ends, the connection is too."""
-        lines = self._lines
-        if lines is None:
+        session = self._session
+        if session is None:
             return
 
         async def end(_reactor: Any) -> None:
-            lines.close()
+            session.close()
 
         with suppress(ReactorGone, ConnectionInterrupted):
             reactor_thread.run(end)
@@ -87,14 +90,14 @@ class Client(ClusterCalls):
         retries: int = 0,
         retention: Duration | None = None,
         at_most_once: bool = False,
-        environment: dict[str, str] | None = None,
+        variables: dict[str, str] | None = None,
         max_cpu_time: Duration | None = None,
         max_memory: Size | None = None,
         node: str | None = None,
         avoid: Sequence[str] = (),
         local: bool = False,
         key: str | None = None,
-    ) -> Job:
+    ) -> JobHandle:
         """Submit a script; returns when a node has it on disk. Where the connection is lost before it says so, the job
         is submitted again under the same key, to another node if that one does not come back within seconds: then it
         may run twice, once it is back. With ``at_most_once`` it fails instead.
@@ -109,7 +112,7 @@ class Client(ClusterCalls):
         if isinstance(script, bytes):
             source, script_name = Source.of_bytes(script), "script.py"
         else:
-            source, script_name = Source.of_file(Path(script), INLINE_PART), Path(script).name
+            source, script_name = Source.of_file(Path(script)), Path(script).name
         spec = JobSpec(
             script=source.blob,
             script_name=script_name,
@@ -124,53 +127,55 @@ class Client(ClusterCalls):
                 cpu_seconds=None if max_cpu_time is None else int(seconds("max_cpu_time", max_cpu_time) or 0),
                 address_space=size("max_memory", max_memory),
             ),
-            environment=tuple((environment or {}).items()),
+            variables=variables or {},
             node=node,
             avoid=tuple(avoid),
             local=local,
         )
         once = key or new_key()
         fed = None if stdin is None else stdin_source(stdin)
-        return Job(
+        return JobHandle(
             self,
             *self._run(
-                lambda lines: lines.hand_over(lambda node: node.submit(spec, source, fed, key=once), once=at_most_once)
+                lambda session: session.submit(lambda node: node.submit(spec, source, fed, key=once), once=at_most_once)
             ),
         )
 
-    def job(self, job_id: str) -> Job:
+    def job(self, job_id: str) -> JobHandle:
         """A job that was submitted before. :raises NoSuchJob:"""
-        return Job(self, *self._run(lambda lines: lines.find(lambda node: node.getScriptJobStatus(job_id))))
+        return JobHandle(
+            self, *self._run(lambda session: session.ask_about(lambda node: node.getScriptJobStatus(job_id)))
+        )
 
     def jobs(
         self, *, name: str | None = None, states: Sequence[JobState | str] = (), limit: int | None = 100
-    ) -> list[Job]:
+    ) -> list[JobHandle]:
         """This client's jobs at the node that it talks to, newest first; ``limit=None`` for all of them."""
         query = JobQuery(name=name, states=frozenset(map(JobState, states)))
-        found, home = self._run(lambda lines: lines.find(lambda node: node.jobs(query, limit)))
-        return [Job(self, status, home) for status in found]
+        found, home = self._run(lambda session: session.ask_about(lambda node: node.jobs(query, limit)))
+        return [JobHandle(self, status, home) for status in found]
 
     def node(self) -> Mapping[str, Any]:
         """The node's picture of itself."""
         return self._call(lambda node: node.describe())
 
     def _call(self, ask: Callable[[NodeClient], Deferred[T]]) -> T:
-        return self._run(lambda lines: lines.ask(ask))
+        return self._run(lambda session: session.ask(ask))
 
     def _call_at(self, home: Address, ask: Callable[[NodeClient], Deferred[T]]) -> T:
-        return self._run(lambda lines: lines.ask_at(home, ask))
+        return self._run(lambda session: session.ask_about(ask, home))[0]
 
-    def _run(self, work: Callable[[Lines], Coroutine[Deferred[Any], Any, T]]) -> T:
+    def _run(self, work: Callable[[NodeSession], Coroutine[Deferred[Any], Any, T]]) -> T:
         async def call(reactor: Any) -> T:
-            if self._lines is None:
-                ways = Ways(lambda address: address.endpoint(reactor), reactor, self._client)
-                self._lines = Lines(ways, self._addresses, self._failover)
-            return await work(self._lines)
+            if self._session is None:
+                connector = Connector(lambda address: address.endpoint(reactor), reactor, self._client)
+                self._session = NodeSession(connector, self._addresses, self._known)
+            return await work(self._session)
 
         return reactor_thread.run(call)
 
 
-class Job:
+class JobHandle:
     """One submitted job; the object remembers the last state it was told, and which node to ask."""
 
     def __init__(self, client: Client, status: JobStatus, home: Address) -> None:
@@ -179,7 +184,7 @@ class Job:
         self._home = home
 
     def __repr__(self) -> str:
-        return f"<Job {self.id} {self._status.state.value}>"
+        return f"<JobHandle {self.id} {self._status.state.value}>"
 
     @property
     def id(self) -> str:
@@ -204,20 +209,21 @@ class Job:
         """Whether it was cancelled."""
         return self.status().state is JobState.CANCELLED
 
-    def wait(self, timeout: float | None = None) -> JobStatus:
+    def wait(self, timeout: Duration | None = None) -> JobStatus:
         """Wait for the outcome, whatever it is.
 
-        :param timeout: seconds. :raises WaitTimeout: there was none by then.
+        :param timeout: how long. :raises WaitTimeout: there was none by then.
         """
+        lasting = seconds("timeout", timeout)
         if not self._status.state.terminal:
-            self._status = self._ask(lambda node: node.wait(self.id, timeout))
+            self._status = self._ask(lambda node: node.wait(self.id, lasting))
         return self._status
 
-    def result(self, timeout: float | None = None) -> Result:
+    def result(self, timeout: Duration | None = None) -> Result:
         """Wait for success, and fetch the output into memory (see :meth:`copy_output` for a large one).
 
         :raises JobFailed: it ended otherwise; carries code, node, reason and the end of its standard error.
-        :raises WaitTimeout: it did not end within ``timeout`` seconds.
+        :raises WaitTimeout: it did not end within ``timeout``.
         """
         status = self.wait(timeout)
         if status.state is not JobState.SUCCEEDED:
@@ -226,7 +232,7 @@ class Job:
         self._fetch(lambda stream, data: pieces[stream].append(data))
         return Result(status, b"".join(pieces[StreamName.STDOUT]), b"".join(pieces[StreamName.STDERR]))
 
-    def exception(self, timeout: float | None = None) -> JobFailed | None:
+    def exception(self, timeout: Duration | None = None) -> JobFailed | None:
         """The failure that :meth:`result` would raise, or None."""
         status = self.wait(timeout)
         return None if status.state is JobState.SUCCEEDED else self._failure(status)
@@ -253,10 +259,10 @@ class Job:
         self._status = self._ask(lambda node: node.cancel(self.id, note))
         return self._status
 
-    def retry(self) -> Job:
+    def retry(self) -> JobHandle:
         """Submit it once more, as a new job."""
         key = new_key()
-        return Job(self._client, self._ask(lambda node: node.retry(self.id, key)), self._home)
+        return JobHandle(self._client, self._ask(lambda node: node.retry(self.id, key)), self._home)
 
     def remove(self) -> None:
         """Delete its outcome and output."""

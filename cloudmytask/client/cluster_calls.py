@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred
 
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.options import Duration, seconds
+from cloudmytask.codec.people import view_to_document
 from cloudmytask.model.cluster import Ban
-from cloudmytask.wire.cluster_documents import view_to_document
 
 T = TypeVar("T")
 

@@ -18,18 +18,12 @@ from cloudmytask.boundaries import Clock, OutputEnd
 from cloudmytask.client.sources import Source
 from cloudmytask.client.subscriptions import Changed, Subscriptions, Write
 from cloudmytask.client.uploading import upload
-from cloudmytask.core.spec_document import spec_to_document, text, typed
-from cloudmytask.model.cluster import Ban, ClusterView, LoadSample
+from cloudmytask.codec import decode, encode
+from cloudmytask.codec.people import JobStatus
+from cloudmytask.model.cluster import Ban, BanPage, ClusterView, LoadSample
 from cloudmytask.model.job import Explanation, JobId, JobQuery, JobSpec, QoS, StreamName
 from cloudmytask.version import VERSION
 from cloudmytask.wire import commands
-from cloudmytask.wire.ban_documents import ban_from_document
-from cloudmytask.wire.cluster_documents import listed, sample_from_document, view_from_document
-from cloudmytask.wire.documents import (
-    JobStatus,
-    explanation_from_document,
-    query_to_document,
-)
 
 HELLO_TIMEOUT = 10.0
 """Seconds that a node may take to answer a new connection."""
@@ -90,7 +84,7 @@ class NodeClient:
     def explain(self, job_id: str) -> Deferred[Explanation]:
         """Why a job is in its state."""
         answer = self.protocol.ask(commands.ExplainJob, job=job_id)
-        return answer.addCallback(lambda box: explanation_from_document(box["explanation"]))
+        return answer.addCallback(lambda box: decode(Explanation, box["explanation"]))
 
     def describe(self) -> Deferred[Mapping[str, Any]]:
         """The node's picture of itself."""
@@ -103,7 +97,7 @@ class NodeClient:
     def some_of_cluster(self, timeout: float) -> Deferred[ClusterView]:
         """The instances that fit into one answer, which is to come within ``timeout`` seconds."""
         answer = self.protocol.ask(commands.DescribeCluster, timeout, after=None)
-        return answer.addCallback(lambda box: view_from_document(box["cluster"]))
+        return answer.addCallback(lambda box: decode(ClusterView, box["cluster"]))
 
     def bans(self) -> Deferred[tuple[Ban, ...]]:
         """Every ban in force; ``until`` of each is the seconds that remain."""
@@ -112,23 +106,21 @@ class NodeClient:
     def ban(self, client: str, reason: str, term: float) -> Deferred[Ban]:
         """Ban a client everywhere for ``term`` seconds. :raises NotPermitted: the node is on another machine."""
         answer = self.protocol.ask(commands.AddBan, client=client, reason=reason, term=term)
-        return answer.addCallback(lambda box: ban_from_document("ban", box["ban"]))
+        return answer.addCallback(lambda box: decode(Ban, box["ban"]))
 
     def lift_ban(self, client: str) -> Deferred[Ban]:
         """End a ban now. :raises NoSuchBan, NotPermitted:"""
         answer = self.protocol.ask(commands.LiftBan, client=client)
-        return answer.addCallback(lambda box: ban_from_document("ban", box["ban"]))
+        return answer.addCallback(lambda box: decode(Ban, box["ban"]))
 
     def history(self, seconds: float) -> Deferred[tuple[LoadSample, ...]]:
         """The load of all nodes over the last ``seconds``, oldest first. :raises NotSupervised: this is no CSU."""
         answer = self.protocol.ask(commands.LoadHistory, seconds=seconds)
-        return answer.addCallback(
-            lambda box: tuple(sample_from_document(each) for each in listed(box["history"], "samples"))
-        )
+        return answer.addCallback(lambda box: decode(tuple[LoadSample, ...], box["history"].get("samples"), "samples"))
 
     def page(self, query: JobQuery) -> Deferred[tuple[list[JobStatus], int | None]]:
         """One page of this client's jobs, newest first, and the cursor of the next."""
-        answer = self.protocol.ask(commands.ListJobs, query=query_to_document(query))
+        answer = self.protocol.ask(commands.ListJobs, query=encode(query))
         return answer.addCallback(
             lambda box: ([JobStatus.from_document(j) for j in box["page"]["jobs"]], box["page"].get("next"))
         )
@@ -201,7 +193,7 @@ class NodeClient:
             commands.SubmitJob,
             key=key,
             qos=spec.qos.value,
-            spec=spec_to_document(spec),
+            spec=encode(spec),
             script=riding.get("script"),
             stdin=riding.get("stdin"),
         )
@@ -212,17 +204,17 @@ class NodeClient:
         after: str | None = None
         while not pages or after is not None:
             page = (await self.protocol.ask(commands.DescribeCluster, after=after))["cluster"]
-            pages.append(view_from_document(page))
-            after = typed(page, "next", text, None)
+            pages.append(decode(ClusterView, page))
+            after = decode(str | None, page.get("next"), "next")
         return evolve(pages[0], members=tuple(member for page in pages for member in page.members))
 
     async def _bans(self) -> tuple[Ban, ...]:
         found: list[Ban] = []
         after: str | None = None
         while True:
-            page = (await self.protocol.ask(commands.ListBans, after=after))["page"]
-            found.extend(ban_from_document("bans", each) for each in listed(page, "bans"))
-            after = typed(page, "next", text, None)
+            page = decode(BanPage, (await self.protocol.ask(commands.ListBans, after=after))["page"])
+            found.extend(page.bans)
+            after = page.next
             if after is None:
                 return tuple(found)
 

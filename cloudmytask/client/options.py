@@ -14,7 +14,6 @@ from cloudmytask.client.sources import Source
 from cloudmytask.core.units import parse_duration, parse_size
 from cloudmytask.model.errors import ConfigurationError, InvalidArgument
 from cloudmytask.model.job import QoS
-from cloudmytask.wire.commands import INLINE_PART
 
 Duration = float | str
 """Seconds, or a text such as ``90s``, ``10m``, ``2h``."""
@@ -37,7 +36,7 @@ def default_client() -> str:
 
 def stdin_source(given: bytes | os.PathLike[str]) -> Source:
     """The bytes, or the file, that a script reads as its standard input. :raises OSError: it cannot be read."""
-    return Source.of_bytes(given) if isinstance(given, bytes) else Source.of_file(Path(given), INLINE_PART)
+    return Source.of_bytes(given) if isinstance(given, bytes) else Source.of_file(Path(given))
 
 
 def qos_class(name: QoS | str) -> QoS:

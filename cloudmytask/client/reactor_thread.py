@@ -79,6 +79,7 @@ def run(work: Work[T]) -> T:
     """Run ``work(reactor)`` on the reactor and wait for its result.
 
     :raises ReactorGone: nothing runs on it any more. :raises ConnectionInterrupted: it stopped meanwhile.
+    :raises TypeError: ``work`` returns no coroutine.
     :raises RuntimeError: the caller is on the reactor's own thread, which must never wait.
     """
     home = _running()
@@ -89,7 +90,11 @@ def run(work: Work[T]) -> T:
     begun: list[Deferred[T]] = []
 
     def begin() -> None:
-        started = Deferred.fromCoroutine(work(reactor))
+        try:
+            started = Deferred.fromCoroutine(work(reactor))
+        except Exception:  # noqa: BLE001 - it is the caller's to learn
+            _settle(outcome, Failure())
+            return
         begun.append(started)
         started.addBoth(partial(_settle, outcome))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from cloudmytask.wire.documents import JobStatus
+from cloudmytask.codec.people import JobStatus
 
 
 @frozen

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from attrs import frozen
 
 from cloudmytask.model.job import Blob, Digest
+from cloudmytask.wire.commands import INLINE_PART as INLINE_PART
 
 _BLOCK = 1024 * 1024
 
@@ -30,7 +31,7 @@ class Source:
         return cls(Blob(Digest(hashlib.sha256(data).hexdigest()), len(data)), data=data)
 
     @classmethod
-    def of_file(cls, path: Path, inline_max: int) -> Source:
+    def of_file(cls, path: Path, inline_max: int = INLINE_PART) -> Source:
         """A file, taken into memory only if it has at most ``inline_max`` bytes.
 
         :raises OSError: it cannot be read.

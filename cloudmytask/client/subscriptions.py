@@ -16,6 +16,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Clock, OutputEnd
+from cloudmytask.codec import decode
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.errors import (
     CloudMyTaskError,
     ConnectionInterrupted,
@@ -26,7 +28,6 @@ from cloudmytask.model.errors import (
 )
 from cloudmytask.model.job import StreamName
 from cloudmytask.wire import commands
-from cloudmytask.wire.documents import JobStatus, end_from_document
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
 
 Write = Callable[[StreamName, bytes], Deferred[None] | None]
@@ -186,7 +187,7 @@ class Subscriptions:
             stream.fail(InternalError(f"the output could not be read to its end: {end['error']}"))
             return {}
         try:
-            stream.end(end_from_document(end))
+            stream.end(decode(OutputEnd, end))
         except InvalidArgument as problem:
             stream.fail(InternalError(f"the node's last word on the output is malformed: {problem}"))
             raise

@@ -17,8 +17,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Clock, Link, WallClock
+from cloudmytask.codec.ban_list import bans_from_text, bans_to_text
 from cloudmytask.core.admission import check_client
-from cloudmytask.core.ban_records import bans_from_text, bans_to_text, check_ban, check_reason, check_term
+from cloudmytask.core.ban_checks import check_ban, check_reason, check_term
 from cloudmytask.core.bans import BanList, arriving, leaving, sentence
 from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import Ban, NodeId

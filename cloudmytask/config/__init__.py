@@ -5,13 +5,14 @@ Invariant: a :class:`NodeConfig` or :class:`CsuConfig` that exists is valid; wha
 """
 
 from cloudmytask.config.csu import CsuConfig
-from cloudmytask.config.instance import InstanceConfig, default_state, socket_path
+from cloudmytask.config.instance import InstanceConfig
 from cloudmytask.config.key import load_key
 from cloudmytask.config.node import NodeConfig
 from cloudmytask.config.option import Option
 from cloudmytask.config.options import options
 from cloudmytask.config.reference import reference
 from cloudmytask.config.sources import default_file, load
+from cloudmytask.directories import default_state, socket_path
 
 __all__ = [
     "CsuConfig",

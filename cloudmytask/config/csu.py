@@ -10,9 +10,10 @@ from typing import ClassVar, Literal
 
 from attrs import field, frozen
 
-from cloudmytask.config.instance import InstanceConfig, about_log, about_state, default_state, in_order
+from cloudmytask.config.instance import InstanceConfig, about_log, about_state, in_order
 from cloudmytask.config.kinds import DURATION
 from cloudmytask.config.option import about, valid
+from cloudmytask.directories import default_state
 from cloudmytask.model.cluster import Role
 
 _DAY = 86_400.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket as sockets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import attrs
 from attrs import field, frozen
 
-from cloudmytask.config.addresses import (
+from cloudmytask.addresses import (
     IpAddress,
     check_loopback,
     is_loopback,
@@ -27,6 +27,7 @@ from cloudmytask.config.addresses import (
 )
 from cloudmytask.config.kinds import ADDRESSES, BIT_RATE, BOOLEAN, DURATION, GROUP, IPV4, LOG, NAME, PATH, PEERS
 from cloudmytask.config.option import about, valid
+from cloudmytask.directories import socket_path
 from cloudmytask.model.cluster import Role
 from cloudmytask.model.errors import ConfigurationError
 
@@ -34,22 +35,6 @@ SOCKET_PATH_MAX = 107
 """Bytes that ``sun_path`` holds before its terminating NUL; see unix(7)."""
 DEFAULT_GROUP = "239.255.77.77:7700"
 """Of the administratively scoped addresses (RFC 2365), which no router forwards."""
-
-
-def default_state(
-    environ: Mapping[str, str] | None = None, *, root: bool | None = None, directory: str = "cloudmytask"
-) -> Path:
-    """Where an instance keeps its state unless told otherwise (XDG base directory specification)."""
-    if os.geteuid() == 0 if root is None else root:
-        return Path("/var/lib") / directory
-    named = Path((os.environ if environ is None else environ).get("XDG_STATE_HOME", ""))
-    # The specification has relative paths ignored.
-    return (named if named.is_absolute() else Path.home() / ".local" / "state") / directory
-
-
-def socket_path(state: Path, role: Role = Role.NODE) -> Path:
-    """The unix socket of the instance whose state directory is ``state``."""
-    return state / f"{role}.sock"
 
 
 def about_state(directory: str, sentence: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import frozen
 
-from cloudmytask.config.addresses import split_address, split_group, split_peer
+from cloudmytask.addresses import split_address, split_group, split_peer
 from cloudmytask.config.bit_rate import format_bit_rate, parse_bit_rate
 from cloudmytask.core.units import (
     DURATION_FORMS,

@@ -102,15 +102,15 @@ def _check_arguments(spec: JobSpec) -> None:
     total = 0
     for index, argument in enumerate(spec.arguments, 1):
         total += _text_size(f"argument {index}", argument)
-    for variable, value in spec.environment:
+    for variable, value in spec.variables.items():
         if not _VARIABLE.match(variable):
-            raise InvalidArgument(f"environment: {_shown(variable)} is not a variable name of letters, digits and _")
+            raise InvalidArgument(f"variables: {_shown(variable)} is not a variable name of letters, digits and _")
         if variable.startswith("CMT_"):
-            raise InvalidArgument(f"environment: {variable} cannot be set, names with CMT_ belong to the node")
-        total += _text_size(f"environment {variable}", value) + len(variable) + 1
+            raise InvalidArgument(f"variables: {variable} cannot be set, names with CMT_ belong to the node")
+        total += _text_size(f"variables {variable}", value) + len(variable) + 1
     if total > ARGUMENTS_MAX:
         raise InvalidArgument(
-            f"arguments: {total} bytes in arguments and environment are more than the limit, {ARGUMENTS_MAX} bytes"
+            f"arguments: {total} bytes in arguments and variables are more than the limit, {ARGUMENTS_MAX} bytes"
         )
 
 

@@ -6,11 +6,10 @@ Invariant: pure text over what is recorded; it decides nothing and guesses nothi
 from __future__ import annotations
 
 import signal
-from datetime import UTC, datetime
-from functools import lru_cache
 
 from attrs import frozen
 
+from cloudmytask.codec.people import format_time
 from cloudmytask.core.units import show_duration, show_size
 from cloudmytask.model.job import Attempt, Explanation, Job, JobState, Outcome, QoS, Reason
 
@@ -81,7 +80,7 @@ def signal_name(number: int | None) -> str:
 def _sentence(job: Job, around: Surroundings) -> str:
     match job.state:
         case JobState.PENDING:
-            return f"It was accepted by {job.origin} and is about to be placed."
+            return f"It was accepted by {job.owner.name} and is about to be placed."
         case JobState.WAITING:
             return _why_waiting(job, around)
         case JobState.STAGING | JobState.RUNNING if job.cancellation is not None:
@@ -150,7 +149,7 @@ def _why_there(job: Job) -> str:
         return ""
     forwarded = [stamp for stamp in job.trail if stamp.stage == "forwarded"]
     reason = forwarded[-1].note.partition(" to ")[2] if forwarded else ""
-    return f"; {job.origin} forwarded it to {reason}" if reason else f"; {job.origin} forwarded it"
+    return f"; {job.owner.name} forwarded it to {reason}" if reason else f"; {job.owner.name} forwarded it"
 
 
 def _why_failed(job: Job) -> str:
@@ -208,15 +207,9 @@ def _tries(job: Job) -> str:
 
 
 def _executor(job: Job) -> str:
-    return job.attempt.executor if job.attempt is not None else job.origin
+    return job.attempt.executor if job.attempt is not None else job.owner.name
 
 
 def _after(job: Job) -> str:
     wall = job.outcome.usage.wall_seconds if job.outcome is not None else None
     return f" after {show_duration(wall)}" if wall is not None else ""
-
-
-@lru_cache(4096)
-def format_time(at: float) -> str:
-    """UTC in ISO 8601 with milliseconds."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -10,8 +10,9 @@
 ``expired``    a tombstone: outcome and output are gone
 
 Invariant: a job reaches exactly one terminal state and never leaves it, but for ``expired``. Events that come late,
-because two things happened at once, change nothing and are listed as ``late``; an event that cannot happen at all is
-an :class:`ImpossibleTransition`, which is a bug.
+because two things happened at once, change nothing and are listed as ``late``, as does a word on an attempt that is not
+the latest, or that another owner ordered; an event that cannot happen at all is an :class:`ImpossibleTransition`, which
+is a bug.
 """
 
 from __future__ import annotations
@@ -21,7 +22,20 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from cloudmytask.model.job import Attempt, Cancellation, Job, JobState, Outcome, Output, Reason, Stamp, Usage
+from cloudmytask.model.job import (
+    Attempt,
+    AttemptId,
+    Cancellation,
+    Job,
+    JobState,
+    NodeId,
+    Outcome,
+    Output,
+    Owner,
+    Reason,
+    Stamp,
+    Usage,
+)
 
 _NOTHING = Output()
 
@@ -51,7 +65,7 @@ class Stage:
     at: float
     node: str
     executor: str | None = None
-    executor_id: str | None = None
+    executor_id: NodeId | None = None
     note: str = ""
     """Why there."""
 
@@ -72,7 +86,7 @@ class Start:
 
     at: float
     node: str
-    attempt: int
+    attempt: AttemptId
 
 
 @frozen
@@ -81,7 +95,7 @@ class End:
 
     at: float
     node: str
-    attempt: int
+    attempt: AttemptId
     outcome: Outcome
     stdout: Output = _NOTHING
     stderr: Output = _NOTHING
@@ -134,6 +148,25 @@ class Expire:
 Event = Wait | Stage | Remark | Start | End | Cancel | Interrupt | Move | Expire
 
 
+def next_attempt(job: Job) -> AttemptId:
+    """The name of the attempt that a :class:`Stage` would begin now: the one place where attempts get their numbers."""
+    return AttemptId(job.id, job.owner.epoch, len(job.attempts) + 1)
+
+
+def take_over(job: Job, owner: Owner, sequence: int, at: float) -> Job:
+    """A waiting job of another node as the one of ``owner``, whose term is the next.
+
+    :param owner: its epoch is not looked at. :param sequence: of the new owner.
+    """
+    return evolve(
+        job,
+        sequence=sequence,
+        owner=evolve(owner, epoch=job.owner.epoch + 1),
+        state=JobState.PENDING,
+        trail=(*job.trail, Stamp(at, "taken over", owner.name, f"from {job.owner.name}")),
+    )
+
+
 def retriable(job: Job, outcome: Outcome) -> bool:
     """Whether a failed attempt is followed by another: the script failed by itself and tries are left.
 
@@ -171,11 +204,13 @@ def _wait(job: Job, event: Wait) -> Job:
 
 
 def _stage(job: Job, event: Stage) -> Job:
+    name = next_attempt(job)
     attempt = Attempt(
-        number=len(job.attempts) + 1,
+        number=name.number,
         executor=event.executor or event.node,
         staged_at=event.at,
         executor_id=event.executor_id,
+        epoch=name.epoch,
     )
     note = f"attempt {attempt.number}" + (f" {event.note}" if event.note else "")
     return evolve(
@@ -314,7 +349,7 @@ def step(job: Job, event: Event) -> Job:
 
     :raises ImpossibleTransition: the table has no such entry.
     """
-    if isinstance(event, Start | End) and job.attempt is not None and event.attempt != job.attempt.number:
+    if isinstance(event, Start | End) and job.attempts and event.attempt != job.attempt_id:
         return _late(job, event)
     transition = TABLE.get((job.state, type(event)))
     if transition is None:

@@ -26,7 +26,7 @@ from cloudmytask.model.cluster import (
     RootKey,
 )
 from cloudmytask.model.errors import NoSuchJob, NotPermitted
-from cloudmytask.model.job import Blob, Content, Job, JobId, Reason, StreamName
+from cloudmytask.model.job import AttemptId, Blob, Content, Reason, StreamName, TravelingJob
 
 NOTHING = Capacity(slots=0, free=0)
 """It runs no scripts."""
@@ -60,20 +60,24 @@ class SupervisorDoor:
     ) -> Deferred[OfferAnswer]:
         return fail(self._refusal())
 
-    def handed_over(self, link: Link, job: Job, contents: Sequence[Content]) -> Deferred[OfferAnswer]:  # noqa: ARG002
+    def handed_over(
+        self,
+        link: Link,  # noqa: ARG002 - it takes none
+        job: TravelingJob,  # noqa: ARG002
+        contents: Sequence[Content],  # noqa: ARG002
+    ) -> Deferred[OfferAnswer]:
         return fail(self._refusal())
 
     def followed(
         self,
         link: Link,  # noqa: ARG002 - whoever asks, and from where on
-        job_id: JobId,
-        attempt: int,  # noqa: ARG002
+        attempt: AttemptId,
         offsets: Mapping[StreamName, int],  # noqa: ARG002
         sink: AttemptSink,  # noqa: ARG002
     ) -> Deferred[None]:
-        return fail(NoSuchJob(f"job {job_id} is not at {self._cluster_member.me.name}, which is a CSU"))
+        return fail(NoSuchJob(f"attempt {attempt} is not at {self._cluster_member.me.name}, which is a CSU"))
 
-    def attempt_stopped(self, link: Link, job_id: JobId, attempt: int, reason: Reason, hurry: bool) -> None:
+    def attempt_stopped(self, link: Link, attempt: AttemptId, reason: Reason, hurry: bool) -> None:
         """There is none, so it has ended."""
 
     def asked_for_work(self, link: Link, capacity: Capacity) -> int:  # noqa: ARG002 - there never is any

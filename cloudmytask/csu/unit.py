@@ -21,7 +21,7 @@ from cloudmytask.cluster.member import ClusterMember, identity_of
 from cloudmytask.config import CsuConfig
 from cloudmytask.core.admission import LIMIT_MAX, check_client
 from cloudmytask.core.announcing import Condition
-from cloudmytask.core.ban_records import check_report
+from cloudmytask.core.ban_checks import check_report
 from cloudmytask.csu.door import NOTHING, SupervisorDoor
 from cloudmytask.csu.history import History
 from cloudmytask.csu.no_jobs import NoJobs

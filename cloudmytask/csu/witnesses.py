@@ -9,8 +9,8 @@ from collections import OrderedDict
 
 from attrs import define, field
 
-from cloudmytask.core.ban_records import REPORTERS_MAX, REPORTERS_NEEDED
-from cloudmytask.model.cluster import BanReport, NodeId
+from cloudmytask.core.ban_checks import REPORTERS_NEEDED
+from cloudmytask.model.cluster import REPORTERS_MAX, BanReport, NodeId
 from cloudmytask.model.job import ClientId
 
 WINDOW = 600.0

@@ -8,21 +8,41 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import NewType
+from typing import Annotated
 
 from attrs import field, frozen
+from msgspec import Meta
 
-from cloudmytask.model.job import Blob, ClientId, JobId, JobSpec, Outcome, QoS, Stamp
-
-NodeId = NewType("NodeId", str)
-"""32 lowercase hexadecimal digits, kept with the node's state."""
-BootId = NewType("BootId", str)
-"""One life of a node: 8 hexadecimal digits that count its starts, then 8 random ones. Of one node's boots the greater
-is the newer."""
+from cloudmytask.model.fields import (
+    Count,
+    Label,
+    Moment,
+    Name,
+    Note,
+    Number,
+    Seconds,
+    Share,
+    Where,
+)
+from cloudmytask.model.job import AttemptId, Blob, ClientId, JobSpec, Outcome, QoS, Stamp, StreamName
+from cloudmytask.model.job import BootId as BootId
+from cloudmytask.model.job import NodeId as NodeId
 
 NEIGHBORS_MAX = 5
 """Links of the overlay that a node has at most: a parent and four children (overlay simulation: the knee)."""
 CHILDREN_MAX = NEIGHBORS_MAX - 1
+CHILDREN_TOLD = 16
+"""Children that an announcement may name; more than our overlay allows, for versions that allow more."""
+RUNNING_TOLD = 8
+BANS_MAX = 2000
+"""Bans in one message."""
+REPORTERS_MAX = 8
+COUNTER_MAX = 2**40
+"""No cluster makes so many bans; beyond, nobody could outdo an entry any more."""
+VISITED_MAX = 65
+"""Nodes that a job may have been to: the origin and as many hops as may be configured."""
+STAMPS_MAX = 100
+"""Entries of a trail that one answer may bring."""
 
 
 class Role(enum.StrEnum):
@@ -42,11 +62,15 @@ class Role(enum.StrEnum):
         return f"cmt-{self.value}"
 
 
+Path = Annotated[tuple[NodeId, ...], Meta(max_length=1000)]
+"""A node and its ancestors in the tree, the root last."""
+
+
 @frozen(order=True)
 class RootKey:
     """Names a tree by its root; the smaller is the older tree, which wins."""
 
-    term: int
+    term: Count
     node_id: NodeId
 
 
@@ -55,10 +79,10 @@ class TreePosition:
     """Where a node stands in the overlay."""
 
     root: RootKey
-    depth: int = 0
+    depth: Count = 0
     """Links to the root."""
     parent: NodeId | None = None
-    children: tuple[NodeId, ...] = ()
+    children: Annotated[tuple[NodeId, ...], Meta(max_length=CHILDREN_TOLD)] = ()
 
     @property
     def neighbors(self) -> tuple[NodeId, ...]:
@@ -79,25 +103,25 @@ class Capacity:
     newer, whichever way it came.
     """
 
-    slots: int
-    free: int
+    slots: Count
+    free: Count
     """Scripts that it would start at once: 0 while its load is at its threshold or it drains."""
-    load: float | None = None
+    load: Share | None = None
     """Share of the CPU, 0..1, that others than our jobs use; None where it is not measured."""
-    cpu: float | None = None
+    cpu: Share | None = None
     """Share of the CPU, 0..1, that is in use at all: what the paper calls load."""
-    threshold: float = 0.75
-    stamp: int = 0
+    threshold: Share = 0.75
+    stamp: Count = 0
 
 
 @frozen
 class Backlog:
     """What waits at a node."""
 
-    waiting: Mapping[QoS, int] = field(factory=dict)
-    head_age: float = 0.0
+    waiting: Mapping[QoS, Count] = field(factory=dict)
+    head_age: Seconds = 0.0
     """Seconds by which the next job is ahead of one that arrives now, its class's head start counted; 0 if none."""
-    running: tuple[tuple[ClientId, int], ...] = ()
+    running: Annotated[tuple[tuple[ClientId, Count], ...], Meta(max_length=RUNNING_TOLD)] = ()
     """The clients with the most jobs of this origin running anywhere, and how many; at most 8."""
 
     @property
@@ -110,18 +134,18 @@ class Backlog:
 class Announcement:
     """What an instance multicasts about itself (paper 3.2.3). At most 1,200 bytes on the wire."""
 
-    cluster: str
+    cluster: Label
     role: Role
     node_id: NodeId
     boot_id: BootId
-    incarnation: int
+    incarnation: Count
     """Grows when the instance hears that it is thought dead."""
-    sequence: int
+    sequence: Count
     """Grows with every announcement of one boot."""
-    name: str
-    address: str
+    name: Label
+    address: Where
     """Where it is reached, ``HOST:PORT``."""
-    interval: float
+    interval: Seconds
     """Seconds until its next announcement at the latest."""
     capacity: Capacity
     backlog: Backlog = Backlog()
@@ -133,21 +157,21 @@ class Announcement:
     """Its last word."""
     insecure: bool = False
     """It listens to the network without certificates."""
-    bans: str = ""
+    bans: Label = ""
     """Digest of its ban list; two instances with the same digest hold the same bans."""
-    version: str = ""
+    version: Label = ""
 
 
 @frozen
 class Obituary:
     """Somebody asked a silent instance and got no answer."""
 
-    cluster: str
+    cluster: Label
     reporter: NodeId
     subject: NodeId
     boot_id: BootId
     """Of the subject."""
-    incarnation: int
+    incarnation: Count
     """Of the subject, as last heard."""
 
 
@@ -163,17 +187,17 @@ class BusStatistics:
     joined: bool = False
     error: str = ""
     """Why it is not joined, or why the last datagram could not be sent."""
-    sent: int = 0
-    heard: int = 0
+    sent: Count = 0
+    heard: Count = 0
     """Messages of our cluster by others, well-formed and authentic."""
-    unsent: int = 0
-    malformed: int = 0
+    unsent: Count = 0
+    malformed: Count = 0
     """Truncated, oversized, or not what we write."""
-    forged: int = 0
+    forged: Count = 0
     """Without a valid MAC."""
-    foreign: Mapping[str, int] = field(factory=dict)
+    foreign: Mapping[str, Count] = field(factory=dict)
     """Datagrams by the name of a cluster that is not ours."""
-    receive_buffer: int = 0
+    receive_buffer: Count = 0
     """Bytes that the kernel granted."""
 
 
@@ -181,12 +205,12 @@ class BusStatistics:
 class PeerIdentity:
     """Who is at the other end of a link."""
 
-    cluster: str
+    cluster: Name
     role: Role
     node_id: NodeId
-    boot_id: BootId
-    name: str
-    address: str
+    boot_id: Annotated[BootId, Meta(min_length=16)]
+    name: Name
+    address: Where
 
 
 class Standing(enum.StrEnum):
@@ -204,7 +228,7 @@ class Standing(enum.StrEnum):
 class BanVersion:
     """Orders the entries about one client: the greater wins a merge."""
 
-    counter: int
+    counter: Annotated[int, Meta(ge=1, le=COUNTER_MAX)]
     admin: bool
     """Of concurrent entries an administrator's wins."""
     node_id: NodeId
@@ -219,17 +243,26 @@ class Ban:
     """An entry of the blacklist: who, why, by whom, until when. A lifted ban stays as an entry until its term ends."""
 
     client: ClientId
-    reason: str
-    by: str
+    reason: Annotated[str, Meta(min_length=1, max_length=500)]
+    by: Name
     """Who decided: an administrator's ClientID, or the name of an instance."""
-    term: float
+    term: Number
     """Seconds, from when it was decided."""
-    until: float
+    until: Number
     """On the retention-like clock of whoever holds the entry; travels as seconds that remain."""
     version: BanVersion
     lifted: bool = False
-    reporters: tuple[str, ...] = ()
+    reporters: Annotated[tuple[Name, ...], Meta(max_length=REPORTERS_MAX)] = ()
     """Names of the nodes that reported it."""
+
+
+@frozen
+class BanPage:
+    """As many bans as one message carries."""
+
+    bans: Annotated[tuple[Ban, ...], Meta(max_length=BANS_MAX)] = ()
+    next: str | None = None
+    """The client to go on after; None at the end."""
 
 
 @frozen
@@ -237,10 +270,10 @@ class BanReport:
     """A node's ``addToBlackListRequest``: it banned a client for a short term, and says why."""
 
     client: ClientId
-    reason: str
+    reason: Annotated[str, Meta(min_length=1, max_length=500)]
     reporter: NodeId
-    reporter_name: str
-    count: int
+    reporter_name: Name
+    count: Count
     """Refused requests so far."""
 
 
@@ -248,15 +281,14 @@ class BanReport:
 class Offer:
     """A job on its way to another node, for one attempt."""
 
-    job_id: JobId
+    attempt: AttemptId
     client: ClientId
     """The original client, whoever carries the job."""
     spec: JobSpec
-    attempt: int
     origin: PeerIdentity
-    hops: int = 0
+    hops: Count = 0
     """How often it was handed on before."""
-    visited: tuple[NodeId, ...] = ()
+    visited: Annotated[tuple[NodeId, ...], Meta(max_length=VISITED_MAX)] = ()
     """The nodes that had it, the origin first."""
     may_wait: bool = False
     """Policy ``paper``: a full target takes it all the same, and decides again."""
@@ -269,11 +301,11 @@ class OfferAnswer:
     accepted: bool
     capacity: Capacity
     """Of the target, the accepted job counted."""
-    why: str = ""
+    why: Note = ""
     """Of a refusal: ``busy``, ``draining``, ``banned: …``, ``visited``, ``hops``."""
     lasting: bool = False
     """The refusal will be the same whenever this job is offered."""
-    missing: tuple[Blob, ...] = ()
+    missing: Annotated[tuple[Blob, ...], Meta(max_length=2)] = ()
     """Blobs that have to be sent before it can be accepted."""
 
 
@@ -282,14 +314,14 @@ class RemoteEnd:
     """The executor's last word on an attempt."""
 
     outcome: Outcome
-    discarded: Mapping[str, int]
+    discarded: Mapping[StreamName, Count]
     """Bytes thrown away beyond ``output_max``, by stream."""
     interrupted: bool
     """The executor shuts down: the outcome says nothing about the script."""
-    executor: str
+    executor: Name
     """Name of the node that ran it."""
     capacity: Capacity
-    trail: tuple[Stamp, ...] = ()
+    trail: Annotated[tuple[Stamp, ...], Meta(max_length=STAMPS_MAX)] = ()
     """What happened to it on the way, relays included."""
 
 
@@ -299,9 +331,9 @@ class AttachAnswer:
 
     accepted: bool
     root: RootKey
-    path: tuple[NodeId, ...] = ()
-    why: str = ""
-    try_next: tuple[tuple[NodeId, str], ...] = ()
+    path: Path = ()
+    why: Note = ""
+    try_next: Annotated[tuple[tuple[NodeId, Where], ...], Meta(max_length=2)] = ()
     """Of a refusal: up to two others, with their addresses."""
 
 
@@ -311,7 +343,7 @@ class MemberStatus:
 
     announcement: Announcement
     standing: Standing
-    heard: float
+    heard: Number
     """Seconds since its last word."""
     linked: bool
     """Whether a link to it is open."""
@@ -327,7 +359,7 @@ class ClusterView:
     cluster: str
     members: tuple[MemberStatus, ...]
     bus: BusStatistics
-    interval: float
+    interval: Seconds
     """Seconds between this instance's announcements now."""
 
 
@@ -335,10 +367,10 @@ class ClusterView:
 class LoadSample:
     """How busy one node was at one moment (a CSU's history)."""
 
-    at: float
+    at: Moment
     """UTC seconds, of the CSU's clock."""
     node: str
-    load: float | None
-    slots: int
-    free: int
-    waiting: int
+    load: Share | None
+    slots: Count
+    free: Count
+    waiting: Count

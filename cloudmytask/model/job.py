@@ -8,14 +8,88 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import NewType
+from typing import Annotated, NewType
 
 from attrs import field, frozen
+from msgspec import Meta
+
+from cloudmytask.model.fields import (
+    ALWAYS,
+    BOOT_ID,
+    CLIENT_ID,
+    DIGEST,
+    NODE_ID,
+    Count,
+    Integer,
+    Moment,
+    Number,
+    Ordinal,
+)
 
 JobId = NewType("JobId", str)
-ClientId = NewType("ClientId", str)
-Digest = NewType("Digest", str)
+ClientId = NewType("ClientId", Annotated[str, CLIENT_ID])
+NodeId = NewType("NodeId", Annotated[str, NODE_ID])
+"""32 lowercase hexadecimal digits, kept with the node's state."""
+BootId = NewType("BootId", Annotated[str, BOOT_ID])
+"""One life of a node: 8 hexadecimal digits that count its starts, then 8 random ones. Of one node's boots the greater
+is the newer. Empty if it is not known."""
+Digest = NewType("Digest", Annotated[str, DIGEST])
 """Lowercase hexadecimal sha256."""
+
+FIRST_EPOCH = 1
+"""The term of the node that accepted a job; each later owner's term is one more."""
+
+
+@frozen(order=True)
+class AttemptId:
+    """Names one execution of a job; of two of one job the greater is the newer.
+
+    The number goes on from owner to owner; the epoch keeps apart what two nodes number that both believe they own the
+    job.
+    """
+
+    job: JobId
+    epoch: Ordinal
+    number: Ordinal
+    """From 1; see ``core.job.next_attempt``."""
+
+    def __str__(self) -> str:
+        """Its one text: in logs, on the wire, in the names of spools and work directories."""
+        return f"{self.job}.{self.epoch}.{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> AttemptId:
+        """The inverse of ``str``.
+
+        :raises ValueError: no attempt has that text.
+        """
+        job, *counts = text.split(".")
+        if not job or len(counts) != 2 or not all(map(_is_count, counts)):
+            raise ValueError(f"{text[:80]!r} is not JOB.EPOCH.NUMBER")
+        return cls(JobId(job), int(counts[0]), int(counts[1]))
+
+
+def _is_count(text: str) -> bool:
+    """Whether ``text`` is a whole number from 1 on, as ``str`` writes it, that fits into a column."""
+    return text.isascii() and text.isdecimal() and text[0] != "0" and len(text) <= 18
+
+
+@frozen
+class Owner:
+    """The node that decides about a job, and for which term."""
+
+    node_id: NodeId
+    name: str
+    """For people."""
+    epoch: Ordinal = FIRST_EPOCH
+    """Number of its term: what an earlier owner ordered comes late."""
+    custodians: tuple[NodeId, ...] = ()
+    """The nodes that hold the job's record durably, the owner included."""
+
+    @classmethod
+    def alone(cls, node_id: NodeId, name: str, epoch: int = FIRST_EPOCH) -> Owner:
+        """An owner that is the job's only custodian."""
+        return cls(node_id, name, epoch, (node_id,))
 
 
 class QoS(enum.StrEnum):
@@ -78,12 +152,16 @@ class StreamName(enum.StrEnum):
     STDERR = "stderr"
 
 
+Offsets = Mapping[StreamName, Count]
+"""In which streams, from which byte on."""
+
+
 @frozen
 class Blob:
     """Bytes named by their digest; ``size`` in bytes."""
 
     digest: Digest
-    size: int
+    size: Count
 
 
 @frozen
@@ -102,13 +180,13 @@ INLINE_MAX = 64 * 1024
 class Limits:
     """What one process of a script may use; None is unlimited. See setrlimit(2)."""
 
-    cpu_seconds: int | None = None
+    cpu_seconds: Integer | None = None
     """RLIMIT_CPU, seconds."""
-    address_space: int | None = None
+    address_space: Integer | None = None
     """RLIMIT_AS, bytes."""
-    file_size: int | None = None
+    file_size: Integer | None = None
     """RLIMIT_FSIZE, bytes."""
-    open_files: int | None = None
+    open_files: Integer | None = None
     """RLIMIT_NOFILE, descriptors."""
 
 
@@ -117,24 +195,24 @@ class JobSpec:
     """What a client asked for; immutable once accepted."""
 
     script: Blob
-    script_name: str = "script.py"
+    script_name: str = field(default="script.py", metadata=ALWAYS)
     """The file name the script sees as ``sys.argv[0]``."""
+    qos: QoS = field(default=QoS.BATCH, metadata=ALWAYS)
     arguments: tuple[str, ...] = ()
     stdin: Blob | None = None
-    qos: QoS = QoS.BATCH
     name: str | None = None
     """A label that people select by; the script's name if absent."""
-    timeout: float | None = None
+    timeout: Number | None = None
     """Seconds that one attempt may run, from its start."""
-    retries: int = 0
+    retries: Integer = 0
     """How many further attempts a failure is worth."""
-    retention: float | None = None
+    retention: Number | None = None
     """Seconds that outcome and output are kept after the end; None is the node's default."""
     at_most_once: bool = False
     """Never run a second attempt after one whose end is unknown."""
     limits: Limits = Limits()
-    environment: tuple[tuple[str, str], ...] = ()
-    """Variables added to the script's clean environment."""
+    variables: Mapping[str, str] = field(factory=dict, hash=False)
+    """Added to the script's clean environment."""
     node: str | None = None
     """Run it on the node of this name only."""
     avoid: tuple[str, ...] = ()
@@ -147,15 +225,19 @@ class JobSpec:
         """The name that people see."""
         return self.name if self.name is not None else self.script_name
 
+    def blobs(self) -> tuple[Blob, ...]:
+        """What an attempt needs laid out: the script, and its input if there is any."""
+        return (self.script,) if self.stdin is None else (self.script, self.stdin)
+
 
 @frozen
 class Usage:
     """What an attempt consumed; a value not known is None."""
 
-    wall_seconds: float | None = None
-    cpu_seconds: float | None = None
+    wall_seconds: Number | None = None
+    cpu_seconds: Number | None = None
     """User and system time of the script and of the children that it waited for."""
-    peak_memory: int | None = None
+    peak_memory: Count | None = None
     """Bytes; the largest resident set of any one process."""
 
 
@@ -165,7 +247,7 @@ class Output:
 
     blob: Blob | None = None
     """None where nothing was written."""
-    discarded: int = 0
+    discarded: Count = 0
     """Bytes beyond ``output_max`` that were thrown away."""
 
     @property
@@ -179,8 +261,8 @@ class Outcome:
     """How one attempt ended."""
 
     reason: Reason
-    exit_code: int | None = None
-    signal: int | None = None
+    exit_code: Integer | None = None
+    signal: Integer | None = None
     usage: Usage = Usage()
     detail: str = ""
     """One sentence for a person, where the reason alone does not say enough."""
@@ -195,16 +277,18 @@ class Outcome:
 class Attempt:
     """One execution of a job on one node."""
 
-    number: int
+    number: Count
     executor: str
-    staged_at: float
-    started_at: float | None = None
-    ended_at: float | None = None
+    staged_at: Moment
+    started_at: Moment | None = None
+    ended_at: Moment | None = None
     outcome: Outcome | None = None
     stdout: Output = Output()
     stderr: Output = Output()
-    executor_id: str | None = None
-    """The executor's node id; None if it is the origin."""
+    executor_id: NodeId | None = None
+    """The executor's node id; None if it is the owner."""
+    epoch: Ordinal = FIRST_EPOCH
+    """Of the owner that ordered it."""
 
     def output(self, stream: StreamName) -> Output:
         """The stored output of one stream."""
@@ -215,7 +299,7 @@ class Attempt:
 class Stamp:
     """One entry of the trail: a stage of the job's way, when, where, and what was decided."""
 
-    at: float
+    at: Moment
     stage: str
     node: str
     note: str = ""
@@ -225,7 +309,7 @@ class Stamp:
 class Cancellation:
     """A client's wish that a job should end."""
 
-    at: float
+    at: Moment
     by: str
     note: str = ""
 
@@ -239,19 +323,20 @@ class Job:
     spec: JobSpec
     body: Digest
     """Digest of the spec: the same idempotency key with another body is a conflict."""
-    sequence: int
-    """Order of acceptance on the origin; the newest job has the highest."""
-    origin: str
+    sequence: Count
+    """Order of acceptance on its owner; the newest job has the highest."""
+    owner: Owner
     state: JobState
-    submitted_at: float
-    retention: float
+    submitted_at: Moment
+    retention: Number
     """Seconds, after the node's default and maximum were applied."""
     attempts: tuple[Attempt, ...] = ()
     trail: tuple[Stamp, ...] = ()
     cancellation: Cancellation | None = None
-    ended_at: float | None = None
-    expires: float | None = None
-    """Value of the origin's retention clock at which this record falls due; None until it has an outcome."""
+    ended_at: Moment | None = None
+    expires: Number | None = None
+    """Value of the retention clock of the node that keeps this record at which it falls due; None until it has an
+    outcome. No other node can read that clock: what travels is a :class:`TravelingJob`."""
     removed: bool = False
     """Whether a tombstone stems from a client's ``rm`` rather than from age."""
     moved_to: str | None = None
@@ -263,18 +348,55 @@ class Job:
         return self.attempts[-1] if self.attempts else None
 
     @property
+    def attempt_id(self) -> AttemptId:
+        """Of the latest attempt; there must be one."""
+        attempt = self.attempts[-1]
+        return AttemptId(self.id, attempt.epoch, attempt.number)
+
+    @property
+    def assignment(self) -> Assignment:
+        """What the executor of the latest attempt is told; there must be one."""
+        return Assignment(self.attempt_id, self.client, self.spec, self.attempts[-1].executor)
+
+    @property
     def outcome(self) -> Outcome | None:
         """The outcome of the latest attempt, once there is one."""
         return self.attempt.outcome if self.attempt is not None else None
 
     def blobs(self) -> tuple[Blob, ...]:
         """Every blob that must outlive this job's retention, in a fixed order."""
-        found = [self.spec.script]
-        if self.spec.stdin is not None:
-            found.append(self.spec.stdin)
+        found = list(self.spec.blobs())
         for attempt in self.attempts:
             found.extend(o.blob for o in (attempt.stdout, attempt.stderr) if o.blob is not None)
         return tuple(dict.fromkeys(found))
+
+
+QUERY_MAX = 1000
+"""Jobs in one page at the most."""
+
+
+@frozen
+class Assignment:
+    """What an executor is told to run: one attempt, of a job that is its node's own or another's."""
+
+    id: AttemptId
+    client: ClientId
+    spec: JobSpec
+    executor: str
+    """Name of the node that runs it."""
+
+
+@frozen
+class TravelingJob:
+    """A job on its way to another node, without what only its sender can read.
+
+    Made by ``core.retention.depart``, read by ``core.retention.arrive``.
+    """
+
+    job: Job
+    """``expires`` is None in it."""
+    remaining: Number | None = None
+    """Seconds until it falls due, as of its departure; None until it has an outcome."""
 
 
 @frozen
@@ -286,9 +408,9 @@ class JobQuery:
     name: str | None = None
     states: frozenset[JobState] = frozenset()
     """Empty: every state but ``expired``."""
-    before: int | None = None
+    before: Count | None = None
     """Only jobs with a lower sequence: the cursor of the page before."""
-    limit: int = 100
+    limit: Annotated[int, Meta(ge=1, le=QUERY_MAX)] = 100
 
 
 @frozen
@@ -312,8 +434,8 @@ class NodeStatus:
     """What a node says about itself."""
 
     name: str
-    node_id: str
-    boot_id: str
+    node_id: NodeId
+    boot_id: BootId
     version: str
     slots: int
     running: int

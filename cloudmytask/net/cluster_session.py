@@ -15,13 +15,12 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import ClusterDoor
+from cloudmytask.codec import encode
 from cloudmytask.core.admission import NOTE_MAX, check_client, check_duration
-from cloudmytask.model.cluster import Ban, LoadSample
+from cloudmytask.model.cluster import Ban, BanPage, LoadSample
 from cloudmytask.model.errors import InvalidArgument, NotPermitted
 from cloudmytask.model.job import ClientId
 from cloudmytask.wire import commands
-from cloudmytask.wire.ban_documents import ban_to_document
-from cloudmytask.wire.cluster_documents import sample_to_document, view_to_document
 
 T = TypeVar("T")
 
@@ -58,13 +57,13 @@ class ClusterResponders:
         self._identified()
         view = self._door.cluster()
         members, following = _page(view.members, lambda member: member.announcement.node_id, after)
-        return {"cluster": {**view_to_document(evolve(view, members=members)), "next": following}}
+        return {"cluster": {**encode(evolve(view, members=members)), "next": following}}
 
     def bans(self, after: str | None) -> dict[str, Any]:
         """A page of the bans in force."""
         self._identified()
         bans, following = _page(self._door.bans(), lambda ban: ban.client, after)
-        return {"page": {"bans": [ban_to_document(ban) for ban in bans], "next": following}}
+        return {"page": encode(BanPage(bans, following))}
 
     def ban(self, client: str, reason: str, term: float) -> Deferred[dict[str, Any]]:
         """An administrator bans a client."""
@@ -84,7 +83,7 @@ class ClusterResponders:
         self._identified()
         check_duration("seconds", seconds)
         return self._door.history(seconds).addCallback(
-            lambda samples: {"history": {"samples": [sample_to_document(each) for each in thinned(samples)]}}
+            lambda samples: {"history": {"samples": [encode(each) for each in thinned(samples)]}}
         )
 
     def _administrator(self) -> ClientId:
@@ -131,4 +130,4 @@ def _page(items: Sequence[T], key: Callable[[T], str], after: str | None) -> tup
 
 
 def _ban_answer(ban: Ban) -> dict[str, Any]:
-    return {"ban": ban_to_document(ban)}
+    return {"ban": encode(ban)}

@@ -11,21 +11,19 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from cloudmytask.boundaries import PeerDoor
+from cloudmytask.codec import decode, encode
 from cloudmytask.core.blobs import blob_of
-from cloudmytask.core.spec_document import blob_from_document, count, member
-from cloudmytask.model.cluster import RemoteEnd
+from cloudmytask.model.cluster import BanPage, BanReport, Capacity, NodeId, Path, RemoteEnd
 from cloudmytask.model.errors import InvalidArgument, NoSuchJob
-from cloudmytask.model.job import Content, Reason, StreamName
+from cloudmytask.model.fields import Count
+from cloudmytask.model.job import Blob, Content, Offsets, Reason, StreamName
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.net.peer_link import PeerLink
 from cloudmytask.wire import peer_commands as commands
-from cloudmytask.wire import peer_documents as documents
 from cloudmytask.wire.announcement import Unreadable, decode_message
-from cloudmytask.wire.ban_documents import ban_to_document, bans_from_document, bans_to_document, report_from_document
 from cloudmytask.wire.commands import AbortUpload, BeginUpload, CommitUpload, NodeCommand, UploadPiece
-from cloudmytask.wire.documents import offsets_from_document
 from cloudmytask.wire.guard import GuardedAMP, Responder
-from cloudmytask.wire.handover_documents import job_from_handover
+from cloudmytask.wire.peer_checks import attempt_id, offer_of, traveling_job_of
 
 
 class PeerAnswers:
@@ -42,7 +40,7 @@ class PeerAnswers:
     def responders(self) -> dict[type[NodeCommand], Responder]:
         """What this end answers."""
         return {
-            commands.Ping: lambda: {"capacity": documents.capacity_to_document(self._door.pinged(self._link))},
+            commands.Ping: lambda: {"capacity": encode(self._door.pinged(self._link))},
             commands.OfferJob: self._offered,
             commands.HandOverJob: self._handed_over,
             commands.FollowAttempt: self._followed,
@@ -51,20 +49,20 @@ class PeerAnswers:
             commands.AttemptOutput: self._attempt_output,
             commands.AttemptEnded: self._attempt_ended,
             commands.AskForWork: lambda capacity: {
-                "coming": self._door.asked_for_work(self._link, documents.capacity_from_document(capacity))
+                "coming": self._door.asked_for_work(self._link, decode(Capacity, capacity))
             },
             commands.Attach: self._attached,
             commands.Detach: lambda: self._door.detached(self._link),
             commands.TellPath: self._path_told,
             commands.Relay: self._relayed,
             commands.ExchangeBans: lambda bans: {
-                "bans": bans_to_document(self._door.bans_exchanged(self._link, bans_from_document(bans)))
+                "bans": encode(BanPage(tuple(self._door.bans_exchanged(self._link, decode(BanPage, bans).bans))))
             },
             commands.AddToBlackListRequest: lambda report: {
-                "banned": self._door.reported(self._link, report_from_document(report))
+                "banned": self._door.reported(self._link, decode(BanReport, report))
             },
             commands.CheckBanned: self._banned_checked,
-            BeginUpload: lambda upload, blob: self._uploads.begin(upload, blob_from_document("blob", blob)),
+            BeginUpload: lambda upload, blob: self._uploads.begin(upload, decode(Blob, blob, "blob")),
             UploadPiece: self._upload_piece,
             CommitUpload: lambda upload: self._uploads.commit(upload).addCallback(_empty),
             AbortUpload: self._upload_aborted,
@@ -75,24 +73,25 @@ class PeerAnswers:
     ) -> Deferred[dict[str, Any]]:
         contents = _contents(script, stdin)
         sink = RemoteSink(self._protocol, watch)
-        answered = self._door.offered(self._link, documents.offer_from_document(offer), contents, sink)
-        return answered.addCallback(lambda answer: {"answer": documents.answer_to_document(answer)})
+        answered = self._door.offered(self._link, offer_of(offer), contents, sink)
+        return answered.addCallback(lambda answer: {"answer": encode(answer)})
 
     def _handed_over(
         self, job: Mapping[str, Any], script: bytes | None, stdin: bytes | None
     ) -> Deferred[dict[str, Any]]:
         contents = _contents(script, stdin)
-        taken = self._door.handed_over(self._link, job_from_handover(job), contents)
-        return taken.addCallback(lambda answer: {"answer": documents.answer_to_document(answer)})
+        taken = self._door.handed_over(self._link, traveling_job_of(job), contents)
+        return taken.addCallback(lambda answer: {"answer": encode(answer)})
 
-    def _followed(self, watch: int, job: str, attempt: int, offsets: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
-        places = offsets_from_document(offsets)
+    def _followed(self, watch: int, attempt: str, offsets: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
+        places: dict[StreamName, int] = decode(Offsets, offsets, "offsets")
         sink = RemoteSink(self._protocol, watch)
-        return self._door.followed(self._link, documents.job_id("job", job), attempt, places, sink).addCallback(_empty)
+        found = attempt_id("attempt", attempt)
+        return self._door.followed(self._link, found, places, sink).addCallback(_empty)
 
-    def _attempt_stopped(self, job: str, attempt: int, reason: str, hurry: bool) -> None:
-        found = member(Reason, "reason", reason)
-        self._door.attempt_stopped(self._link, documents.job_id("job", job), attempt, found, hurry)
+    def _attempt_stopped(self, attempt: str, reason: str, hurry: bool) -> None:
+        found = attempt_id("attempt", attempt)
+        self._door.attempt_stopped(self._link, found, decode(Reason, reason, "reason"), hurry)
 
     def _attempt_started(self, watch: int) -> Deferred[dict[str, Any]]:
         sink = self._link.sinks.get(watch)
@@ -103,23 +102,23 @@ class PeerAnswers:
     def _attempt_output(
         self, watch: int, stream: str, offset: int, data: bytes
     ) -> Deferred[dict[str, Any]] | dict[str, Any]:
-        sink, name = self._link.sinks.get(watch), member(StreamName, "stream", stream)
+        sink, name = self._link.sinks.get(watch), decode(StreamName, stream, "stream")
         if offset < 0:
             raise InvalidArgument(f"offset: {offset} is negative")
         return {} if sink is None else sink.output(name, offset, data).addCallback(_empty)
 
     def _attempt_ended(self, watch: int, end: Mapping[str, Any]) -> Deferred[dict[str, Any]] | dict[str, Any]:
-        found = documents.end_from_document(end)
+        found = decode(RemoteEnd, end)
         sink = self._link.sinks.pop(watch, None)
         return {} if sink is None else sink.ended(found).addCallback(_empty)
 
     def _attached(self, root: str, depth: int) -> dict[str, Any]:
-        answer = self._door.attached(self._link, documents.node_id("root", root), count("depth", depth))
-        return {"answer": documents.attach_to_document(answer)}
+        answer = self._door.attached(self._link, decode(NodeId, root, "root"), decode(Count, depth, "depth"))
+        return {"answer": encode(answer)}
 
     def _path_told(self, term: int, path: list[str]) -> None:
-        found = documents.several("path", path, documents.node_id, 1000)
-        self._door.path_told(self._link, count("term", term), found)
+        found = decode(Path, path, "path")
+        self._door.path_told(self._link, decode(Count, term, "term"), found)
 
     def _relayed(self, messages: list[bytes]) -> None:
         try:
@@ -130,7 +129,7 @@ class PeerAnswers:
 
     def _banned_checked(self, client: str) -> dict[str, Any]:
         ban = self._door.banned_checked(self._link, client)
-        return {"ban": None if ban is None else ban_to_document(ban)}
+        return {"ban": None if ban is None else encode(ban)}
 
     def _upload_piece(self, upload: int, offset: int, data: bytes) -> None:
         self._uploads.piece(upload, offset, data)
@@ -157,7 +156,7 @@ class RemoteSink:
         return asked.addCallback(_nothing)
 
     def ended(self, end: RemoteEnd) -> Deferred[None]:
-        document = maybeDeferred(documents.end_to_document, end)
+        document = maybeDeferred(encode, end)
         return document.addCallback(
             lambda told: self._protocol.ask(commands.AttemptEnded, None, watch=self._watch, end=told)
         ).addCallback(_nothing)

@@ -14,11 +14,12 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import AttemptSink
-from cloudmytask.core.spec_document import count
+from cloudmytask.codec import decode, encode
 from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import (
     AttachAnswer,
     Ban,
+    BanPage,
     BanReport,
     BusMessage,
     Capacity,
@@ -27,14 +28,12 @@ from cloudmytask.model.cluster import (
     OfferAnswer,
     PeerIdentity,
 )
-from cloudmytask.model.job import Blob, Content, Job, JobId, JobSpec, Reason, StreamName
+from cloudmytask.model.fields import Count
+from cloudmytask.model.job import AttemptId, Blob, Content, JobSpec, Reason, StreamName, TravelingJob
 from cloudmytask.wire import peer_commands as commands
-from cloudmytask.wire import peer_documents as documents
 from cloudmytask.wire.announcement import encode_message
-from cloudmytask.wire.ban_documents import ban_from_document, bans_from_document, bans_to_document, report_to_document
 from cloudmytask.wire.commands import INLINE_PART
 from cloudmytask.wire.guard import GuardedAMP
-from cloudmytask.wire.handover_documents import job_to_handover
 from cloudmytask.wire.transfer import send_blob
 
 OFFER_TIMEOUT = 10.0
@@ -82,7 +81,7 @@ class PeerLink:
         self.sinks[number] = sink
 
         def answered(box: Mapping[str, Any]) -> OfferAnswer:
-            answer = documents.answer_from_document(box["answer"])
+            answer = decode(OfferAnswer, box["answer"])
             if not answer.accepted:
                 self.sinks.pop(number, None)
             return answer
@@ -95,23 +94,21 @@ class PeerLink:
             commands.OfferJob,
             OFFER_TIMEOUT,
             watch=number,
-            offer=documents.offer_to_document(offer),
+            offer=encode(offer),
             **_riding(offer.spec, contents),
         )
         return asked.addCallbacks(answered, failed)
 
-    def hand_over(self, job: Job, contents: Sequence[Content]) -> Deferred[OfferAnswer]:
+    def hand_over(self, job: TravelingJob, contents: Sequence[Content]) -> Deferred[OfferAnswer]:
         asked = self._protocol.ask(
-            commands.HandOverJob, OFFER_TIMEOUT, job=job_to_handover(job), **_riding(job.spec, contents)
+            commands.HandOverJob, OFFER_TIMEOUT, job=encode(job), **_riding(job.job.spec, contents)
         )
-        return asked.addCallback(lambda box: documents.answer_from_document(box["answer"]))
+        return asked.addCallback(lambda box: decode(OfferAnswer, box["answer"]))
 
     def send_blob(self, blob: Blob, read: Callable[[int, int], Deferred[bytes]]) -> Deferred[None]:
         return Deferred.fromCoroutine(send_blob(self._protocol, next(self._numbers), blob, read))
 
-    def follow(
-        self, job_id: JobId, attempt: int, offsets: Mapping[StreamName, int], sink: AttemptSink
-    ) -> Deferred[None]:
+    def follow(self, attempt: AttemptId, offsets: Mapping[StreamName, int], sink: AttemptSink) -> Deferred[None]:
         number = next(self._numbers)
         self.sinks[number] = sink
         places = {stream.value: offset for stream, offset in offsets.items()}
@@ -121,21 +118,21 @@ class PeerLink:
             return failure
 
         asked = self._protocol.ask(
-            commands.FollowAttempt, OFFER_TIMEOUT, watch=number, job=job_id, attempt=attempt, offsets=places
+            commands.FollowAttempt, OFFER_TIMEOUT, watch=number, attempt=str(attempt), offsets=places
         )
         return asked.addCallbacks(_nothing, failed)
 
-    def stop_attempt(self, job_id: JobId, attempt: int, reason: Reason, hurry: bool) -> Deferred[None]:
-        asked = self._protocol.ask(commands.StopAttempt, job=job_id, attempt=attempt, reason=reason.value, hurry=hurry)
+    def stop_attempt(self, attempt: AttemptId, reason: Reason, hurry: bool) -> Deferred[None]:
+        asked = self._protocol.ask(commands.StopAttempt, attempt=str(attempt), reason=reason.value, hurry=hurry)
         return asked.addCallback(_nothing)
 
     def ask_for_work(self, capacity: Capacity) -> Deferred[int]:
-        asked = self._protocol.ask(commands.AskForWork, TREE_TIMEOUT, capacity=documents.capacity_to_document(capacity))
-        return asked.addCallback(lambda box: count("coming", box["coming"]))
+        asked = self._protocol.ask(commands.AskForWork, TREE_TIMEOUT, capacity=encode(capacity))
+        return asked.addCallback(lambda box: int(decode(Count, box["coming"], "coming")))
 
     def attach(self, root: NodeId, depth: int) -> Deferred[AttachAnswer]:
         asked = self._protocol.ask(commands.Attach, TREE_TIMEOUT, root=root, depth=depth)
-        return asked.addCallback(lambda box: documents.attach_from_document(box["answer"]))
+        return asked.addCallback(lambda box: decode(AttachAnswer, box["answer"]))
 
     def detach(self) -> Deferred[None]:
         return self._protocol.ask(commands.Detach, TREE_TIMEOUT).addCallback(_nothing)
@@ -154,16 +151,16 @@ class PeerLink:
         return Deferred.fromCoroutine(send())
 
     def exchange_bans(self, bans: Sequence[Ban]) -> Deferred[Sequence[Ban]]:
-        asked = self._protocol.ask(commands.ExchangeBans, OFFER_TIMEOUT, bans=bans_to_document(bans))
-        return asked.addCallback(lambda box: bans_from_document(box["bans"]))
+        asked = self._protocol.ask(commands.ExchangeBans, OFFER_TIMEOUT, bans=encode(BanPage(tuple(bans))))
+        return asked.addCallback(lambda box: decode(BanPage, box["bans"]).bans)
 
     def report(self, report: BanReport) -> Deferred[bool]:
-        asked = self._protocol.ask(commands.AddToBlackListRequest, OFFER_TIMEOUT, report=report_to_document(report))
+        asked = self._protocol.ask(commands.AddToBlackListRequest, OFFER_TIMEOUT, report=encode(report))
         return asked.addCallback(lambda box: bool(box["banned"]))
 
     def check_banned(self, client: str) -> Deferred[Ban | None]:
         asked = self._protocol.ask(commands.CheckBanned, OFFER_TIMEOUT, client=client)
-        return asked.addCallback(lambda box: None if box["ban"] is None else ban_from_document("ban", box["ban"]))
+        return asked.addCallback(lambda box: None if box["ban"] is None else decode(Ban, box["ban"]))
 
 
 def _riding(spec: JobSpec, contents: Sequence[Content]) -> dict[str, bytes | None]:
@@ -173,7 +170,7 @@ def _riding(spec: JobSpec, contents: Sequence[Content]) -> dict[str, bytes | Non
 
 
 def _capacity(box: Mapping[str, Any]) -> Capacity:
-    return documents.capacity_from_document(box["capacity"])
+    return decode(Capacity, box["capacity"])
 
 
 def _nothing(_: object) -> None:

@@ -17,6 +17,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import Clock, Entropy, Link, PeerDoor
+from cloudmytask.codec import decode, encode
 from cloudmytask.model.cluster import PeerIdentity
 from cloudmytask.model.errors import (
     CloudMyTaskError,
@@ -30,7 +31,6 @@ from cloudmytask.net.peer_answers import PeerAnswers
 from cloudmytask.net.peer_link import PeerLink
 from cloudmytask.wire import peer_commands as commands
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
-from cloudmytask.wire.peer_documents import identity_from_document, identity_to_document
 from cloudmytask.wire.peer_proof import NONCE_SIZE, Side, proof, proven
 
 _log = Logger(namespace="cloudmytask.peers")
@@ -96,10 +96,10 @@ class PeerLinks:
             commands.PeerHello,
             HELLO_TIMEOUT,
             version=commands.PEER_VERSION,
-            identity=identity_to_document(us),
+            identity=encode(us),
             nonce=nonce,
         )
-        peer = identity_from_document(answer["identity"])
+        peer = decode(PeerIdentity, answer["identity"])
         nonces, identities = (nonce, answer["nonce"]), (us, peer)
         if peer.cluster != us.cluster:
             raise ForeignCluster(f"{address}: {peer.name} is of cluster {peer.cluster!r}, not of {us.cluster!r}")
@@ -143,7 +143,7 @@ class Introduction:
             )
         if len(nonce) != NONCE_SIZE:
             raise InvalidArgument(f"nonce: {len(nonce)} bytes are not {NONCE_SIZE}")
-        us, peer = self._door.identity(), identity_from_document(identity)
+        us, peer = self._door.identity(), decode(PeerIdentity, identity)
         if peer.cluster != us.cluster:
             raise ForeignCluster(f"this instance is of cluster {us.cluster!r}, not of {peer.cluster!r}")
         if peer.node_id == us.node_id:
@@ -152,7 +152,7 @@ class Introduction:
         self._peer = peer
         self._expected = proof(self._key, Side.CALLER, nonces, identities)
         return {
-            "identity": identity_to_document(us),
+            "identity": encode(us),
             "nonce": nonces[1],
             "proof": proof(self._key, Side.CALLED, nonces, identities),
         }

@@ -14,9 +14,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import OutputEnd, OutputPiece, OutputReader
+from cloudmytask.codec import encode
 from cloudmytask.model.errors import CloudMyTaskError
 from cloudmytask.wire.commands import PIECE, WINDOW, OutputData, OutputEnded
-from cloudmytask.wire.documents import end_to_document
 from cloudmytask.wire.guard import GuardedAMP
 
 _log = Logger(namespace="cloudmytask.net")
@@ -72,7 +72,7 @@ class OutputPush:
         while not self._closed:
             found = await coming
             if isinstance(found, OutputEnd):
-                return end_to_document(found)
+                return encode(found)
             coming = self._reader.next(READ)
             await self._send(found)
         coming.addErrback(self._not_sent)

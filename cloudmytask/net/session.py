@@ -13,24 +13,30 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import Clock, DelayedCall, FrontDoor, Submission
+from cloudmytask.codec import decode, encode
+from cloudmytask.codec.people import job_to_document, node_to_document
 from cloudmytask.core.blobs import blob_of
 from cloudmytask.core.job_id import normalize
-from cloudmytask.core.spec_document import blob_from_document, qos, spec_from_document
 from cloudmytask.model.errors import HelloRequired, InvalidArgument, NotPermitted, UnsupportedVersion
-from cloudmytask.model.job import ClientId, Content, Job, JobId, JobPage, JobSpec, StreamName
+from cloudmytask.model.job import (
+    Blob,
+    ClientId,
+    Content,
+    Job,
+    JobId,
+    JobPage,
+    JobQuery,
+    JobSpec,
+    Offsets,
+    QoS,
+    StreamName,
+)
 from cloudmytask.net.cluster_session import ClusterResponders
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.net.interests import Interests
 from cloudmytask.net.peer_links import Introduction, PeerLinks
 from cloudmytask.net.push import OutputPush
 from cloudmytask.wire import commands, peer_commands
-from cloudmytask.wire.documents import (
-    explanation_to_document,
-    job_to_document,
-    node_to_document,
-    offsets_from_document,
-    query_from_document,
-)
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
 
 _log = Logger(namespace="cloudmytask.net")
@@ -129,9 +135,9 @@ class Session:
                 document = {**document, field: {"digest": content.blob.digest, "size": content.blob.size}}
                 if data:
                     contents.append(content)
-        spec: JobSpec = spec_from_document(document)
+        spec = decode(JobSpec, document)
         if qos_name is not None:
-            spec = evolve(spec, qos=qos("qos", qos_name))
+            spec = evolve(spec, qos=decode(QoS, qos_name, "qos"))
         receipt = await self._door.submit(client, Submission(key=key, spec=spec, contents=tuple(contents)))
         return {"job": job_to_document(receipt.job), "known": receipt.known}
 
@@ -147,7 +153,7 @@ class Session:
 
     def jobs(self, query: dict[str, Any] | None) -> Deferred[dict[str, Any]]:
         """One page of the client's jobs."""
-        return self._door.jobs(self._identified(), query_from_document(query or {})).addCallback(_page_answer)
+        return self._door.jobs(self._identified(), _query(query or {})).addCallback(_page_answer)
 
     def cancel(self, job: str, note: str | None) -> Deferred[dict[str, Any]]:
         """End a job."""
@@ -166,7 +172,7 @@ class Session:
     def explain(self, job: str) -> Deferred[dict[str, Any]]:
         """Why it is in its state."""
         return self._door.explain(self._identified(), _job_id(job)).addCallback(
-            lambda explanation: {"explanation": explanation_to_document(explanation)}
+            lambda explanation: {"explanation": encode(explanation)}
         )
 
     async def _watch(self, client: ClientId, watch: int, job_id: JobId, every: bool) -> dict[str, Any]:
@@ -207,7 +213,7 @@ class Session:
         self, watch: int, job: str, attempt: int, offsets: dict[str, Any], follow: bool
     ) -> Deferred[dict[str, Any]]:
         """Send an attempt's output."""
-        client, job_id, places = self._identified(), _job_id(job), offsets_from_document(offsets)
+        client, job_id, places = self._identified(), _job_id(job), decode(Offsets, offsets, "offsets")
         if attempt < 0:
             raise InvalidArgument(f"attempt: {attempt} is negative")
         return Deferred.fromCoroutine(self._stream(client, watch, job_id, attempt, places, follow))
@@ -221,7 +227,7 @@ class Session:
     def begin_upload(self, upload: int, blob: dict[str, Any]) -> Deferred[dict[str, Any]]:
         """A blob is coming."""
         self._identified()
-        return self.uploads.begin(upload, blob_from_document("blob", blob))
+        return self.uploads.begin(upload, decode(Blob, blob, "blob"))
 
     def upload_piece(self, upload: int, offset: int, data: bytes) -> dict[str, Any]:
         """The next bytes."""
@@ -285,6 +291,11 @@ class Session:
 
 def _job_id(text: str) -> JobId:
     return JobId(normalize(text))
+
+
+def _query(document: object) -> JobQuery:
+    query = decode(JobQuery, document)
+    return evolve(query, prefix=normalize(query.prefix)) if query.prefix else query
 
 
 def _job_answer(job: Job) -> dict[str, Any]:

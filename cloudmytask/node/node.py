@@ -120,11 +120,21 @@ class Node:
             world, config, gate, ledger, executor, placer, delegate, lambda: me, queue, slot_freed=self._slot_freed
         )
         acceptance = Acceptance(
-            world, config, gate, ledger, placer, queue, self._other_names, origin.enqueue, origin.withdraw, guests.has
+            world,
+            config,
+            gate,
+            ledger,
+            placer,
+            queue,
+            self._other_names,
+            origin.enqueue,
+            origin.withdraw,
+            guests.has,
+            me.node_id,
         )
         self._handover = Handover(world, ledger, origin, accounts, cluster_member)
         self._upkeep = Upkeep(world, ledger, config.sweep_interval, guests.digests)
-        self._recovered = recovery.jobs
+        self._recovered = recovery.own
         self._placing: Periodic | None = None
         self.front_door = NodeFrontDoor(
             world, gate, ledger, outputs, acceptance, origin, cluster_member.blacklist, self.describe, self.cluster

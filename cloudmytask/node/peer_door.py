@@ -25,7 +25,7 @@ from cloudmytask.model.cluster import (
     Role,
 )
 from cloudmytask.model.errors import NotPermitted, NotSupervised
-from cloudmytask.model.job import Blob, Content, Job, JobId, Reason, StreamName
+from cloudmytask.model.job import AttemptId, Blob, Content, Reason, StreamName, TravelingJob
 from cloudmytask.node.jobs import uploads
 from cloudmytask.node.jobs.acceptance import Acceptance
 from cloudmytask.node.neighborhood import Neighborhood
@@ -59,19 +59,19 @@ class NodePeerDoor:
         _from_node(link)
         return self._guests.offered(link, offer, contents, sink)
 
-    def handed_over(self, link: Link, job: Job, contents: Sequence[Content]) -> Deferred[OfferAnswer]:
+    def handed_over(self, link: Link, job: TravelingJob, contents: Sequence[Content]) -> Deferred[OfferAnswer]:
         _from_node(link)
         return Deferred.fromCoroutine(self._acceptance.take_over(job, contents))
 
     def followed(
-        self, link: Link, job_id: JobId, attempt: int, offsets: Mapping[StreamName, int], sink: AttemptSink
+        self, link: Link, attempt: AttemptId, offsets: Mapping[StreamName, int], sink: AttemptSink
     ) -> Deferred[None]:
         _from_node(link)
-        return Deferred.fromCoroutine(self._guests.followed(link, job_id, attempt, offsets, sink))
+        return Deferred.fromCoroutine(self._guests.followed(link, attempt, offsets, sink))
 
-    def attempt_stopped(self, link: Link, job_id: JobId, attempt: int, reason: Reason, hurry: bool) -> None:
+    def attempt_stopped(self, link: Link, attempt: AttemptId, reason: Reason, hurry: bool) -> None:
         _from_node(link)
-        self._guests.stopped(job_id, attempt, reason, hurry=hurry)
+        self._guests.stopped(link, attempt, reason, hurry=hurry)
 
     def asked_for_work(self, link: Link, capacity: Capacity) -> int:
         _from_node(link)

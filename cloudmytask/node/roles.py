@@ -17,7 +17,7 @@ from cloudmytask.core.queue import Entry
 from cloudmytask.deferreds import Signal
 from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import BootId, Capacity, NodeId, OfferAnswer, PeerIdentity
-from cloudmytask.model.job import ClientId, Content, Job, JobId, Outcome, Reason, Stamp
+from cloudmytask.model.job import Assignment, AttemptId, ClientId, Content, JobId, JobSpec, Outcome, Reason, Stamp
 from cloudmytask.node.running.outputs import LiveOutput
 
 
@@ -65,15 +65,15 @@ class Slots(Protocol):
     def running(self) -> int: ...
     async def run(
         self,
-        job: Job,
+        assignment: Assignment,
         before_start: Callable[[], Awaitable[None]],
         freed: Callable[[], None],
         contents: Sequence[Content] = (),
     ) -> Finished: ...
     def stop(self, job_id: JobId, reason: Reason) -> None: ...
     def hurry(self, job_id: JobId) -> None: ...
-    def recover(self, job: Job) -> Finished: ...
-    async def clean(self, job_id: JobId, attempt: int) -> None: ...
+    def recover(self, attempt: AttemptId) -> Finished: ...
+    async def clean(self, attempt: AttemptId) -> None: ...
 
 
 class Work(Protocol):
@@ -141,13 +141,15 @@ class Placement(Protocol):
 class Attempts(Protocol):
     """The delegate, as the owners of jobs see it: makes attempts that run on other nodes."""
 
-    def remote(self, job_id: JobId, attempt: int, before_start: Callable[[], Awaitable[None]]) -> RemoteAttempt: ...
+    def remote(self, attempt: AttemptId, before_start: Callable[[], Awaitable[None]]) -> RemoteAttempt: ...
 
 
 class RemoteAttempt(Protocol):
     """One attempt on another node."""
 
-    def offer(self, choice: Choice, job: Job, course: Course, origin: PeerIdentity) -> Deferred[OfferAnswer | None]:
+    def offer(
+        self, choice: Choice, client: ClientId, spec: JobSpec, course: Course, origin: PeerIdentity
+    ) -> Deferred[OfferAnswer | None]:
         """Hand it over; None if the node could not be reached. Once accepted, :meth:`finished` tells how it ends.
 
         :raises BlobMissing, BlobCorrupt: what it needs cannot be read here.

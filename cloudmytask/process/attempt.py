@@ -49,6 +49,7 @@ class ScriptProtocol(ProcessProtocol):
         self._early_sample = clock.callLater(_EARLY_SAMPLE, self.sample)
         self._closing: DelayedCall | None = None
         self._group = 0
+        self._terminated = False
         self._ended: Deferred[Outcome] = Deferred()
 
     @property
@@ -58,7 +59,9 @@ class ScriptProtocol(ProcessProtocol):
 
     def terminate(self) -> None:
         """See :class:`cloudmytask.boundaries.Running`."""
-        self.transport.signal_group(signal.SIGTERM)
+        if not self._terminated:  # a handler that prints does not stand another SIGTERM in the middle of its print
+            self._terminated = True
+            self.transport.signal_group(signal.SIGTERM)
 
     def kill(self) -> None:
         """See :class:`cloudmytask.boundaries.Running`."""

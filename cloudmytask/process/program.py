@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import resource
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from attrs import frozen
 
@@ -27,6 +27,9 @@ SHELL_NAME = "cmt-launch"
 """What our shell calls itself (proc(5), ``comm``), so that it is not taken for one that a script has become."""
 STATE_TAG = "CMT_STATE_TAG"
 """The environment variable by which a later life of the node finds what an earlier one left running."""
+
+STARTUP = str(Path(__file__).parent / "startup")
+"""The directory that every interpreter finds first: its ``sitecustomize`` makes standard output line-buffered."""
 
 NO_LIMITS = Limits()
 
@@ -104,7 +107,7 @@ class ProgramMaker:
         script = f"./{name}" if name.startswith("-") else name
         everything = self._environment(launch)
         if elsewhere and launch.limits == NO_LIMITS:
-            command = [self.interpreter, "-s", "-u", script, *launch.arguments]
+            command = [self.interpreter, "-s", script, *launch.arguments]
             return Program(_encoded(command), _encoded_variables(everything), launch.directory)
         plain, peculiar = _split(everything)
         return Program(
@@ -112,7 +115,7 @@ class ProgramMaker:
                 *_encoded([SHELL, "-c", SHELL_TEXT, SHELL_NAME, launch.directory, *self._limits(launch.limits)]),
                 # env(1) carries what would not pass through a shell unchanged; hardly any job needs it
                 *_encoded([ENV, "--", *(f"{k}={v}" for k, v in peculiar.items())] if peculiar else []),
-                *_encoded([self.interpreter, "-s", "-u", script]),
+                *_encoded([self.interpreter, "-s", script]),
                 *_encoded(launch.arguments),
             ],
             _encoded_variables(plain),
@@ -129,6 +132,8 @@ class ProgramMaker:
             **launch.environment,
             STATE_TAG: self.tag,
         }
+        theirs = everything.get("PYTHONPATH")
+        everything["PYTHONPATH"] = STARTUP if theirs is None else f"{STARTUP}:{theirs}"
         for name in everything:
             if not name or "=" in name:
                 raise Unlaunchable(f"The environment variable {name!r} has no valid name.")

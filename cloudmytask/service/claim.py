@@ -15,8 +15,8 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from cloudmytask.addresses import join_address, split_address, split_listen
 from cloudmytask.config import InstanceConfig
-from cloudmytask.config.addresses import join_address, split_address, split_listen
 from cloudmytask.model.errors import StartFailed
 
 LOCK_NAME = "lock"

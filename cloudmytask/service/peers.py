@@ -10,8 +10,8 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.interfaces import IReactorMulticast, IStreamClientEndpoint
 
+from cloudmytask.addresses import Address
 from cloudmytask.boundaries import Bus
-from cloudmytask.client.addresses import Address
 from cloudmytask.config import InstanceConfig
 from cloudmytask.config.key import load_key
 from cloudmytask.model.errors import ConfigurationError, StartFailed

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from attrs import define, field
 
 from cloudmytask.model.cluster import ClusterView, NodeId, Offer, OfferAnswer, Standing
-from cloudmytask.model.job import ClientId, Job, JobId, JobState
+from cloudmytask.model.job import AttemptId, ClientId, Job, JobId, JobState
 from cloudmytask.simulation.invariants import Violation, check_ended
 
 
@@ -44,7 +44,7 @@ class ClusterChecker:
     longest_idle: float = field(init=False, default=0.0)
     """The longest time that a node had a free slot while jobs waited elsewhere, seconds."""
     _outcomes: dict[tuple[str, JobId], JobState] = field(init=False, factory=dict)
-    _offers: Counter[tuple[JobId, int]] = field(init=False, factory=Counter)
+    _offers: Counter[AttemptId] = field(init=False, factory=Counter)
     _banned: dict[ClientId, float] = field(init=False, factory=dict)
     _split: bool = field(init=False, default=False)
     _whole_since: float = field(init=False, default=0.0)
@@ -70,20 +70,17 @@ class ClusterChecker:
 
     def offered(self, node: NodeId, offer: Offer, answer: OfferAnswer) -> None:
         """A node answered an offer."""
-        key = (offer.job_id, offer.attempt)
-        self._offers[key] += 1
-        if self._offers[key] > self.offers_max:
-            self.violated(
-                Violation(f"attempt {offer.attempt} of job {offer.job_id} was offered {self._offers[key]} times")
-            )
+        self._offers[offer.attempt] += 1
+        if self._offers[offer.attempt] > self.offers_max:
+            self.violated(Violation(f"attempt {offer.attempt} was offered {self._offers[offer.attempt]} times"))
         if not answer.accepted:
             self.refused_offers += 1
             return
         self.accepted_offers += 1
         if offer.hops > self.max_hops or len(offer.visited) > self.max_hops:
-            self.violated(Violation(f"job {offer.job_id} is handed on {offer.hops} times, through {offer.visited}"))
+            self.violated(Violation(f"{offer.attempt} is handed on {offer.hops} times, through {offer.visited}"))
         if node in offer.visited or len(set(offer.visited)) < len(offer.visited):
-            self.violated(Violation(f"job {offer.job_id} comes to {node} though it was at {offer.visited}"))
+            self.violated(Violation(f"{offer.attempt} comes to {node} though it was at {offer.visited}"))
 
     def accepted(self, node: str, job_id: JobId) -> None:
         """A submission was acknowledged."""

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from cloudmytask.core.blobs import UPLOAD_PREFIX, blob_of
 from cloudmytask.model.errors import StoreFailed
-from cloudmytask.model.job import INLINE_MAX, Blob, Content, Digest, Job, JobId
+from cloudmytask.model.job import INLINE_MAX, Assignment, AttemptId, Blob, Content, Digest, Job, JobId
 
 __all__ = ["UPLOAD_PREFIX", "MemoryDisk", "MemorySpool", "SpoolStore", "blob_of"]
 
@@ -27,6 +27,10 @@ class MemoryDisk:
 
     node_id: str
     jobs: dict[JobId, Job] = field(factory=dict)
+    """The records of its own jobs."""
+    held: dict[JobId, Job] = field(factory=dict)
+    """Copies of other nodes' jobs, kept apart so that none is ever taken for an own one."""
+    guests: dict[AttemptId, Assignment] = field(factory=dict)
     blobs: dict[Digest, bytes] = field(factory=dict)
     brought: dict[Digest, float] = field(factory=dict)
     """When the blobs came in that came ahead of a job, by the clock of the simulation."""

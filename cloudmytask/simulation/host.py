@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from cloudmytask.boundaries import Launch, World
-from cloudmytask.client.connecting import connect
+from cloudmytask.client.connection import connect
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.config import NodeConfig
 from cloudmytask.net.server import NodeFactory

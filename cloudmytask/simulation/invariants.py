@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from attrs import define, field
 
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.job import Job, JobId, JobState
 from cloudmytask.simulation.host import Host
-from cloudmytask.wire.documents import JobStatus
 
 
 class Violation(AssertionError):

@@ -18,7 +18,19 @@ from twisted.python.failure import Failure
 from cloudmytask.boundaries import Clock, Recovery
 from cloudmytask.core.blobs import GRACE, blob_of
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, StoreFailed
-from cloudmytask.model.job import INLINE_MAX, Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery, JobState
+from cloudmytask.model.job import (
+    INLINE_MAX,
+    Blob,
+    ClientId,
+    Content,
+    Digest,
+    Job,
+    JobId,
+    JobPage,
+    JobQuery,
+    JobState,
+    NodeId,
+)
 from cloudmytask.simulation.commits import GroupCommit
 from cloudmytask.simulation.disk import MemoryDisk, MemorySpool
 from cloudmytask.store.arriving import ArrivingContents, Deletions, FreshBlobs
@@ -60,13 +72,15 @@ class MemoryStore:
         for name in [name for name in disk.spools if name.partition(".")[0] not in unfinished]:
             del disk.spools[name]
         return Recovery(
-            node_id=disk.node_id,
-            jobs=tuple(job for job in jobs if not job.state.terminal),
+            node_id=NodeId(disk.node_id),
+            own=tuple(job for job in jobs if not job.state.terminal),
             next_sequence=jobs[-1].sequence + 1 if jobs else 1,
             age=disk.age,
             checkpoint_at=disk.checkpoint_at,
             boots=disk.boots,
             memory=dict(disk.memory),
+            held=tuple(disk.held.values()),
+            guests=tuple(disk.guests.values()),
         )
 
     def save(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
@@ -104,6 +118,15 @@ class MemoryStore:
     def _arrived(self, result: Failure | None, contents: Sequence[Content]) -> Failure | None:
         self._arriving.settle(contents)
         return result
+
+    def hold(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
+        """Make a copy of another node's job durable, apart from this node's own."""
+
+        def apply() -> None:
+            self._keep(contents)
+            self._disk.held[job.id] = job
+
+        return self._arrive(self._change(apply).addCallback(self._referred, job), contents)
 
     def get(self, job_id: JobId) -> Deferred[Job | None]:
         return self.soon(lambda: self._disk.jobs.get(job_id))
@@ -165,7 +188,7 @@ class MemoryStore:
 
         def apply() -> int:
             needed = set(protected)
-            for job in self._disk.jobs.values():
+            for job in (*self._disk.jobs.values(), *self._disk.held.values()):
                 if job.state is not JobState.EXPIRED:
                     needed.update(blob.digest for blob in job.blobs())
             gone = [digest for digest in self._disk.blobs if digest not in needed]

@@ -18,9 +18,10 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import Recovery
-from cloudmytask.core.records import job_from_record, job_to_record, spec_to_json
-from cloudmytask.model.errors import StoreFailed
-from cloudmytask.model.job import ClientId, Digest, Job, JobId, JobPage, JobQuery, JobState
+from cloudmytask.codec import to_text
+from cloudmytask.codec.records import job_from_record, job_to_record
+from cloudmytask.model.errors import InvalidArgument, StoreFailed
+from cloudmytask.model.job import ClientId, Digest, Job, JobId, JobPage, JobQuery, JobState, NodeId
 from cloudmytask.store.blobs import loosen
 from cloudmytask.store.database import read_meta
 
@@ -89,7 +90,7 @@ def save_job(connection: sqlite3.Connection, job: Job) -> None:
                 column(job.spec.label),
                 job.state,
                 job.expires,
-                spec_to_json(job.spec),
+                to_text(job.spec),
                 job_to_record(job),
             ),
         )
@@ -101,7 +102,7 @@ def hold_job(connection: sqlite3.Connection, job: Job) -> None:
     key = column(job.id)
     connection.execute(
         "INSERT OR REPLACE INTO held_jobs (id, sequence, spec, record) VALUES (?, ?, ?, ?)",
-        (key, job.sequence, spec_to_json(job.spec), job_to_record(job)),
+        (key, job.sequence, to_text(job.spec), job_to_record(job)),
     )
     _refer(connection, "held_blobs", key, references(job))
 
@@ -197,13 +198,14 @@ def read_recovery(connection: sqlite3.Connection) -> Found[Recovery]:
     checkpoint_at = values.others.get("checkpoint_at")
     own, held = open_jobs(connection), held_jobs(connection)
     recovery = Recovery(
-        node_id=values.node_id,
-        jobs=own.value,
+        node_id=NodeId(values.node_id),
+        own=own.value,
         next_sequence=next_sequence(connection),
         age=float(values.others.get("age", 0.0)),
         checkpoint_at=float(checkpoint_at) if checkpoint_at is not None else None,
         boots=values.boots,
         memory=values.memory,
+        held=held.value,
     )
     return Found(recovery, (*own.unreadable, *held.unreadable))
 
@@ -273,9 +275,9 @@ def _sorted_out(rows: Iterable[_Row]) -> Found[tuple[Job, ...]]:
 def _read(row: _Row) -> Job | Unreadable:
     key, sequence, spec, record = row
     try:
-        job = job_from_record(spec.decode(), record.decode())
+        job = job_from_record(spec, record)
         if (job.id, job.sequence) != (_text(key), sequence):
             raise ValueError("it belongs to another job")
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, InvalidArgument) as error:
         return Unreadable(key.decode("utf-8", "backslashreplace"), f"{type(error).__name__}: {error}")
     return job

@@ -127,9 +127,9 @@ class Opened:
 
     async def close(self) -> None:
         """Let every thread finish what it was given, and what comes of that: each may still feed those after it."""
-        stopped = self.checking.stop()
         if self.searching.is_set():
             self.checker.interrupt()
+        stopped = self.checking.stop()
         await stopped
         threads = (self.spooling, self.staging, self.sealing, self.reading, self.listing)
         for thread in (*threads, self.writer, self.removing, self.clearing):

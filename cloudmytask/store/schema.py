@@ -8,6 +8,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from attrs import evolve
+
+from cloudmytask.codec import body_digest, to_text
+from cloudmytask.codec.records import job_to_record
+from cloudmytask.codec.version_1 import job_from_version_1
+from cloudmytask.model.errors import InvalidArgument
+from cloudmytask.model.job import NodeId
 
 Step = tuple[str | Callable[[sqlite3.Connection], object], ...]
 """SQL statements, each on its own, and functions for what SQL cannot say, that lead from one version to the next inside
@@ -57,7 +66,27 @@ _VERSION_1: Step = (
     "CREATE INDEX job_blobs_digest ON job_blobs (digest)",
 )
 
+
+def _rewrite_records(connection: sqlite3.Connection) -> None:
+    """Records of version 1 in today's form. Those that cannot be read stay as they are, and are reported when read."""
+    place = 0
+    while rows := connection.execute(
+        "SELECT rowid, CAST(spec AS BLOB), CAST(record AS BLOB) FROM jobs WHERE rowid > ? ORDER BY rowid LIMIT 500",
+        (place,),
+    ).fetchall():
+        [node_id] = connection.execute("SELECT value FROM meta WHERE key = 'node_id'").fetchone()
+        changed = []
+        for place, spec, record in rows:
+            with suppress(InvalidArgument):
+                job = job_from_version_1(spec, record, NodeId(node_id))
+                # over the spec's new text, so that the same key submitted again is still the same job
+                job = evolve(job, body=body_digest(job.spec))
+                changed.append((to_text(job.spec), job_to_record(job), place))
+        connection.executemany("UPDATE jobs SET spec = ?, record = ? WHERE rowid = ?", changed)
+
+
 _VERSION_2: Step = (
+    _rewrite_records,
     # Copies of other nodes' jobs are in tables of their own, so that no query can take one for a job of this node.
     """
     CREATE TABLE held_jobs (

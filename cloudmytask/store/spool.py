@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 
 from cloudmytask.core.blobs import UPLOAD_PREFIX, blob_of
 from cloudmytask.model.errors import StoreFailed
-from cloudmytask.model.job import INLINE_MAX, Blob, Content
+from cloudmytask.model.job import FIRST_EPOCH, INLINE_MAX, Blob, Content, StreamName
 from cloudmytask.store.blob_reader import Measured, measure
 from cloudmytask.store.files import plain_name, read_whole, write_whole
 from cloudmytask.store.threads import WorkThread
@@ -285,7 +285,7 @@ class SpoolDirectory:
         highest = 0
         for number, path in sorted((_number(path), path) for path in directory.iterdir()):
             highest = max(highest, number)
-            name = path.stem
+            name = _present_name(path.stem)
             if name in leftovers:
                 useless.append(leftovers.pop(name).path)
             size = path.stat().st_size
@@ -310,7 +310,7 @@ class SpoolDirectory:
     def of_others(self, job_ids: Collection[str]) -> list[Path]:
         """The leftovers of other jobs than these, which have their output already; they are nobody's from now on.
 
-        A spool is named after its job: ``<job id>.<attempt>.<stream>``.
+        A spool is named after its attempt: ``<job id>.<epoch>.<number>.<stream>``.
         """
         names = [name for name in self._leftovers if name.partition(".")[0] not in job_ids]
         return [self._leftovers.pop(name).path for name in names]
@@ -320,6 +320,14 @@ class SpoolDirectory:
         paths = [leftover.path for leftover in self._leftovers.values()]
         self._leftovers.clear()
         return paths
+
+
+def _present_name(name: str) -> str:
+    """The name of a spool of version 1 of the store had no epoch: ``<job id>.<number>.<stream>``."""
+    parts = name.split(".")
+    if len(parts) == 3 and parts[2] in {*StreamName}:
+        parts.insert(1, str(FIRST_EPOCH))
+    return ".".join(parts)
 
 
 def _number(path: Path) -> int:

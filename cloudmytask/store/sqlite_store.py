@@ -132,7 +132,7 @@ class SqliteStore:
                 recovery = self._unreadable.report(jobs.read_recovery(connection))
         except (OSError, sqlite3.Error, ValueError, TypeError) as error:
             raise StartFailed(f"The database {self._paths.database} cannot be read: {reason(error)}.") from error
-        for path in self._parts.spools.of_others({job.id for job in recovery.jobs}):
+        for path in self._parts.spools.of_others({job.id for job in recovery.own}):
             self._parts.remove_file(path)
         return recovery
 
@@ -156,6 +156,19 @@ class SqliteStore:
         saved = self._parts.writer.submit(Operation(save_all, job.id, save_contents))
         saved.addCallback(self._referred, job)
         return self._arrive(saved, contents) if contents else saved
+
+    def hold(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
+        """
+        :raises BlobCorrupt: one of ``contents`` does not match its digest; nothing was stored.
+        """
+
+        def write(connection: sqlite3.Connection) -> None:
+            for content in contents:
+                blobs.put_content(connection, content)
+            blobs.loosen(connection, (content.blob.digest for content in contents))
+            jobs.hold_job(connection, job)
+
+        return self._arrive(self._change(write).addCallback(self._referred, job), contents)
 
     def _referred(self, _: None, job: Job) -> None:
         self._fresh.claim(blob.digest for blob in job.blobs())

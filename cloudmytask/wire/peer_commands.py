@@ -56,7 +56,8 @@ class OfferJob(NodeCommand):
 
 
 class HandOverJob(NodeCommand):
-    """A node that shuts down makes a waiting job the other end's own; ``job``: its spec and its record."""
+    """A node that shuts down makes a waiting job the other end's own; ``job``: its spec, its record, and the seconds
+    that remain of its retention."""
 
     arguments = [
         (b"job", Document()),
@@ -71,8 +72,7 @@ class FollowAttempt(NodeCommand):
 
     arguments = [
         (b"watch", amp.Integer()),
-        (b"job", amp.Unicode()),
-        (b"attempt", amp.Integer()),
+        (b"attempt", amp.Unicode()),
         (b"offsets", Document()),
     ]
 
@@ -104,8 +104,7 @@ class StopAttempt(NodeCommand):
     """End an attempt for ``reason``; ``hurry``: without the rest of its grace."""
 
     arguments = [
-        (b"job", amp.Unicode()),
-        (b"attempt", amp.Integer()),
+        (b"attempt", amp.Unicode()),
         (b"reason", amp.Unicode()),
         (b"hurry", Flag()),
     ]

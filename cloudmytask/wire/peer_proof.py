@@ -12,8 +12,8 @@ import hashlib
 import hmac
 import json
 
+from cloudmytask.codec import encode
 from cloudmytask.model.cluster import PeerIdentity
-from cloudmytask.wire.peer_documents import identity_to_document
 
 NONCE_SIZE = 16
 """Bytes."""
@@ -35,7 +35,7 @@ def proof(
     """
     if key is None:
         return b""
-    told = json.dumps([side, [n.hex() for n in nonces], [identity_to_document(i) for i in identities]])
+    told = json.dumps([side, [n.hex() for n in nonces], [encode(i) for i in identities]])
     return hashlib.blake2b(told.encode("ascii"), key=hashlib.sha256(key).digest(), person=b"cmt-peer").digest()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
-from cloudmytask.core.spec_document import blob_to_document
+from cloudmytask.codec import encode
 from cloudmytask.model.job import Blob
 from cloudmytask.wire import commands
 from cloudmytask.wire.guard import GuardedAMP
@@ -23,7 +23,7 @@ async def send_blob(protocol: GuardedAMP, number: int, blob: Blob, read: Callabl
     :param read: gives up to so many bytes (the second argument) from an offset (the first) on; at least one.
     :raises CloudMyTaskError: the other end declined, or the connection ended, or the bytes cannot be read.
     """
-    announced = await protocol.ask(commands.BeginUpload, upload=number, blob=blob_to_document(blob))
+    announced = await protocol.ask(commands.BeginUpload, upload=number, blob=encode(blob))
     if announced["present"]:
         return
     under_way: list[Deferred[dict[str, Any]]] = []

@@ -222,3 +222,48 @@ def test_the_reactors_own_thread_may_not_wait(address: str, tmp_path: Path) -> N
     )
     assert "reactor's thread" in done.stdout
     assert done.stderr == ""
+
+
+def test_work_that_cannot_begin_fails_instead_of_waiting_for_ever(address: str, tmp_path: Path) -> None:
+    done = run(
+        """
+        from cloudmytask.client import reactor_thread
+
+        def broken(reactor):
+            raise ValueError("broken")
+
+        for work in (lambda reactor: 7, broken):
+            try:
+                reactor_thread.run(work)
+            except (TypeError, ValueError) as problem:
+                print(isinstance(problem, TypeError), problem)
+        """,
+        address,
+        tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_durations_may_be_texts(address: str, tmp_path: Path) -> None:
+    done = run(
+        """
+        from cloudmytask import Client
+        from cloudmytask.model.errors import InvalidArgument, WaitTimeout
+
+        job = Client().submit(b"input()", stdin=b"\\n")
+        print(job.wait("1m").state.value, job.result("90s").stdout, job.exception(timeout="1h"))
+        slow = Client().submit(b"import time; time.sleep(3600)")
+        for call in (slow.wait, slow.result, slow.exception):
+            for timeout in ("0.01s", "soon"):
+                try:
+                    call(timeout)
+                except (WaitTimeout, InvalidArgument) as problem:
+                    print(type(problem).__name__)
+        slow.cancel()
+        """,
+        address,
+        tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "succeeded  None\n" + "WaitTimeout\nInvalidArgument\n" * 3

@@ -21,8 +21,8 @@ from tests.integration.daemons import PATIENCE, node
 OUTPUT_MAX = 200_000
 SLEEP = "import time\nprint('ready', flush=True)\ntime.sleep(3600)\n"
 STUBBORN = """
-import signal, time
-signal.signal(signal.SIGTERM, lambda *_: print("not yet", flush=True))
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"not yet\\n"))
 print("ready", flush=True)
 while True:
     time.sleep(3600)
@@ -608,7 +608,7 @@ def test_run_survives_the_death_of_its_node(tmp_path: Path) -> None:
 
 
 def test_a_node_that_does_not_come_back(tmp_path: Path) -> None:
-    impatient = "import cloudmytask.cli.link\ncloudmytask.cli.link.PATIENCE = (0.1, 0.2)\n"
+    impatient = "import cloudmytask.cli.reach\ncloudmytask.cli.reach.PATIENCE = (0.1, 0.2)\n"
     cmt = Commands(tmp_path, f"unix:{tmp_path}/state/node.sock", before=impatient)
     with node(["-n", "--pidfile=", "cmt-node", "--state", "state"], tmp_path) as only:
         process = subprocess.Popen(

@@ -64,7 +64,7 @@ def test_a_signal_ends_script_and_node(cmt: Commands, number: int, code: int) ->
 
 def test_the_second_interrupt_kills(cmt: Commands) -> None:
     script = cmt.script(
-        "import signal, time\nsignal.signal(signal.SIGTERM, lambda *_: print('not yet', flush=True))\n"
+        "import os, signal, time\nsignal.signal(signal.SIGTERM, lambda *_: os.write(1, b'not yet\\n'))\n"
         "print('ready', flush=True)\nwhile True: time.sleep(3600)\n"
     )
     with cmt.started("run", "-q", script) as process:

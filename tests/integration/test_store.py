@@ -56,7 +56,7 @@ def test_saves_that_gather_during_a_commit_share_the_next(bench: DiskBench) -> N
     # one for the operation that kept the thread busy, one for all the others
     assert bench.store.commits - commits == 2
     assert bench.calls_from_threads - calls <= 2
-    assert bench.store.recover().jobs == tuple(jobs)
+    assert bench.store.recover().own == tuple(jobs)
 
 
 def test_one_failing_operation_takes_no_other_down(bench: DiskBench) -> None:
@@ -74,7 +74,7 @@ def test_one_failing_operation_takes_no_other_down(bench: DiskBench) -> None:
     assert [success for success, _ in results] == [True, False, True]
     assert results[1][1].check(StoreFailed)
     assert str(results[1][1].value) == f"The store at {bench.directory} failed: no such table: no_such_table."
-    assert len(bench.store.recover().jobs) == 2
+    assert len(bench.store.recover().own) == 2
 
 
 def test_a_superseded_save_costs_no_row(bench: DiskBench) -> None:
@@ -130,7 +130,7 @@ def start():
     for _ in range(5):
         save()
 
-store.spool(f"{make_job(1).id}.1.stdout").append(b"in the page cache")
+store.spool(f"{make_job(1).id}.1.1.stdout").append(b"in the page cache")
 reactor.callWhenRunning(start)
 reactor.run()
 """
@@ -154,12 +154,12 @@ def test_what_was_acknowledged_survives_kill_9(bench: DiskBench) -> None:
     assert saver.wait() == -signal.SIGKILL
 
     store = bench.open()
-    present = {job.sequence for job in store.recover().jobs}
+    present = {job.sequence for job in store.recover().own}
     assert present >= set(acknowledged)
     for number in acknowledged:
         content = content_of(b"output of %d" % number)
         assert bench.result(store.read(content.blob, 0, 100)) == content.data
-    assert store.spool(f"{make_job(1).id}.1.stdout", resume=True).size == len(b"in the page cache")
+    assert store.spool(f"{make_job(1).id}.1.1.stdout", resume=True).size == len(b"in the page cache")
 
 
 def test_files_that_a_crash_left_are_deleted(bench: DiskBench) -> None:
@@ -287,11 +287,11 @@ def test_a_full_disk_fails_saves_until_there_is_room(bench: DiskBench, little_ro
     failed = {number for number, (success, _) in enumerate(results, 1) if not success}
     assert failed
     assert all(results[number - 1][1].check(StoreFailed) for number in failed)
-    assert {job.sequence for job in bench.store.recover().jobs} == set(range(1, 61)) - failed
+    assert {job.sequence for job in bench.store.recover().own} == set(range(1, 61)) - failed
     little_room()
     bench.result(bench.store.save(make_job(99), [contents[-1]]))
     bench.restart()
-    assert bench.store.recover().jobs[-1].sequence == 99
+    assert bench.store.recover().own[-1].sequence == 99
     assert bench.result(bench.store.read(contents[-1].blob, 0, 60_000)) == contents[-1].data
 
 
@@ -323,7 +323,7 @@ def test_an_older_schema_is_upgraded_with_a_backup(bench: DiskBench) -> None:
     node_id = bench.store.recover().node_id
     bench.result(bench.store.close())
     store = bench.open(steps=(*STEPS, NEXT_STEP))
-    assert store.recover().jobs == (make_job(1),)
+    assert store.recover().own == (make_job(1),)
     assert store.recover().node_id == node_id
     assert bench.execute("PRAGMA user_version") == [(CURRENT_VERSION + 1,)]
     assert bench.execute("SELECT color FROM jobs") == [("red",)]
@@ -333,7 +333,7 @@ def test_an_older_schema_is_upgraded_with_a_backup(bench: DiskBench) -> None:
     bench.result(store.close())
     # the way back: the old program opens the backup
     backup.rename(bench.directory / "jobs.sqlite")
-    assert bench.open().recover().jobs == (make_job(1),)
+    assert bench.open().recover().own == (make_job(1),)
     assert bench.result(bench.store.read(SCRIPT.blob, 0, 5)) == b"print"
 
 
@@ -343,7 +343,7 @@ def test_a_failing_upgrade_changes_nothing(bench: DiskBench) -> None:
     with pytest.raises(StartFailed, match=r"jobs\.sqlite cannot be opened: no such table"):
         bench.open(steps=(*STEPS, (*NEXT_STEP, "DELETE FROM no_such_table")))
     assert bench.execute("PRAGMA user_version") == [(CURRENT_VERSION,)]
-    assert bench.open().recover().jobs == (make_job(1),)
+    assert bench.open().recover().own == (make_job(1),)
 
 
 def test_a_new_database_is_like_an_upgraded_one(bench: DiskBench, tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_a_newer_schema_is_refused_and_left_alone(bench: DiskBench) -> None:
     bench.open(steps=(*STEPS, NEXT_STEP))
     bench.result(bench.store.close())
     before = (bench.directory / "jobs.sqlite").read_bytes()
-    with pytest.raises(StartFailed, match=r"jobs\.sqlite has schema 2, written by a newer"):
+    with pytest.raises(StartFailed, match=rf"jobs\.sqlite has schema {CURRENT_VERSION + 1}, written by a newer"):
         bench.open()
     assert (bench.directory / "jobs.sqlite").read_bytes() == before
 

@@ -151,7 +151,7 @@ def test_an_unreadable_open_job_keeps_no_node_from_starting(
     rows = bench.execute("SELECT id, state, hex(spec), hex(record) FROM jobs")
     bench.restart()
     recovery = bench.store.recover()
-    assert [job.sequence for job in recovery.jobs] == [1, 3]
+    assert [job.sequence for job in recovery.own] == [1, 3]
     assert recovery.next_sequence == 4
     assert bench.execute("SELECT id, state, hex(spec), hex(record) FROM jobs") == rows
     expected_failures()
@@ -170,7 +170,7 @@ def test_an_id_that_has_rotted_keeps_no_node_from_starting(bench: DiskBench, exp
     _save(bench, make_job(1), make_job(2))
     bench.execute("UPDATE jobs SET id = CAST(x'6aff' AS TEXT) WHERE sequence = 1")
     bench.restart()
-    assert [job.sequence for job in bench.store.recover().jobs] == [2]
+    assert [job.sequence for job in bench.store.recover().own] == [2]
     expected_failures()
 
 

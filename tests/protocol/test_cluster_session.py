@@ -9,7 +9,7 @@ from attrs import define, evolve, field
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import Factory
 
-from cloudmytask.client.connecting import connect
+from cloudmytask.client.connection import connect
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.model.cluster import LoadSample, Role
 from cloudmytask.model.errors import InvalidArgument, NoSuchBan, NotPermitted, NotSupervised

@@ -7,27 +7,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 
-from cloudmytask.cli import link as link_module
-from cloudmytask.cli.link import Link
-from cloudmytask.cli.remembered import Remembered
-from cloudmytask.cli.standby import Standby
-from cloudmytask.cli.words import Manner
-from cloudmytask.client.addresses import Address
-from cloudmytask.client.lines import LEARN_AFTER, Lines
+from cloudmytask.addresses import Address
+from cloudmytask.cli.reach import LEARN_TIMEOUT, habits
+from cloudmytask.cli.terminal.console import Console
+from cloudmytask.client.connection import STAND_IN_PATIENCE, Connection, Connector
+from cloudmytask.client.known_nodes import FRESH, KnownNodes, known_node
 from cloudmytask.client.node_client import NodeClient
-from cloudmytask.client.peers import peer
-from cloudmytask.client.ways import STAND_IN_PATIENCE, Reached, Ways
+from cloudmytask.client.node_session import NodeSession
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.job_id import job_id
 from cloudmytask.model.errors import ConnectionInterrupted, NoNode, NoSuchJob, RequestTimeout
 from cloudmytask.model.job import ClientId
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import Hello
-from cloudmytask.wire.documents import JobStatus
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
 from tests.virtual import FOREVER
 from tests.virtual_cluster import Company
@@ -43,12 +40,13 @@ class Ann:
     failover: bool = True
     asked: list[str] = field(factory=list)
     """The hosts that she tried to connect to, in order."""
-    ways: Ways = field(init=False)
-    lines: Lines = field(init=False)
+    connector: Connector = field(init=False)
+    session: NodeSession = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.ways = Ways(self._endpoint, self.company.clock, "ann")
-        self.lines = Lines(self.ways, [address("a")], self.failover)
+        self.connector = Connector(self._endpoint, self.company.clock, "ann")
+        known = KnownNodes(None, self.company.clock.seconds) if self.failover else None
+        self.session = NodeSession(self.connector, [address("a")], known)
 
     def _endpoint(self, address: Address) -> IStreamClientEndpoint:
         host = self.company.network.host_at(address.text)
@@ -62,7 +60,7 @@ class Ann:
         """Submit, without waiting for the answer."""
         spec, source = self.company.spec(*plans, **fields)
         once = bool(fields.get("at_most_once"))
-        work = self.lines.hand_over(lambda node: node.submit(spec, source, key=key), once=once)
+        work = self.session.submit(lambda node: node.submit(spec, source, key=key), once=once)
         return Deferred.fromCoroutine(work)
 
     def submit(self, *plans: ScriptPlan, **fields: Any) -> tuple[JobStatus, str]:
@@ -72,7 +70,7 @@ class Ann:
 
     def node(self) -> str:
         """The name of the node that she talks to."""
-        return str(self.do(self.lines.ask(lambda node: node.describe()))["name"])
+        return str(self.do(self.session.ask(lambda node: node.describe()))["name"])
 
     def settled(self) -> None:
         """Let what goes on in the background end."""
@@ -113,7 +111,7 @@ def test_new_work_goes_to_another_node_and_stays_with_it(company: Company, ann: 
     assert home in ("b", "c")
     assert ann.submit(key="k2")[1] == home
     assert ann.node() == home
-    assert company.hosts[home].disk.jobs[job.id].origin == home
+    assert company.hosts[home].disk.jobs[job.id].owner.name == home
 
 
 def test_the_named_node_is_tried_first_whenever_a_connection_is_made(company: Company, ann: Ann) -> None:
@@ -138,9 +136,9 @@ def test_a_job_is_asked_for_where_it_was_accepted(company: Company, ann: Ann) ->
     ann.sees_die("a")
     ann.submit(key="k2")
     with pytest.raises(NoNode):
-        ann.do(ann.lines.ask_at(address("a"), lambda node: node.getScriptJobStatus(job.id)))
+        ann.do(ann.session.ask_about(lambda node: node.getScriptJobStatus(job.id), address("a")))
     company.hosts["a"].start()
-    ended = ann.do(ann.lines.ask_at(address("a"), lambda node: node.wait(job.id)))
+    ended, _ = ann.do(ann.session.ask_about(lambda node: node.wait(job.id), address("a")))
     assert ended.id == job.id
 
 
@@ -150,7 +148,7 @@ def test_a_job_that_the_stand_in_does_not_know_may_be_with_the_dead_node(company
     assert ann.node() != "a"
 
     def find() -> tuple[JobStatus, Address]:
-        return ann.do(ann.lines.find(lambda node: node.getScriptJobStatus(job.id)))
+        return ann.do(ann.session.ask_about(lambda node: node.getScriptJobStatus(job.id)))
 
     with pytest.raises(NoNode, match=r"127\.0\.0\.1:7001 does not answer.*goes on when that node is back"):
         find()
@@ -164,7 +162,7 @@ def test_a_job_that_no_node_knows(company: Company, ann: Ann) -> None:
     ann.node()
     company.hosts["a"].start()
     with pytest.raises(NoSuchJob):
-        ann.do(ann.lines.find(lambda node: node.getScriptJobStatus("0" * 17)))
+        ann.do(ann.session.ask_about(lambda node: node.getScriptJobStatus("0" * 17)))
 
 
 def _lost_before_the_answer(company: Company, submitted: Deferred[Any]) -> None:
@@ -222,7 +220,7 @@ def test_without_failover_there_is_one_node(company: Company) -> None:
     ann.sees_die("a")
     with pytest.raises(NoNode):
         ann.submit(key="k2")
-    submitted = Deferred.fromCoroutine(ann.lines.ask(NodeClient.describe))
+    submitted = Deferred.fromCoroutine(ann.session.ask(NodeClient.describe))
     with pytest.raises(NoNode):
         company.result(submitted)
     assert set(ann.asked) == {"a"}
@@ -255,12 +253,12 @@ def test_calls_at_the_same_time_move_together(company: Company, ann: Ann) -> Non
 def test_nodes_that_come_later_are_learned_of(company: Company, ann: Ann) -> None:
     company.hosts["b"].kill()
     company.until(lambda: company.alive("a") == ["a", "c"])
-    company.clock.advance(LEARN_AFTER)
+    company.clock.advance(FRESH)
     ann.node()
     ann.settled()
     company.hosts["b"].start()
     company.acquainted()
-    company.clock.advance(LEARN_AFTER)
+    company.clock.advance(FRESH)
     ann.node()
     ann.settled()
     ann.sees_die("a", "c")
@@ -268,7 +266,7 @@ def test_nodes_that_come_later_are_learned_of(company: Company, ann: Ann) -> Non
 
 
 def test_closing_forgets_no_node(company: Company, ann: Ann) -> None:
-    ann.lines.close()
+    ann.session.close()
     ann.sees_die("a")
     assert ann.submit()[1] in ("b", "c")
 
@@ -277,9 +275,9 @@ def test_closing_forgets_no_node(company: Company, ann: Ann) -> None:
 
 
 def test_whoever_answers_at_a_nodes_address_must_be_that_node(company: Company, ann: Ann) -> None:
-    def stand_in(node_id: str) -> Reached | None:
-        other = peer("b", address("b").text, node_id)
-        return ann.do(ann.ways.to_stand_in([other], address("a"), set()))
+    def stand_in(node_id: str) -> Connection | None:
+        other = known_node("b", address("b").text, node_id)
+        return ann.do(ann.connector.to_stand_in([other], address("a"), set()))
 
     assert stand_in("f" * 32) is None
     reached = stand_in(company.hosts["b"].disk.node_id)
@@ -291,11 +289,11 @@ def test_stand_ins_that_do_not_answer_or_make_sense_cost_a_moment(company: Compa
     company.network.listen("mute", Factory.forProtocol(lambda: GuardedAMP(mute, company.clock)))
     company.network.listen("other", Factory.forProtocol(lambda: GuardedAMP(Vocabulary({}), company.clock)))
     company.network.paths.silence("far")
-    peers = [peer(host, f"{host}:1", "f" * 32) for host in ("other", "mute", "far")]
+    peers = [known_node(host, f"{host}:1", "f" * 32) for host in ("other", "mute", "far")]
     for each in peers:
         company.network.name(each.address.text, each.name)
     began = company.clock.seconds()
-    assert ann.do(ann.ways.to_stand_in(peers, address("a"), set())) is None
+    assert ann.do(ann.connector.to_stand_in(peers, address("a"), set())) is None
     assert company.clock.seconds() - began <= len(peers) * STAND_IN_PATIENCE + 0.1
 
 
@@ -307,49 +305,52 @@ class Verb:
     """What ``cmt`` would do against node a."""
 
     ann: Ann
-    file: Remembered
-    link: Link = field(init=False)
+    file: KnownNodes
+    node: NodeSession = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        client = self.ann.do(self.ann.ways.to(address("a")))
-        self.link = Link(self.ann.ways, Reached(address("a"), client), Standby(address("a"), Manner(), self.file))
+        self.node = NodeSession(self.ann.connector, [address("a")], self.file, habits(Console()))
+        self.ann.do(self.node.reach())
 
-    def hand_over(self, *plans: ScriptPlan, once: bool = False) -> Deferred[JobStatus]:
+    def learn(self) -> None:
+        self.ann.do(self.node.learn(LEARN_TIMEOUT))
+
+    def submit(self, *plans: ScriptPlan, once: bool = False) -> Deferred[JobStatus]:
         spec, source = self.ann.company.spec(*plans, at_most_once=once)
-        work = self.link.hand_over(lambda node: node.submit(spec, source, key="k"), once=once)
-        return Deferred.fromCoroutine(work)
+        work = self.node.submit(lambda node: node.submit(spec, source, key="k"), once=once)
+        return Deferred.fromCoroutine(work).addCallback(lambda found: found[0])
 
 
 @pytest.fixture
-def file(tmp_path: Path, ann: Ann) -> Remembered:
+def file(tmp_path: Path, ann: Ann) -> KnownNodes:
     """As an earlier verb has left it."""
-    file = Remembered(tmp_path / "nodes.json")
-    ann.do(Verb(ann, file).link.learn())
-    assert file.path.exists()
+    file = KnownNodes(tmp_path / "nodes.json")
+    Verb(ann, file).learn()
+    assert (tmp_path / "nodes.json").exists()
     return file
 
 
 def test_a_verb_hands_new_work_to_another_node(
-    company: Company, ann: Ann, file: Remembered, capfd: pytest.CaptureFixture[str]
+    company: Company, ann: Ann, file: KnownNodes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     verb = Verb(ann, file)
-    submitted = verb.hand_over(FOREVER)
+    submitted = verb.submit(FOREVER)
     _lost_before_the_answer(company, submitted)
     job = company.result(submitted)
     [name] = [name for name in "bc" if job.id in company.hosts[name].disk.jobs]
     said = f"cmt: 127.0.0.1:7001 does not answer; talking to {name} at {address(name).text}\n"
     assert capfd.readouterr() == ("", said)
-    assert verb.link.instead_of == address("a")
+    assert verb.node.instead_of == address("a")
     company.hosts[name].kill()
     with pytest.raises(
         ConnectionInterrupted, match=f"job {job.id} is kept there .*: cmt --via {address(name).text} wait {job.id}$"
     ):
-        ann.do(verb.link.ask(lambda node: node.wait(job.id), about=job.id))
+        ann.do(verb.node.ask(lambda node: node.wait(job.id), about=job.id))
     assert capfd.readouterr() == ("", ""), "a question about a job moves to no other node"
 
 
-def test_a_verb_leaves_what_must_run_at_most_once(company: Company, ann: Ann, file: Remembered) -> None:
-    submitted = Verb(ann, file).hand_over(once=True)
+def test_a_verb_leaves_what_must_run_at_most_once(company: Company, ann: Ann, file: KnownNodes) -> None:
+    submitted = Verb(ann, file).submit(once=True)
     _lost_before_the_answer(company, submitted)
     with pytest.raises(ConnectionInterrupted):
         company.result(submitted)
@@ -357,22 +358,20 @@ def test_a_verb_leaves_what_must_run_at_most_once(company: Company, ann: Ann, fi
 
 
 def test_a_verb_moves_from_a_draining_node(
-    company: Company, ann: Ann, file: Remembered, capfd: pytest.CaptureFixture[str]
+    company: Company, ann: Ann, file: KnownNodes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     running, _ = ann.submit(ScriptPlan(duration=30.0), local=True, key="k0")
     company.reach(company.connect("a"), running, running.state.RUNNING)
     verb = Verb(ann, file)
     stopped = company.hosts["a"].stop()
-    company.result(verb.hand_over(once=True))
+    company.result(verb.submit(once=True))
     assert "127.0.0.1:7001 takes no new work; talking to " in capfd.readouterr().err
     company.result(stopped)
 
 
-def test_a_question_that_costs_every_connection_is_not_carried_to_other_nodes(
-    ann: Ann, file: Remembered, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(link_module, "PATIENCE", (0.0,))
+def test_a_question_that_costs_every_connection_is_not_carried_to_other_nodes(ann: Ann, file: KnownNodes) -> None:
     verb = Verb(ann, file)
+    verb.node.habits = evolve(verb.node.habits, patience=(0.0,))
     ann.asked.clear()
 
     def poison(node: NodeClient) -> Deferred[JobStatus]:
@@ -380,42 +379,42 @@ def test_a_question_that_costs_every_connection_is_not_carried_to_other_nodes(
         return node.getScriptJobStatus("0" * 17)
 
     with pytest.raises(ConnectionInterrupted, match="20 times"):
-        ann.do(verb.link.hand_over(poison, once=False))
+        ann.do(verb.node.submit(poison, once=False))
     assert set(ann.asked) == {"a"}
 
 
-def test_the_stand_in_that_has_our_jobs_is_remembered_first(company: Company, ann: Ann, file: Remembered) -> None:
+def test_the_stand_in_that_has_our_jobs_is_remembered_first(company: Company, ann: Ann, file: KnownNodes) -> None:
     before = file.recall(address("a"))
     assert before is not None
-    first, second = before.peers
+    first, second = before.nodes
     company.network.cut_off(company.network.host_at(first.address.text))
     verb = Verb(ann, file)
-    submitted = verb.hand_over(FOREVER)
+    submitted = verb.submit(FOREVER)
     _lost_before_the_answer(company, submitted)
     company.result(submitted)
-    assert verb.link.address == second.address
-    ann.do(verb.link.learn())
+    assert verb.node.address == second.address
+    verb.learn()
     after = file.recall(address("a"))
-    assert after is not None and after.peers[0] == second
+    assert after is not None and after.nodes[0] == second
 
 
-def test_what_is_fresh_is_not_asked_again(company: Company, ann: Ann, file: Remembered) -> None:
+def test_what_is_fresh_is_not_asked_again(company: Company, ann: Ann, file: KnownNodes) -> None:
     verb = Verb(ann, file)
     messages = company.network.messages
-    ann.do(verb.link.learn())
+    verb.learn()
     assert company.network.messages == messages
 
 
 def test_a_node_that_does_not_tell_in_time_is_not_waited_for(company: Company, ann: Ann, tmp_path: Path) -> None:
-    verb = Verb(ann, Remembered(tmp_path / "nodes.json"))
+    verb = Verb(ann, KnownNodes(tmp_path / "nodes.json"))
     company.network.latency = lambda _here, _there: 0.2
     began = company.clock.seconds()
-    ann.do(verb.link.learn())
+    verb.learn()
     assert company.clock.seconds() - began < 0.05
     assert not (tmp_path / "nodes.json").exists()
 
 
-def test_a_node_that_hangs_is_left_for_another(company: Company, ann: Ann, file: Remembered) -> None:
+def test_a_node_that_hangs_is_left_for_another(company: Company, ann: Ann, file: KnownNodes) -> None:
     verb = Verb(ann, file)
 
     def hang(node: NodeClient) -> Deferred[JobStatus]:
@@ -426,6 +425,6 @@ def test_a_node_that_hangs_is_left_for_another(company: Company, ann: Ann, file:
         spec, source = company.spec()
         return node.submit(spec, source, key="k")
 
-    job = ann.do(verb.link.hand_over(hang, once=False))
+    job, _ = ann.do(verb.node.submit(hang, once=False))
     assert any(job.id in company.hosts[name].disk.jobs for name in "bc")
-    assert verb.link.instead_of == address("a")
+    assert verb.node.instead_of == address("a")

@@ -6,13 +6,14 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from cloudmytask.addresses import Address
 from cloudmytask.cli.follow import attempts
-from cloudmytask.cli.link import Link
-from cloudmytask.client.addresses import Address
-from cloudmytask.client.ways import Reached, Ways
+from cloudmytask.cli.reach import habits
+from cloudmytask.client.connection import Connector
+from cloudmytask.client.node_session import NodeSession
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.job import StreamName
 from cloudmytask.simulation.runner import ScriptPlan
-from cloudmytask.wire.documents import JobStatus
 from tests.virtual import NODE, Place
 
 OUT = StreamName.STDOUT
@@ -22,15 +23,15 @@ SECOND = ScriptPlan(duration=1.0, output=((0.5, OUT, b"second"),))
 
 def _follow(place: Place, job: JobStatus, shown: list[bytes], when_shown: Any) -> Deferred[list[int]]:
     """The numbers of the attempts that have ended, once all have; what they write goes to ``shown``."""
-    ways = Ways(lambda _address: place.network.endpoint("ann", NODE), place.clock, "ann")
-    link = Link(ways, Reached(Address.parse("node:1", "the test"), place.connect("ann")))
+    connector = Connector(lambda _address: place.network.endpoint("ann", NODE), place.clock, "ann")
+    node = NodeSession(connector, [Address.parse("node:1", "the test")], None, habits())
 
     def take(_stream: StreamName, data: bytes) -> None:
         shown.append(data)
         when_shown()
 
     async def follow() -> list[int]:
-        return [end.attempt async for end in attempts(link, job.id, take)]
+        return [end.attempt async for end in attempts(node, job.id, take)]
 
     return Deferred.fromCoroutine(follow())
 

@@ -14,9 +14,10 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from cloudmytask.client.connecting import connect, new_key
+from cloudmytask.client.connection import connect, new_key
 from cloudmytask.client.node_client import HELLO_TIMEOUT, NodeClient
 from cloudmytask.client.sources import Source
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.errors import (
     ConnectionInterrupted,
     InternalError,
@@ -31,7 +32,6 @@ from cloudmytask.model.job import JobQuery, JobSpec, JobState, QoS, Reason, Stre
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import INLINE_PART, WINDOW, Hello, OutputData, OutputEnded, StreamOutput, Unsubscribe
-from cloudmytask.wire.documents import JobStatus
 from cloudmytask.wire.guard import CALL_TIMEOUT, GuardedAMP, Vocabulary
 from tests.virtual import FOREVER, Place
 
@@ -401,7 +401,7 @@ def test_files_are_sent_as_well(place: Place, ann: NodeClient, tmp_path: Path) -
     assert script.data == b"print()" and stdin.data is None
     job = place.result(ann.submit(JobSpec(script=script.blob), script, stdin))
     place.reach(ann, job, JobState.RUNNING)
-    assert place.host.disk.directories[f"{job.id}.1"][".cmt-stdin"] == large.read_bytes()
+    assert place.host.disk.directories[f"{job.id}.1.1"][".cmt-stdin"] == large.read_bytes()
 
 
 def test_a_file_that_goes_away_while_it_is_sent(place: Place, ann: NodeClient, tmp_path: Path) -> None:

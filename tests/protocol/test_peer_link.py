@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.protocols import amp
 
+from cloudmytask.codec import decode, encode
 from cloudmytask.core.job_id import job_id
 from cloudmytask.model.cluster import (
     AttachAnswer,
     Ban,
+    BanPage,
     BanReport,
     BanVersion,
     BootId,
@@ -28,10 +30,28 @@ from cloudmytask.model.cluster import (
     RootKey,
 )
 from cloudmytask.model.errors import InvalidArgument
-from cloudmytask.model.job import Blob, ClientId, Digest, JobSpec, Outcome, Reason, Stamp, Usage
-from cloudmytask.wire import ban_documents, peer_commands
-from cloudmytask.wire import peer_documents as documents
+from cloudmytask.model.job import (
+    Attempt,
+    AttemptId,
+    Blob,
+    Cancellation,
+    ClientId,
+    Digest,
+    Job,
+    JobQuery,
+    JobSpec,
+    JobState,
+    Outcome,
+    Output,
+    Owner,
+    Reason,
+    Stamp,
+    TravelingJob,
+    Usage,
+)
+from cloudmytask.wire import peer_commands
 from cloudmytask.wire.commands import NodeCommand
+from cloudmytask.wire.peer_checks import offer_of
 from cloudmytask.wire.peer_proof import Side, proof
 from tests.virtual import Stranger, until
 from tests.virtual_cluster import Company
@@ -39,7 +59,8 @@ from tests.virtual_cluster import Company
 US = PeerIdentity("cmt", Role.NODE, NodeId("a" * 32), BootId("0" * 16), "stranger", "127.0.0.9:7001")
 NONCE = b"n" * 16
 BLOB = Blob(Digest("0" * 64), 5)
-OFFER = Offer(job_id(ClientId("ann"), "key"), ClientId("ann"), JobSpec(script=BLOB), 1, US, 1, (US.node_id,))
+ATTEMPT = AttemptId(job_id(ClientId("ann"), "key"), 1, 1)
+OFFER = Offer(ATTEMPT, ClientId("ann"), JobSpec(script=BLOB), US, 1, (US.node_id,))
 
 
 @pytest.fixture
@@ -66,7 +87,7 @@ def _document(value: Any) -> bytes:
 
 
 def _hello(identity: PeerIdentity = US) -> dict[bytes, bytes]:
-    told = _document(documents.identity_to_document(identity))
+    told = _document(encode(identity))
     return {b"version": b"1", b"identity": told, b"nonce": NONCE}
 
 
@@ -78,7 +99,7 @@ def _introduce(stranger: Stranger) -> Stranger:
 
 def test_an_introduction_makes_a_link(company: Company, stranger: Stranger) -> None:
     answer = stranger.accept(b"PeerHello", _hello())
-    identity = documents.identity_from_document(json.loads(answer[b"identity"]))
+    identity = decode(PeerIdentity, json.loads(answer[b"identity"]))
     assert (identity.name, identity.node_id) == ("a", company.hosts["a"].node.identity.node_id)
     stranger.accept(b"ProvePeer", {b"proof": b""})
     assert json.loads(stranger.accept(b"Ping")[b"capacity"])["slots"] == 1
@@ -128,7 +149,7 @@ def test_a_csu_hands_no_jobs_over(stranger: Stranger) -> None:
     csu = PeerIdentity("cmt", Role.CSU, US.node_id, US.boot_id, "csu", US.address)
     stranger.accept(b"PeerHello", _hello(csu))
     stranger.accept(b"ProvePeer", {b"proof": b""})
-    told = _document(documents.offer_to_document(OFFER))
+    told = _document(encode(OFFER))
     assert stranger.refused(b"OfferJob", {b"watch": b"1", b"offer": told})[0] == "NotPermitted"
 
 
@@ -169,11 +190,11 @@ GOOD: dict[bytes, bytes] = {
     **_hello(),
     b"proof": b"",
     b"watch": b"1",
-    b"offer": _document(documents.offer_to_document(OFFER)),
+    b"offer": _document(encode(OFFER)),
     b"script": b"print()",
     b"stdin": b"",
-    b"job": OFFER.job_id.encode(),
-    b"attempt": b"1",
+    b"job": OFFER.attempt.job.encode(),
+    b"attempt": str(OFFER.attempt).encode(),
     b"offsets": b'{"stdout": 0}',
     b"stream": b"stdout",
     b"offset": b"0",
@@ -181,7 +202,7 @@ GOOD: dict[bytes, bytes] = {
     b"end": b"{}",
     b"reason": b"cancelled",
     b"hurry": b"False",
-    b"capacity": _document(documents.capacity_to_document(Capacity(1, 1))),
+    b"capacity": _document(encode(Capacity(1, 1))),
     b"root": b"a" * 32,
     b"depth": b"0",
     b"term": b"0",
@@ -214,27 +235,114 @@ def test_a_peer_that_sends_garbage_is_answered_and_stays(stranger: Stranger, com
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"job": "abc"}, "job"),
+        ({"attempt": {"job": "abc", "epoch": 1, "number": 1}}, "attempt.job"),
         ({"client": "../x"}, "client"),
-        ({"attempt": -1}, "attempt"),
+        ({"attempt": {"job": OFFER.attempt.job, "epoch": 1, "number": -1}}, "attempt.number"),
+        ({"attempt": {"job": OFFER.attempt.job.upper(), "epoch": 1, "number": 1}}, "attempt.job"),
         ({"hops": "many"}, "hops"),
         ({"visited": ["x"]}, "visited"),
         ({"visited": ["a" * 32] * 66}, "visited"),
         ({"spec": {}}, "script"),
-        ({"origin": None}, "identity"),
+        ({"origin": None}, "origin"),
     ],
 )
 def test_a_malformed_offer_names_what_is_wrong(stranger: Stranger, change: dict[str, Any], word: str) -> None:
     _introduce(stranger)
-    told = _document({**documents.offer_to_document(OFFER), **change})
+    told = _document({**encode(OFFER), **change})
     code, sentence = stranger.refused(b"OfferJob", {b"watch": b"1", b"offer": told})
     assert code == "InvalidArgument" and word in sentence
     stranger.accept(b"Ping")
 
 
+HANDED = Job(
+    id=ATTEMPT.job,
+    client=OFFER.client,
+    spec=OFFER.spec,
+    body=Digest("1" * 64),
+    sequence=3,
+    owner=Owner.alone(US.node_id, US.name),
+    state=JobState.WAITING,
+    submitted_at=1e9,
+    retention=60.0,
+    attempts=(Attempt(1, "b", 1e9, outcome=Outcome(Reason.EXIT, 1, usage=Usage(1.0)), stdout=Output(BLOB, 3)),),
+    trail=(Stamp(1e9, "accepted", "a", "note"),),
+    cancellation=Cancellation(1e9, "ann", "enough"),
+)
+NO_NUMBERS: tuple[Any, ...] = (True, 2**63, 10**400, 1e308, float("nan"), float("inf"), "1", "", [], [1], {}, {"a": 1})
+NO_TEXTS: tuple[Any, ...] = (True, 0, 1e308, float("nan"), [], ["x"], {}, {"a": 1})
+ODD: dict[tuple[str | int, ...], tuple[Any, ...]] = {
+    **dict.fromkeys(
+        [
+            ("submitted_at",),
+            ("sequence",),
+            ("ended_at",),
+            ("owner", "epoch"),
+            ("attempts", 0, "number"),
+            ("attempts", 0, "staged_at"),
+            ("attempts", 0, "started_at"),
+            ("attempts", 0, "stdout", "discarded"),
+            ("attempts", 0, "stdout", "blob", "size"),
+            ("attempts", 0, "outcome", "usage", "peak_memory"),
+            ("trail", 0, "at"),
+            ("cancellation", "at"),
+            ("spec", "script", "size"),
+        ],
+        (-1, *NO_NUMBERS),
+    ),
+    ("retention",): tuple(value for value in NO_NUMBERS if value not in (1e308, 2**63)),
+    ("attempts", 0, "outcome", "exit_code"): NO_NUMBERS,
+    **dict.fromkeys(
+        [
+            ("id",),
+            ("client",),
+            ("body",),
+            ("state",),
+            ("moved_to",),
+            ("owner", "node_id"),
+            ("owner", "name"),
+            ("attempts", 0, "executor"),
+            ("attempts", 0, "outcome", "reason"),
+            ("attempts", 0, "outcome", "detail"),
+            ("trail", 0, "stage"),
+            ("trail", 0, "node"),
+            ("trail", 0, "note"),
+            ("cancellation", "by"),
+            ("spec", "script_name"),
+            ("spec", "qos"),
+        ],
+        NO_TEXTS,
+    ),
+    **dict.fromkeys([("id",), ("client",), ("body",), ("state",), ("owner", "node_id")], ("", "../x", *NO_TEXTS)),
+    **dict.fromkeys(
+        [("attempts",), ("trail",), ("owner", "custodians"), ("spec", "arguments"), ("spec", "variables")],
+        ("text", 1, True, {"a": 1}, [1], [[]]),
+    ),
+    **dict.fromkeys([("owner",), ("spec",), ("cancellation",), ("attempts", 0), ("trail", 0)], ("text", 1, True, [])),
+}
+
+
+@pytest.mark.parametrize("place", ODD, ids=lambda place: ".".join(map(str, place)))
+def test_an_odd_record_is_refused_and_not_stored(
+    company: Company, stranger: Stranger, place: tuple[str | int, ...]
+) -> None:
+    _introduce(stranger)
+    path = "job" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
+    for value in ODD[place]:
+        told: Any = encode(TravelingJob(HANDED))
+        changed = told["job"]
+        for step in place[:-1]:
+            changed = changed.setdefault(step, {}) if isinstance(changed, dict) else changed[step]
+        changed[place[-1]] = value
+        code, sentence = stranger.refused(b"HandOverJob", {b"job": _document(told)})
+        assert code == "InvalidArgument", (value, sentence)
+        assert sentence.startswith(path), (value, sentence)
+        assert len(sentence) < 250
+    assert company.result(company.connect("a", "ann").jobs(JobQuery())) == []
+
+
 def test_an_offer_of_blobs_that_are_missing(stranger: Stranger) -> None:
     _introduce(stranger)
-    told = _document(documents.offer_to_document(OFFER))
+    told = _document(encode(OFFER))
     answer = json.loads(stranger.accept(b"OfferJob", {b"watch": b"1", b"offer": told})[b"answer"])
     assert not answer["accepted"] and answer["missing"] == [{"digest": BLOB.digest, "size": 5}]
 
@@ -252,7 +360,7 @@ def test_no_job_is_taken_that_was_here_or_went_too_far(
     _introduce(stranger)
     me = company.hosts["a"].node.identity.node_id
     change = {"visited": [US.node_id, me]} if "visited" in offer else offer
-    told = _document({**documents.offer_to_document(OFFER), **change})
+    told = _document({**encode(OFFER), **change})
     answer = json.loads(stranger.accept(b"OfferJob", {b"watch": b"1", b"offer": told})[b"answer"])
     assert (answer["accepted"], answer["why"]) == (False, why)
 
@@ -300,23 +408,23 @@ ENDS = st.builds(
 
 @given(ENDS)
 def test_the_last_word_comes_across_unchanged(end: RemoteEnd) -> None:
-    assert documents.end_from_document(json.loads(json.dumps(documents.end_to_document(end)))) == end
+    assert decode(RemoteEnd, json.loads(json.dumps(encode(end)))) == end
 
 
 @given(CAPACITIES, st.booleans(), NAMES)
 def test_answers_come_across_unchanged(capacity: Capacity, accepted: bool, why: str) -> None:
     answer = OfferAnswer(accepted, capacity, why, not accepted, (BLOB,))
-    assert documents.answer_from_document(json.loads(json.dumps(documents.answer_to_document(answer)))) == answer
+    assert decode(OfferAnswer, json.loads(json.dumps(encode(answer)))) == answer
 
 
 def test_the_rest_comes_across_unchanged() -> None:
     attach = AttachAnswer(False, RootKey(3, US.node_id), (US.node_id,), "full", ((US.node_id, US.address),))
-    assert documents.attach_from_document(documents.attach_to_document(attach)) == attach
+    assert decode(AttachAnswer, encode(attach)) == attach
     ban = Ban(ClientId("m"), "why", "ann", 60.0, 30.0, BanVersion(2, True, US.node_id), True, ("a", "b"))
-    assert ban_documents.bans_from_document(ban_documents.bans_to_document([ban])) == (ban,)
+    assert decode(BanPage, encode(BanPage((ban,)))).bans == (ban,)
     report = BanReport(ClientId("m"), "flood", US.node_id, "a", 7)
-    assert ban_documents.report_from_document(ban_documents.report_to_document(report)) == report
-    assert documents.offer_from_document(documents.offer_to_document(OFFER)) == OFFER
+    assert decode(BanReport, encode(report)) == report
+    assert offer_of(encode(OFFER)) == OFFER
 
 
 JSON = st.recursive(
@@ -327,15 +435,6 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_no_document_raises_anything_but_an_invalid_argument(document: Any) -> None:
-    for decode in (
-        documents.offer_from_document,
-        documents.answer_from_document,
-        documents.end_from_document,
-        documents.identity_from_document,
-        documents.capacity_from_document,
-        documents.attach_from_document,
-        ban_documents.bans_from_document,
-        ban_documents.report_from_document,
-    ):
+    for kind in (Offer, OfferAnswer, RemoteEnd, PeerIdentity, Capacity, AttachAnswer, BanPage, BanReport, TravelingJob):
         with suppress(InvalidArgument):
-            decode(document)
+            decode(kind, document)

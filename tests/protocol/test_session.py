@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, fail
 from cloudmytask.boundaries import OutputEnd
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.sources import Source
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.blobs import UPLOAD_PREFIX, blob_of
 from cloudmytask.model.errors import (
     BlobMissing,
@@ -24,14 +25,13 @@ from cloudmytask.model.errors import (
     ScriptTooLarge,
     UploadFailed,
 )
-from cloudmytask.model.job import Blob, JobId, JobQuery, JobSpec, JobState, QoS, StreamName
+from cloudmytask.model.job import AttemptId, Blob, JobId, JobQuery, JobSpec, JobState, QoS, StreamName
 from cloudmytask.net import interests
 from cloudmytask.net import session as session_module
 from cloudmytask.net.incoming import UPLOADS_MAX
 from cloudmytask.node.running.outputs import Reader
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import INLINE_PART, PIECE, WINDOW
-from cloudmytask.wire.documents import JobStatus
 from tests.conftest import ExpectFailures
 from tests.virtual import FOREVER, Place, Stranger
 
@@ -330,7 +330,7 @@ def test_a_client_that_vanishes_mid_run_mid_watch_and_mid_output(place: Place) -
     place.clock.advance(1.0)
     assert not session.interests.held and not _sessions(place)
     entry = place.host.node._ledger._entries[JobId(job.id)]
-    live = place.host.node._outputs.live(JobId(job.id), 1)
+    live = place.host.node._outputs.live(AttemptId(JobId(job.id), 1, 1))
     assert live is not None
     assert not entry.watchers and not entry.signal._waiters and not live.grown._waiters
     for deferred in (waiting, reading):  # the vanished client itself hears nothing any more

@@ -11,17 +11,17 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from cloudmytask.client.node_client import NodeClient
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.blobs import blob_of
 from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import BootId, NodeId, Offer, PeerIdentity, RemoteEnd, Role
 from cloudmytask.model.errors import CloudMyTaskError, ConnectionInterrupted, NodeDraining, StoreFailed
-from cloudmytask.model.job import ClientId, Content, JobId, JobSpec, JobState, Reason, StreamName
+from cloudmytask.model.job import AttemptId, ClientId, Content, JobId, JobSpec, JobState, Reason, StreamName
 from cloudmytask.node.node import Node
 from cloudmytask.node.remote.delivery import Delivery
 from cloudmytask.node.running.outputs import Outputs
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.runner import ScriptPlan
-from cloudmytask.wire.documents import JobStatus
 from tests.conftest import ExpectFailures
 from tests.virtual import FOREVER
 from tests.virtual_cluster import Company
@@ -259,7 +259,7 @@ def test_two_nodes_that_offer_one_attempt_are_not_both_left_to_follow_it() -> No
     among.plans["once.py"] = (SHORT,)
     spec = JobSpec(script=blob_of(script), script_name="once.py")
     origin = PeerIdentity("default", Role.NODE, NodeId("0" * 32), BootId("0" * 16), "x", "127.0.0.9:7001")
-    offer = Offer(_job_id(among), ClientId("ann"), spec, 1, origin, 1, (origin.node_id,))
+    offer = Offer(AttemptId(_job_id(among), 1, 1), ClientId("ann"), spec, origin, 1, (origin.node_id,))
     contents = [Content(spec.script, script)]
     sinks = [_Sink(), _Sink()]
     answers = [among.result(link.offer(offer, contents, sink)) for link, sink in zip(links, sinks, strict=True)]
@@ -282,7 +282,7 @@ def test_a_start_is_told_to_a_follower_who_came_before_the_last_one_was_given_up
     clock = VirtualClock()
     world: Any = _World(clock)
     outputs = Outputs(None, 1)  # type: ignore[arg-type]
-    delivery = Delivery(world, outputs, (JobId("j"), 1), 60.0, lambda: None, lambda: None)
+    delivery = Delivery(world, outputs, AttemptId(JobId("j"), 1, 1), 60.0, lambda: None, lambda: None)
     old, new = _Sink(answered=False), _Sink()
     link: Any = _Link()
     delivery.follow(link, old, {})
@@ -731,7 +731,7 @@ def test_a_rotten_script_of_a_job_that_is_pinned_elsewhere() -> None:
     job = among.submit(ann, SHORT, script=script, node="b")
     among.hosts["a"].disk.corrupt[blob_of(script).digest] = None
     ended = among.wait(ann, job, patience=60.0)
-    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.ENVIRONMENT)
+    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.LAUNCH)
 
 
 # all of it at once

@@ -12,9 +12,9 @@ from twisted.internet.defer import Deferred
 
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.sources import Source
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.job import JobSpec, StreamName
 from cloudmytask.simulation.runner import ScriptPlan
-from cloudmytask.wire.documents import JobStatus
 from tests.virtual import FOREVER
 from tests.virtual_cluster import Company
 

@@ -13,13 +13,13 @@ from twisted.python.failure import Failure
 
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.sources import Source
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.blobs import blob_of
 from cloudmytask.core.job_id import job_id as id_of
 from cloudmytask.model.errors import NodeDraining, NoSuchJob, QueueFull, StoreFailed
 from cloudmytask.model.job import ClientId, JobId, JobQuery, JobState, QoS, Reason, StreamName
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.simulation.store import MemoryStore
-from cloudmytask.wire.documents import JobStatus
 from tests.conftest import ExpectFailures
 from tests.virtual import FOREVER, Place
 
@@ -194,10 +194,10 @@ def test_bytes_that_have_rotted(place: Place, ann: NodeClient, part: str) -> Non
     job = place.result(ann.submit(spec, source, stdin))
     place.host.disk.corrupt[{"script": source, "stdin": stdin}[part].blob.digest] = None
     done = place.wait(ann, job)
-    assert (done.state, done.reason, done.exit_code) == (JobState.FAILED, Reason.ENVIRONMENT, None)
+    assert (done.state, done.reason, done.exit_code) == (JobState.FAILED, Reason.LAUNCH, None)
     assert len(place.launches) == 2 and _at_rest(place)
     sentence = place.result(ann.explain(job.id)).sentence
-    assert "environment" in sentence and "do not match" in sentence
+    assert "could not be started" in sentence and "do not match" in sentence
 
 
 # The process

@@ -7,10 +7,10 @@ import pytest
 
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.sources import Source
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.errors import IdempotencyConflict
 from cloudmytask.model.job import JobSpec, JobState, StreamName
 from cloudmytask.simulation.runner import ScriptPlan
-from cloudmytask.wire.documents import JobStatus
 from tests.virtual import FOREVER
 from tests.virtual_cluster import Company
 

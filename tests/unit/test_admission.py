@@ -60,7 +60,7 @@ def test_everything_at_its_limit_is_accepted() -> None:
         retries=RETRIES_MAX,
         retention=1e-9,
         limits=Limits(1, LIMIT_MAX, 1, 1),
-        environment=(("_A1", ""), ("PATH", "x" * 1000)),
+        variables={"_A1": "", "PATH": "x" * 1000},
     )
     check_spec(spec, SCRIPT_MAX)
 
@@ -86,7 +86,7 @@ def test_ten_thousand_arguments_are_no_problem_and_too_many_bytes_are() -> None:
     sentence = _refusal(arguments=("x" * 60,) * 10_000)
     assert sentence.startswith("arguments: ") and "610000" in sentence and str(ARGUMENTS_MAX) in sentence
     half = "x" * (ARGUMENT_MAX - 10)
-    _refusal(arguments=(half, half), environment=(("A", half), ("B", half), ("C", "x" * 1000)))
+    _refusal(arguments=(half, half), variables={"A": half, "B": half, "C": "x" * 1000})
 
 
 def test_an_argument_that_execve_does_not_take() -> None:
@@ -97,7 +97,7 @@ def test_an_argument_that_execve_does_not_take() -> None:
 @pytest.mark.parametrize("text", ["\ud800", "a\udfff b", "\udc00"])
 def test_a_surrogate_that_stands_for_no_byte(text: str) -> None:
     assert _refusal(arguments=(text,)).startswith("argument 1: ")
-    assert _refusal(environment=(("A", text),)).startswith("environment A: ")
+    assert _refusal(variables={"A": text}).startswith("variables A: ")
     assert _refusal(script_name=text).startswith("script_name: ")
 
 
@@ -135,18 +135,18 @@ def test_a_file_name_that_does(name: str) -> None:
 
 @pytest.mark.parametrize("variable", ["", "1A", "A B", "A=B", "Ä", "A-B", "A\n", "nul\0"])
 def test_a_variable_that_none_is(variable: str) -> None:
-    assert _refusal(environment=((variable, "x"),)).startswith("environment: ")
+    assert _refusal(variables={variable: "x"}).startswith("variables: ")
 
 
 @pytest.mark.parametrize("variable", ["CMT_JOB_ID", "CMT_", "CMT_ANYTHING"])
 def test_variables_that_belong_to_the_node(variable: str) -> None:
-    sentence = _refusal(environment=(("FINE", "x"), (variable, "x")))
-    assert sentence.startswith(f"environment: {variable} ") and "belong to the node" in sentence
-    check_spec(evolve(GOOD, environment=(("XCMT_A", "x"), ("CMT", "x"), ("cmt_a", "x"))), SCRIPT_MAX)
+    sentence = _refusal(variables={"FINE": "x", variable: "x"})
+    assert sentence.startswith(f"variables: {variable} ") and "belong to the node" in sentence
+    check_spec(evolve(GOOD, variables={"XCMT_A": "x", "CMT": "x", "cmt_a": "x"}), SCRIPT_MAX)
 
 
 def test_a_nul_in_a_variable() -> None:
-    assert _refusal(environment=(("A", "x\0y"),)).startswith("environment A: ")
+    assert _refusal(variables={"A": "x\0y"}).startswith("variables A: ")
 
 
 @pytest.mark.parametrize("field", ["cpu_seconds", "address_space", "file_size", "open_files"])
@@ -192,7 +192,7 @@ def test_every_spec_is_accepted_or_refused_and_nothing_else(
         name=name,
         timeout=timeout,
         retries=retries,
-        environment=tuple((argument, argument) for argument in arguments),
+        variables={argument: argument for argument in arguments},
     )
     try:
         check_spec(spec, SCRIPT_MAX)

@@ -11,19 +11,10 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudmytask.core.ban_records import (
-    COUNTER_MAX,
-    REASON_MAX,
-    TERM_MAX,
-    bans_from_text,
-    bans_to_text,
-    check_ban,
-    check_reason,
-    check_report,
-    check_term,
-)
+from cloudmytask.codec.ban_list import bans_from_text, bans_to_text
+from cloudmytask.core.ban_checks import REASON_MAX, TERM_MAX, check_ban, check_reason, check_report, check_term
 from cloudmytask.core.bans import BanList, arriving, leaving, sentence
-from cloudmytask.model.cluster import Ban, BanReport, BanVersion, NodeId
+from cloudmytask.model.cluster import COUNTER_MAX, Ban, BanReport, BanVersion, NodeId
 from cloudmytask.model.errors import InvalidArgument, NoSuchBan
 from cloudmytask.model.job import ClientId
 
@@ -255,6 +246,6 @@ class TestWriting:
 
     def test_a_rotten_entry_is_said_to_be_so(self) -> None:
         document = json.loads(bans_to_text([(entry(), 100.0)], [], 0.0, 0.0))
-        document["shared"][0]["version"] = [1]
+        document["shared"][0]["ban"]["version"] = [1]
         with pytest.raises(ValueError):
             bans_from_text(json.dumps(document), 0.0, 0.0)

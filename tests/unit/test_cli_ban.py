@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cloudmytask.cli.ban import rows, sentence
 from cloudmytask.cli.failures import UsageError
 from cloudmytask.cli.job_options import JobOptions
+from cloudmytask.cli.verbs.ban import rows, sentence
 from cloudmytask.client.sources import Source
 from cloudmytask.model.cluster import Ban, BanVersion
 from cloudmytask.model.job import ClientId

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudmytask.cli.escape import Escaper, one_line
+from cloudmytask.cli.terminal.escape import Escaper, one_line
 
 
 def escaped(*pieces: bytes) -> bytes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from attrs import evolve
 
-from cloudmytask.cli.check import Check
-from cloudmytask.cli.cluster_rendering import COLUMNS, SINGLE_MACHINE, listing, notices, ordered, rows
-from cloudmytask.cli.network_checks import check_network
-from cloudmytask.cli.tables import drawn, made
+from cloudmytask.cli.terminal.cluster import COLUMNS, SINGLE_MACHINE, listing, notices, ordered, rows
+from cloudmytask.cli.terminal.tables import drawn, made
+from cloudmytask.cli.verbs.check import Check
+from cloudmytask.cli.verbs.network_checks import check_network
 from cloudmytask.model.cluster import BusStatistics, Capacity, ClusterView, Role, Standing
 from cloudmytask.net.multicast import RECEIVE_BUFFER
 from tests.cluster_fakes import BUS, id_of, member, position, small_view, view

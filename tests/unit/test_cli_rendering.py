@@ -11,8 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudmytask.cli.follow import line_start
-from cloudmytask.cli.progress import line
-from cloudmytask.cli.rendering import COLUMNS, aligned, details, fitted, rows, seconds_text, shortest, when, with_output
+from cloudmytask.cli.terminal.jobs import (
+    COLUMNS,
+    aligned,
+    details,
+    fitted,
+    rows,
+    seconds_text,
+    shortest,
+    when,
+    with_output,
+)
+from cloudmytask.cli.verbs.progress import line
 from cloudmytask.model.job import StreamName
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)

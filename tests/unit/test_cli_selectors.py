@@ -9,10 +9,10 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 
 from cloudmytask.cli.selectors import SHOWN, meant, one, several
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.job_id import job_id
 from cloudmytask.model.errors import AmbiguousJob, ExitCode, NoSuchJob
 from cloudmytask.model.job import ClientId, JobId, JobQuery, JobState, QoS
-from cloudmytask.wire.documents import JobStatus
 
 IDS = [job_id(ClientId("ann"), str(number)) for number in range(400)]
 

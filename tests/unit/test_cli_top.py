@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudmytask.cli.history_drawing import HEADERS, development, rows, width_for
-from cloudmytask.cli.history_drawing import drawn as drawn_line
 from cloudmytask.cli.supervision import supervisors
-from cloudmytask.cli.tables import drawn
-from cloudmytask.cli.top_frame import BAR, Moment, bar, frame, summary
+from cloudmytask.cli.terminal.history import HEADERS, development, rows, width_for
+from cloudmytask.cli.terminal.history import drawn as drawn_line
+from cloudmytask.cli.terminal.tables import drawn
+from cloudmytask.cli.terminal.top_frame import BAR, Moment, bar, frame, summary
+from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.cluster import Capacity, ClusterView, LoadSample, Role, Standing
-from cloudmytask.wire.documents import JobStatus
 from tests.cluster_fakes import member, small_view, view
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)

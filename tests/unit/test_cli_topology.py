@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudmytask.cli.tree_drawing import ASCII, BOX, Strokes, document, dot, forest, strokes_for, text
+from cloudmytask.cli.terminal.tree import ASCII, BOX, Strokes, document, dot, forest, strokes_for, text
 from cloudmytask.model.cluster import Capacity, MemberStatus, Standing
 from tests.cluster_fakes import id_of, member, position, small_view, view
 

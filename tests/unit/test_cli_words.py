@@ -12,16 +12,17 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from cloudmytask.cli import exit_codes, kinds
-from cloudmytask.cli.change import wait
-from cloudmytask.cli.checks import check_clock, check_disk, check_python, check_state, check_tool
+from cloudmytask.cli import exit_codes
+from cloudmytask.cli import option_types as kinds
 from cloudmytask.cli.failures import NoReader, OutputFailed
-from cloudmytask.cli.hints import missing_neighbor
 from cloudmytask.cli.main import verbs
-from cloudmytask.cli.run import run
-from cloudmytask.cli.submit import submit
+from cloudmytask.cli.terminal.console import write
 from cloudmytask.cli.verb import Verb
-from cloudmytask.cli.words import write
+from cloudmytask.cli.verbs.change import wait
+from cloudmytask.cli.verbs.hints import missing_neighbor
+from cloudmytask.cli.verbs.machine_checks import check_clock, check_disk, check_python, check_state, check_tool
+from cloudmytask.cli.verbs.run import run
+from cloudmytask.cli.verbs.submit import submit
 
 VERBS = [
     "run",

@@ -21,7 +21,7 @@ from cloudmytask.model.cluster import (
     Role,
     Standing,
 )
-from cloudmytask.model.job import ClientId, Digest, Job, JobId, JobSpec, JobState
+from cloudmytask.model.job import AttemptId, ClientId, Digest, Job, JobId, JobSpec, JobState, Owner
 from cloudmytask.simulation.cluster_checker import ClusterChecker
 from cloudmytask.simulation.invariants import Violation
 
@@ -38,7 +38,7 @@ def checker() -> ClusterChecker:
 
 
 def _offer(*visited: str, hops: int = 0, attempt: int = 1) -> Offer:
-    return Offer(J1, ANN, SPEC, attempt, ORIGIN, hops, tuple(map(NodeId, visited)))
+    return Offer(AttemptId(J1, 1, attempt), ANN, SPEC, ORIGIN, hops, tuple(map(NodeId, visited)))
 
 
 def _job(state: JobState) -> Job:
@@ -48,7 +48,7 @@ def _job(state: JobState) -> Job:
         spec=SPEC,
         body=Digest("0" * 64),
         sequence=1,
-        origin="n0",
+        owner=Owner.alone(NodeId("n0"), "n0"),
         state=state,
         submitted_at=0.0,
         retention=1.0,
@@ -114,7 +114,7 @@ def test_offers_are_bounded(checker: ClusterChecker) -> None:
     for attempt in (1, 2):
         for _ in range(5):
             checker.offered(NodeId("n9"), _offer("n0", attempt=attempt), NO)
-    with pytest.raises(Violation, match="attempt 1 of job j1 was offered 6 times"):
+    with pytest.raises(Violation, match=r"attempt j1\.1\.1 was offered 6 times"):
         checker.offered(NodeId("n9"), _offer("n0"), NO)
 
 

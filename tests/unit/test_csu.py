@@ -30,7 +30,7 @@ from cloudmytask.model.cluster import (
     Standing,
 )
 from cloudmytask.model.errors import Banned, InvalidArgument, NoSuchBan, NoSuchJob, NotPermitted
-from cloudmytask.model.job import ClientId
+from cloudmytask.model.job import AttemptId, ClientId
 from cloudmytask.net.peer_links import PeerLinks
 from cloudmytask.simulation.bus import SimulatedGroup
 from cloudmytask.simulation.clock import VirtualClock
@@ -372,7 +372,7 @@ class TestNoJobs:
         assert not answer.accepted
         assert "not part of the tree" in answer.why
         with pytest.raises(NoSuchJob, match="CSU"):
-            cluster.result(link.follow(JOB, 1, {}, None))  # type: ignore[arg-type]
+            cluster.result(link.follow(AttemptId(JOB, 1, 1), {}, None))  # type: ignore[arg-type]
         cluster.result(link.detach())
         cluster.result(link.tell_path(1, [NodeId(a.disk.node_id)]))
 

@@ -7,9 +7,11 @@ import re
 import pytest
 from attrs import evolve
 
-from cloudmytask.core.explain import Surroundings, describe_outcome, explain, format_time, signal_name
+from cloudmytask.codec.people import format_time
+from cloudmytask.core.explain import Surroundings, describe_outcome, explain, signal_name
 from cloudmytask.core.job import Cancel, End, Event, Expire, Interrupt, Stage, Start, Wait, step
 from cloudmytask.model.job import (
+    AttemptId,
     Blob,
     ClientId,
     Digest,
@@ -17,17 +19,21 @@ from cloudmytask.model.job import (
     JobId,
     JobSpec,
     JobState,
+    NodeId,
     Outcome,
     Output,
+    Owner,
     QoS,
     Reason,
     Stamp,
     Usage,
 )
 
+JOB = JobId("0" * 17)
+ONE, TWO = AttemptId(JOB, 1, 1), AttemptId(JOB, 1, 2)
 AROUND = Surroundings("alpha", 4, 4, 0, None, 0.5, draining=False, retry_in=None)
 STAGED: tuple[Event, ...] = (Stage(1.0, "alpha"),)
-STARTED: tuple[Event, ...] = (*STAGED, Start(2.0, "alpha", 1))
+STARTED: tuple[Event, ...] = (*STAGED, Start(2.0, "alpha", ONE))
 WAITING: tuple[Event, ...] = (Wait(0.5, "alpha", "4 of 4 slots taken, 0 jobs before it"),)
 CANCEL = Cancel(4.0, "alpha", "ann", "wrong file")
 DIED = Interrupt(5.0, "alpha", "the node died")
@@ -38,21 +44,24 @@ def _ended(
 ) -> tuple[Event, ...]:
     usage = Usage(wall_seconds=2.5, cpu_seconds=2.25, peak_memory=20 * 1024**2)
     outcome = Outcome(reason, exit_code=code, signal=signal, usage=usage, detail=detail)
-    return (*STARTED, End(4.5, "alpha", 1, outcome, Output(Blob(Digest("b" * 64), 9), discarded=100)))
+    return (
+        *STARTED,
+        End(4.5, "alpha", ONE, outcome, Output(Blob(Digest("b" * 64), 9), discarded=100)),
+    )
 
 
 def _failed_first(retry: bool = True) -> tuple[Event, ...]:
-    return (*STARTED, End(4.5, "alpha", 1, Outcome(Reason.EXIT, exit_code=2), retry=retry))
+    return (*STARTED, End(4.5, "alpha", ONE, Outcome(Reason.EXIT, exit_code=2), retry=retry))
 
 
 def _job(*course: Event, **spec: object) -> Job:
     job = Job(
-        id=JobId("0" * 17),
+        id=JOB,
         client=ClientId("ann"),
         spec=JobSpec(script=Blob(Digest("c" * 64), 5), **spec),  # type: ignore[arg-type]  # right in every test
         body=Digest("d" * 64),
         sequence=1,
-        origin="alpha",
+        owner=Owner.alone(NodeId("a" * 32), "alpha"),
         state=JobState.PENDING,
         submitted_at=0.0,
         retention=90.0,
@@ -63,7 +72,7 @@ def _job(*course: Event, **spec: object) -> Job:
     return job
 
 
-SECOND: tuple[Event, ...] = (*_failed_first(), Stage(5.0, "alpha"), Start(6.0, "alpha", 2))
+SECOND: tuple[Event, ...] = (*_failed_first(), Stage(5.0, "alpha"), Start(6.0, "alpha", TWO))
 
 SENTENCES: list[tuple[Job, Surroundings, str]] = [
     (_job(), AROUND, "It was accepted by alpha and is about to be placed."),
@@ -104,7 +113,7 @@ SENTENCES: list[tuple[Job, Surroundings, str]] = [
     (_job(*STARTED, CANCEL), AROUND, "It is being cancelled: its script on alpha was asked to end."),
     (_job(*_ended(Reason.EXIT, 0)), AROUND, "It exited with code 0 on alpha after 2.5 s."),
     (
-        _job(*SECOND, End(7.0, "alpha", 2, Outcome(Reason.EXIT, exit_code=0))),
+        _job(*SECOND, End(7.0, "alpha", TWO, Outcome(Reason.EXIT, exit_code=0))),
         AROUND,
         "It exited with code 0 on alpha; 2 attempts were made.",
     ),
@@ -118,9 +127,12 @@ SENTENCES: list[tuple[Job, Surroundings, str]] = [
         "It could not be started on alpha after 2.5 s: no such interpreter.",
     ),
     (
-        _job(*STAGED, End(4.5, "alpha", 1, Outcome(Reason.ENVIRONMENT, detail="The blob 00aa is not on this node."))),
+        _job(
+            *STAGED,
+            End(4.5, "alpha", ONE, Outcome(Reason.LAUNCH, detail="The blob 00aa is not on this node.")),
+        ),
         AROUND,
-        "Its environment could not be built on alpha: The blob 00aa is not on this node.",
+        "It could not be started on alpha: The blob 00aa is not on this node.",
     ),
     (
         _job(*_ended(Reason.TIMEOUT, detail="it ignored SIGTERM"), timeout=2.0),
@@ -129,7 +141,7 @@ SENTENCES: list[tuple[Job, Surroundings, str]] = [
     ),
     (_job(CANCEL), AROUND, "It was cancelled by ann (wrong file) before it started."),
     (
-        _job(*STARTED, CANCEL, End(4.5, "alpha", 1, Outcome(Reason.CANCELLED, signal=15))),
+        _job(*STARTED, CANCEL, End(4.5, "alpha", ONE, Outcome(Reason.CANCELLED, signal=15))),
         AROUND,
         "It was cancelled by ann (wrong file) while it ran.",
     ),
@@ -178,7 +190,10 @@ def test_every_answer_is_one_sentence(job: Job, around: Surroundings, sentence: 
 
 def test_details_are_the_trail_and_then_the_attempts() -> None:
     job = _job(*SECOND, *_ended(Reason.EXIT, 0)[-1:])
-    job = step(job, End(7.0, "alpha", 2, Outcome(Reason.EXIT, exit_code=0, usage=Usage(1.0, 0.25, 3 * 1024**2))))
+    job = step(
+        job,
+        End(7.0, "alpha", TWO, Outcome(Reason.EXIT, exit_code=0, usage=Usage(1.0, 0.25, 3 * 1024**2))),
+    )
     assert list(explain(job, AROUND).details) == [
         "1970-01-01T00:00:00.000Z accepted on alpha",
         "1970-01-01T00:00:01.000Z placed on alpha: attempt 1",

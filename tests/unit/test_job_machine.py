@@ -27,6 +27,7 @@ from cloudmytask.core.job import (
     terminal_state,
 )
 from cloudmytask.model.job import (
+    AttemptId,
     Blob,
     ClientId,
     Digest,
@@ -34,8 +35,10 @@ from cloudmytask.model.job import (
     JobId,
     JobSpec,
     JobState,
+    NodeId,
     Outcome,
     Output,
+    Owner,
     Reason,
 )
 
@@ -45,6 +48,15 @@ CANCELLED, LOST = JobState.CANCELLED, JobState.LOST
 ENDED = (OK, FAILED, TIMED_OUT, CANCELLED, LOST)
 
 NODE = "alpha"
+JOB = JobId("0" * 17)
+OWNER = Owner.alone(NodeId("a" * 32), NODE)
+
+
+def _attempt(number: int) -> AttemptId:
+    return AttemptId(JOB, 1, number)
+
+
+FIRST = _attempt(1)
 GOOD, BAD = Outcome(Reason.EXIT, exit_code=0), Outcome(Reason.EXIT, exit_code=3)
 OUT = Output(Blob(Digest("a" * 64), 3))
 ERR = Output(Blob(Digest("b" * 64), 4), discarded=7)
@@ -53,21 +65,20 @@ ERR = Output(Blob(Digest("b" * 64), 4), discarded=7)
 def _new(**spec: object) -> Job:
     fields: dict[str, object] = {"script": Blob(Digest("c" * 64), 5), **spec}
     return Job(
-        id=JobId("0" * 17),
+        id=JOB,
         client=ClientId("ann"),
         spec=JobSpec(**fields),  # type: ignore[arg-type]  # of the right types in every test
         body=Digest("d" * 64),
         sequence=1,
-        origin=NODE,
+        owner=OWNER,
         state=P,
         submitted_at=0.0,
         retention=60.0,
     )
 
 
-def _end(job: Job, outcome: Outcome = GOOD, *, retry: bool = False) -> End:
-    number = job.attempt.number if job.attempt is not None else 1
-    return End(5.0, NODE, number, outcome, OUT, ERR, retry)
+def _end(job: Job, outcome: Outcome = GOOD, at: float = 5.0, stdout: Output = OUT, *, retry: bool = False) -> End:
+    return End(at, NODE, job.attempt_id if job.attempts else FIRST, outcome, stdout, ERR, retry)
 
 
 def _in(state: JobState, **spec: object) -> Job:
@@ -75,15 +86,15 @@ def _in(state: JobState, **spec: object) -> Job:
     job = _new(**spec)
     ways: dict[JobState, tuple[Event, ...]] = {
         P: (),
-        W: (Stage(1.0, NODE), Start(2.0, NODE, 1), End(3.0, NODE, 1, BAD, retry=True)),
+        W: (Stage(1.0, NODE), Start(2.0, NODE, FIRST), End(3.0, NODE, FIRST, BAD, retry=True)),
         S: (Stage(1.0, NODE),),
-        R: (Stage(1.0, NODE), Start(2.0, NODE, 1)),
-        OK: (Stage(1.0, NODE), Start(2.0, NODE, 1), End(3.0, NODE, 1, GOOD)),
-        FAILED: (Stage(1.0, NODE), Start(2.0, NODE, 1), End(3.0, NODE, 1, BAD)),
-        TIMED_OUT: (Stage(1.0, NODE), Start(2.0, NODE, 1), End(3.0, NODE, 1, Outcome(Reason.TIMEOUT))),
-        CANCELLED: (Stage(1.0, NODE), Start(2.0, NODE, 1), End(3.0, NODE, 1, Outcome(Reason.CANCELLED))),
-        LOST: (Stage(1.0, NODE), Start(2.0, NODE, 1), End(3.0, NODE, 1, Outcome(Reason.LOST))),
-        X: (Stage(1.0, NODE), Start(2.0, NODE, 1), End(3.0, NODE, 1, GOOD), Expire(4.0, NODE)),
+        R: (Stage(1.0, NODE), Start(2.0, NODE, FIRST)),
+        OK: (Stage(1.0, NODE), Start(2.0, NODE, FIRST), End(3.0, NODE, FIRST, GOOD)),
+        FAILED: (Stage(1.0, NODE), Start(2.0, NODE, FIRST), End(3.0, NODE, FIRST, BAD)),
+        TIMED_OUT: (Stage(1.0, NODE), Start(2.0, NODE, FIRST), End(3.0, NODE, FIRST, Outcome(Reason.TIMEOUT))),
+        CANCELLED: (Stage(1.0, NODE), Start(2.0, NODE, FIRST), End(3.0, NODE, FIRST, Outcome(Reason.CANCELLED))),
+        LOST: (Stage(1.0, NODE), Start(2.0, NODE, FIRST), End(3.0, NODE, FIRST, Outcome(Reason.LOST))),
+        X: (Stage(1.0, NODE), Start(2.0, NODE, FIRST), End(3.0, NODE, FIRST, GOOD), Expire(4.0, NODE)),
     }
     for event in ways[state]:
         job = step(job, event)
@@ -94,8 +105,8 @@ def _in(state: JobState, **spec: object) -> Job:
 EVENTS: dict[str, Event] = {
     "wait": Wait(5.0, NODE, "no free slot"),
     "stage": Stage(5.0, NODE),
-    "start": Start(5.0, NODE, 1),
-    "end": End(5.0, NODE, 1, GOOD, OUT, ERR),
+    "start": Start(5.0, NODE, FIRST),
+    "end": End(5.0, NODE, FIRST, GOOD, OUT, ERR),
     "cancel": Cancel(5.0, NODE, "ann", "enough"),
     "interrupt": Interrupt(5.0, NODE, "the node died", OUT, ERR),
     "expire": Expire(5.0, NODE),
@@ -160,17 +171,17 @@ def test_the_table_has_no_other_entries() -> None:
 def test_news_of_an_earlier_attempt_changes_nothing(state: JobState) -> None:
     job = _in(state)
     job = evolve(job, attempts=(*job.attempts, evolve(job.attempts[0], number=2)))
-    for late in (Start(9.0, NODE, 1), End(9.0, NODE, 1, BAD, OUT)):
+    for late in (Start(9.0, NODE, FIRST), End(9.0, NODE, FIRST, BAD, OUT)):
         assert step(job, late) is job
 
 
 def test_attempts_are_numbered_and_kept_apart() -> None:
     job = _new(retries=2)
     for number in (1, 2, 3):
-        job = step(step(job, Stage(float(number), f"node{number}")), Start(number + 0.5, NODE, number))
+        job = step(step(job, Stage(float(number), f"node{number}")), Start(number + 0.5, NODE, _attempt(number)))
         assert job.attempt is not None and job.attempt.number == number
         outcome = Outcome(Reason.EXIT, exit_code=number)
-        job = step(job, End(number + 0.7, NODE, number, outcome, evolve(OUT, discarded=number), retry=number < 3))
+        job = step(job, _end(job, outcome, number + 0.7, evolve(OUT, discarded=number), retry=number < 3))
     assert job.state is FAILED and job.ended_at == 3.7
     assert [(a.number, a.executor, a.staged_at, a.started_at, a.ended_at) for a in job.attempts] == [
         (1, "node1", 1.0, 1.5, 1.7),
@@ -230,13 +241,15 @@ def test_success_needs_no_retry() -> None:
 def test_interruptions_do_not_use_up_retries() -> None:
     job = _new(retries=1)
     for _ in range(5):
-        job = step(step(step(job, Stage(1.0, NODE)), Start(2.0, NODE, len(job.attempts) + 1)), EVENTS["interrupt"])
+        job = step(
+            step(step(job, Stage(1.0, NODE)), Start(2.0, NODE, _attempt(len(job.attempts) + 1))), EVENTS["interrupt"]
+        )
     assert (job.state, failures(job), len(job.attempts)) == (W, 0, 5)
-    job = step(step(job, Stage(1.0, NODE)), Start(2.0, NODE, 6))
+    job = step(step(job, Stage(1.0, NODE)), Start(2.0, NODE, _attempt(6)))
     assert retriable(job, BAD)
     job = step(job, _end(job, BAD, retry=True))
     assert failures(job) == 1
-    job = step(step(job, Stage(1.0, NODE)), Start(2.0, NODE, 7))
+    job = step(step(job, Stage(1.0, NODE)), Start(2.0, NODE, _attempt(7)))
     assert not retriable(job, BAD)
 
 

@@ -32,7 +32,7 @@ def test_the_shell_text_is_the_same_for_every_launch() -> None:
     odd = program(some, arguments=("$(reboot)",), environment={"A": "`reboot`"}, name="; reboot")
     assert odd.arguments[:3] == program(some).arguments[:3] == [b"/bin/sh", b"-c", SHELL_TEXT.encode()]
     assert odd.directory is None
-    assert odd.arguments[LIMITS_AT.stop :] == [b"/venv/bin/python", b"-s", b"-u", b"; reboot", b"$(reboot)"]
+    assert odd.arguments[LIMITS_AT.stop :] == [b"/venv/bin/python", b"-s", b"; reboot", b"$(reboot)"]
 
 
 def test_a_limit_that_is_not_asked_for_is_empty() -> None:
@@ -41,7 +41,7 @@ def test_a_limit_that_is_not_asked_for_is_empty() -> None:
 
 def test_without_limits_there_is_no_shell() -> None:
     made = program(arguments=("$(x)", ""), name="-c")
-    assert made.arguments == [b"/venv/bin/python", b"-s", b"-u", b"./-c", b"$(x)", b""]
+    assert made.arguments == [b"/venv/bin/python", b"-s", b"./-c", b"$(x)", b""]
     assert made.directory == "/work"
     assert not made.launchers
 

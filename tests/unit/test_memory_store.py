@@ -99,14 +99,14 @@ def test_a_crash_loses_what_was_not_committed_and_nobody_is_told(bench: MemoryBe
     bench.result(store.save(make_job(1)))
     for deferred in (store.save(make_job(2)), store.save(make_job(3)), store.get(JobId("job0001"))):
         deferred.addBoth(told.append)
-    store.spool("job0001.1.stdout").append(b"in the page cache")
+    store.spool("job0001.1.1.stdout").append(b"in the page cache")
     bench.disk.crash()
     bench.clock.advance(10)
     store.save(make_job(4)).addBoth(told.append)
     bench.clock.advance(10)
     assert told == []
-    assert [job.sequence for job in bench.reopen().recover().jobs] == [1]
-    assert bench.store.spool("job0001.1.stdout", resume=True).size == len(b"in the page cache")
+    assert [job.sequence for job in bench.reopen().recover().own] == [1]
+    assert bench.store.spool("job0001.1.1.stdout", resume=True).size == len(b"in the page cache")
 
 
 def test_a_crash_may_come_between_the_commit_and_the_news_of_it(bench: MemoryBench) -> None:
@@ -151,7 +151,7 @@ def test_a_full_disk_fails_changes_until_there_is_room(bench: MemoryBench) -> No
     with pytest.raises(StoreFailed):
         bench.result(spool.seal())
     bench.result(bench.store.save(make_job(1, JobState.RUNNING)))
-    assert [job.state for job in bench.store.recover().jobs] == [JobState.RUNNING]
+    assert [job.state for job in bench.store.recover().own] == [JobState.RUNNING]
 
 
 def test_a_rotten_blob_is_noticed_and_mended_by_saving_it_again(bench: MemoryBench) -> None:

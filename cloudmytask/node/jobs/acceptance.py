@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from attrs import define, evolve
+from attrs import define
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Receipt, Submission, World
+from cloudmytask.codec import body_digest
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.admission import check_key, check_spec
+from cloudmytask.core.job import take_over
 from cloudmytask.core.job_id import job_id
 from cloudmytask.core.queue import WaitingQueue
-from cloudmytask.core.records import body_digest
-from cloudmytask.core.retention import granted
-from cloudmytask.model.cluster import OfferAnswer
+from cloudmytask.core.retention import arrive, granted
+from cloudmytask.model.cluster import NodeId, OfferAnswer
 from cloudmytask.model.errors import (
     Banned,
     BlobMissing,
@@ -31,7 +32,19 @@ from cloudmytask.model.errors import (
     NoSuchNode,
     QueueFull,
 )
-from cloudmytask.model.job import ClientId, Content, Digest, Job, JobId, JobSpec, JobState, QoS, Stamp
+from cloudmytask.model.job import (
+    ClientId,
+    Content,
+    Digest,
+    Job,
+    JobId,
+    JobSpec,
+    JobState,
+    Owner,
+    QoS,
+    Stamp,
+    TravelingJob,
+)
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.node.remote.inputs import missing
 from cloudmytask.node.roles import Door, Placement
@@ -57,6 +70,8 @@ class Acceptance:
     _enqueue: Callable[[Job], None]
     _withdraw: Callable[[JobId], Awaitable[None]]
     _guest: Callable[[JobId], bool]
+    _node_id: NodeId
+    """This node's."""
 
     async def submit(self, client: ClientId, submission: Submission) -> Receipt:
         """Accept a job; see ``FrontDoor.submit``."""
@@ -90,8 +105,9 @@ class Acceptance:
             raise JobNotFinished(f"job {old.id} is {old.state.value}; only a job that has ended can be retried")
         return await self.submit(client, Submission(key=key, spec=old.spec))
 
-    async def take_over(self, job: Job, contents: Sequence[Content]) -> OfferAnswer:
+    async def take_over(self, traveling: TravelingJob, contents: Sequence[Content]) -> OfferAnswer:
         """Make a job of a node that shuts down this node's own; accepted once it is durable here."""
+        job = arrive(traveling, self._ledger.age())
         why = self._refusal(job)
         if why is None:
             lacking = await missing(self._world.store, job.spec, contents)
@@ -99,20 +115,18 @@ class Acceptance:
                 return OfferAnswer(False, self._placement.here(), "blobs are missing", missing=lacking)
             known = await self._known(job.id)
             if known is not None and known.moved_to is None:
-                return OfferAnswer(True, self._placement.here())  # it was taken over before, and the answer was lost
+                same = known.body == job.body  # then it was taken over before, and the answer was lost
+                why = "" if same else "another job of that id, with another body, is here"
+                return OfferAnswer(same, self._placement.here(), why)
             why = self._refusal(job)
         if why is not None:
             return OfferAnswer(False, self._placement.here(), why)
-        here = self._config.name
-        own = evolve(
-            job,
-            sequence=self._ledger.sequence(),
-            origin=here,
-            state=JobState.PENDING,
-            trail=(*job.trail, Stamp(self._world.wall(), "taken over", here, f"from {job.origin}")),
-        )
+        own = take_over(job, self._me(), self._ledger.sequence(), self._world.wall())
         await self._accept_first(own, contents)
         return OfferAnswer(True, self._placement.here())
+
+    def _me(self) -> Owner:
+        return Owner.alone(self._node_id, self._config.name)
 
     def _refusal(self, job: Job) -> str | None:
         """Why a job is not taken over."""
@@ -165,7 +179,7 @@ class Acceptance:
             spec=spec,
             body=body,
             sequence=self._ledger.sequence(),
-            origin=config.name,
+            owner=self._me(),
             state=JobState.PENDING,
             submitted_at=now,
             retention=granted(spec.retention, config.retention, config.retention_max),

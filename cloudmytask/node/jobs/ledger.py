@@ -161,7 +161,7 @@ class Ledger:
     async def expire(self, job: Job, *, removed: bool) -> Job:
         """Turn a job that has an outcome into a tombstone."""
         world = self._world
-        gone = step(job, Expire(at=world.wall(), node=job.origin, removed=removed))
+        gone = step(job, Expire(at=world.wall(), node=job.owner.name, removed=removed))
         gone = evolve(gone, expires=self.age() + self._tombstones)
         await world.store.save(gone)
         return gone
@@ -173,7 +173,7 @@ class Ledger:
         :raises StoreFailed: the note is not durable; the next life of this node takes the job for its own.
         """
         entry = self._entries.pop(job_id)
-        gone = step(entry.job, Move(at=self._world.wall(), node=entry.job.origin, to=to))
+        gone = step(entry.job, Move(at=self._world.wall(), node=entry.job.owner.name, to=to))
         gone = evolve(gone, expires=self.age() + self._tombstones)
         entry.signal.fire()
         await self._world.store.save(gone)
@@ -244,7 +244,7 @@ class Ledger:
         """A job whose time has come is expired even before the sweep reaches it."""
         if job.expires is None or job.state is JobState.EXPIRED or job.expires > self.age():
             return job
-        return step(job, Expire(at=self._world.wall(), node=job.origin))
+        return step(job, Expire(at=self._world.wall(), node=job.owner.name))
 
     async def _save(self, entry: _Entry) -> Job:
         job, contents = entry.job, entry.unsaved

@@ -17,13 +17,13 @@ from cloudmytask.config import NodeConfig
 from cloudmytask.core.admission import NOTE_MAX, check_note
 from cloudmytask.core.backoff import RETRY
 from cloudmytask.core.explain import Surroundings
-from cloudmytask.core.job import Cancel, End, Interrupt, Remark, Stage, Start, Wait, failures, retriable
+from cloudmytask.core.job import Cancel, End, Interrupt, Remark, Stage, Start, Wait, failures, next_attempt, retriable
 from cloudmytask.core.placement import ANYWHERE, Choice, Course, Wish
 from cloudmytask.core.queue import Entry, WaitingQueue
 from cloudmytask.deferreds import Signal
-from cloudmytask.model.cluster import Ban, NodeId, OfferAnswer, PeerIdentity
+from cloudmytask.model.cluster import Ban, OfferAnswer, PeerIdentity
 from cloudmytask.model.errors import Banned, BlobCorrupt, BlobMissing, CloudMyTaskError, NodeDraining, StoreFailed
-from cloudmytask.model.job import ClientId, Job, JobId, JobState, Outcome, Reason
+from cloudmytask.model.job import AttemptId, ClientId, Job, JobId, JobState, Outcome, Reason
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.node.jobs.own_work import OwnWork
 from cloudmytask.node.jobs.pauses import Pauses
@@ -185,10 +185,9 @@ class Origin:
         """What a job needs cannot be read here, so no node will ever run it."""
         if self.waits(identity):
             job = self._ledger.note(identity, Stage(at=self._world.wall(), node=self._config.name))
-            assert job.attempt is not None
-            outcome = Outcome(reason=Reason.ENVIRONMENT, detail=str(problem))
-            finished = evolve(self._slots.recover(job), outcome=outcome, interrupted=False)
-            self._follow(identity, self._conclude(identity, job.attempt.number, finished))
+            outcome = Outcome(reason=Reason.LAUNCH, detail=str(problem))
+            finished = evolve(self._slots.recover(job.attempt_id), outcome=outcome, interrupted=False)
+            self._follow(identity, self._conclude(job.attempt_id, finished))
 
     def waits(self, identity: JobId) -> bool:
         """Whether a job is still to be placed."""
@@ -234,11 +233,11 @@ class Origin:
         job = self._ledger.live(identity)
         if job is None or job.state.terminal:
             return None
-        number = len(job.attempts) + 1
-        remote = self._attempts.remote(identity, number, lambda: self._starts(identity, number))
+        attempt = next_attempt(job)
+        remote = self._attempts.remote(attempt, lambda: self._starts(attempt))
         self._offers[identity] = remote
         try:
-            answer = await remote.offer(choice, job, course, self._identity())
+            answer = await remote.offer(choice, job.client, job.spec, course, self._identity())
         except (BlobMissing, BlobCorrupt) as problem:
             self._fail(identity, problem)
             return None
@@ -254,7 +253,7 @@ class Origin:
         self._remotes[identity] = remote
         if live is None or live.state.terminal:  # cancelled, or not accepted after all, while it was on its way
             remote.stop(Reason.CANCELLED, hurry=True)
-            self._follow(identity, self._discard(identity, job.client, number, remote))
+            self._follow(identity, self._discard(attempt, job.client, remote))
             remote.noted()
             return answer
         stage = Stage(now, self._config.name, choice.peer.name, choice.peer.node_id, choice.note)
@@ -282,8 +281,9 @@ class Origin:
         followed.addErrback(lambda failure: _log.failure("job {job_id}: broken attempt", failure, job_id=identity))
         followed.addBoth(concluded)
 
-    async def _starts(self, identity: JobId, attempt: int) -> None:
+    async def _starts(self, attempt: AttemptId) -> None:
         """The script of an attempt is about to start."""
+        identity = attempt.job
         live = self._ledger.live(identity)
         if live is None:
             return
@@ -294,59 +294,54 @@ class Origin:
             self._ledger.note_soon(identity, started)
 
     async def _attempt(self, job: Job) -> None:
-        attempt = job.attempt
-        assert attempt is not None
-
         def freed() -> None:
             self._placement.returned(job.client)
             self._slot_freed()
 
-        finished = await self._slots.run(job, lambda: self._starts(job.id, attempt.number), freed)
-        await self._conclude(job.id, attempt.number, finished)
+        assignment = job.assignment
+        finished = await self._slots.run(assignment, lambda: self._starts(assignment.id), freed)
+        await self._conclude(assignment.id, finished)
 
     async def _elsewhere(self, job: Job, remote: RemoteAttempt) -> None:
         """Follow an attempt on another node to its end."""
-        attempt = job.attempt
-        assert attempt is not None
         try:
             finished = await remote.finished()
         finally:
             del self._remotes[job.id]
             self._placement.returned(job.client)
-        await self._conclude(job.id, attempt.number, finished, finished.outcome.detail or "the node shut down")
+        await self._conclude(job.attempt_id, finished, finished.outcome.detail or "the node shut down")
         finished.settled()
 
-    async def _discard(self, identity: JobId, client: ClientId, attempt: int, remote: RemoteAttempt) -> None:
+    async def _discard(self, attempt: AttemptId, client: ClientId, remote: RemoteAttempt) -> None:
         """An attempt that nobody wants any more was accepted all the same."""
         finished = await remote.finished()
-        del self._remotes[identity]
+        del self._remotes[attempt.job]
         self._placement.returned(client)
         finished.settled()
-        await self._clean(identity, attempt)
+        await self._clean(attempt)
 
     async def _reclaim(self, job: Job) -> None:
         attempt = job.attempt
         assert attempt is not None
+        identity = job.attempt_id
         if attempt.executor_id is None:
-            await self._conclude(job.id, attempt.number, self._slots.recover(job), "the node died")
+            await self._conclude(identity, self._slots.recover(identity), "the node died")
             return
-        number = attempt.number
-        remote = self._attempts.remote(job.id, number, lambda: self._starts(job.id, number))
+        remote = self._attempts.remote(identity, lambda: self._starts(identity))
         self._remotes[job.id] = remote
         self._queue.begun(job.client)
-        remote.resume(NodeId(attempt.executor_id), attempt.executor)
+        remote.resume(attempt.executor_id, attempt.executor)
         if job.cancellation is not None:
             remote.stop(Reason.CANCELLED)
         await self._elsewhere(job, remote)
 
-    async def _conclude(
-        self, identity: JobId, attempt: int, finished: Finished, note: str = "the node shut down"
-    ) -> None:
+    async def _conclude(self, attempt: AttemptId, finished: Finished, note: str = "the node shut down") -> None:
         """Record how an attempt ended, and go on from there."""
+        identity = attempt.job
         stdout, stderr, contents = await finished.live.seal()
         live = self._ledger.live(identity)
         if live is None:  # its acceptance failed while it ran, and its client was told so
-            await self._clean(identity, attempt)  # a new job of that id would use the same names
+            await self._clean(attempt)  # a new job of that id would use the same names
             return
         now, node = self._world.wall(), self._config.name
         event: End | Interrupt
@@ -367,7 +362,7 @@ class Origin:
             await self._ledger.record(identity, event, contents)
         except StoreFailed as problem:
             await self._save_retry.insist(identity, problem)
-        Deferred.fromCoroutine(self._clean(identity, attempt))  # nothing of the job waits for it
+        Deferred.fromCoroutine(self._clean(attempt))  # nothing of the job waits for it
         job = self._ledger.live(identity)
         if job is None or job.state is not JobState.WAITING:  # it has ended, perhaps by a cancel meanwhile
             return
@@ -377,8 +372,8 @@ class Origin:
             self._pauses.begin(job, RETRY.delay(failures(job), self._world.entropy.random.random()))
         self._end_if_banned(job)
 
-    async def _clean(self, identity: JobId, attempt: int) -> None:
+    async def _clean(self, attempt: AttemptId) -> None:
         try:
-            await self._slots.clean(identity, attempt)
+            await self._slots.clean(attempt)
         except StoreFailed as problem:
-            _log.error("job {job_id}: its directory stays: {problem}", job_id=identity, problem=str(problem))
+            _log.error("attempt {attempt}: its directory stays: {problem}", attempt=attempt, problem=str(problem))

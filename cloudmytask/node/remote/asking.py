@@ -73,8 +73,8 @@ class Asking:
                     raise
                 except CloudMyTaskError as problem:
                     _log.info(
-                        "job {job_id} could not be offered to {node}: {problem}",
-                        job_id=offer.job_id,
+                        "attempt {attempt} could not be offered to {node}: {problem}",
+                        attempt=offer.attempt,
                         node=peer.name,
                         problem=str(problem),
                     )

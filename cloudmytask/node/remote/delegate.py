@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from cloudmytask.boundaries import World
 from cloudmytask.model.cluster import Capacity, NodeId
 from cloudmytask.model.errors import CloudMyTaskError
-from cloudmytask.model.job import Blob, JobId, JobSpec, Reason
+from cloudmytask.model.job import AttemptId, Blob, JobSpec, Reason
 from cloudmytask.node.remote.inputs import needed
 from cloudmytask.node.remote.remote import Remote
 from cloudmytask.node.roles import Acquaintances
@@ -37,38 +37,38 @@ class Delegate:
     outputs: Outputs
     others: Acquaintances
     learned: Callable[[NodeId, Capacity], None]
-    remotes: dict[tuple[JobId, int], Remote] = field(init=False, factory=dict)
+    remotes: dict[AttemptId, Remote] = field(init=False, factory=dict)
     there: dict[tuple[NodeId, str], None] = field(init=False, factory=dict)
-    abandoned: dict[tuple[NodeId, JobId, int], None] = field(init=False, factory=dict)
+    abandoned: dict[tuple[NodeId, AttemptId], None] = field(init=False, factory=dict)
 
     @property
     def running(self) -> int:
         """Attempts elsewhere."""
         return len(self.remotes)
 
-    def remote(self, job_id: JobId, attempt: int, before_start: Callable[[], Awaitable[None]]) -> Remote:
+    def remote(self, attempt: AttemptId, before_start: Callable[[], Awaitable[None]]) -> Remote:
         """Prepare an attempt."""
-        return Remote(self, job_id, attempt, before_start)
+        return Remote(self, attempt, before_start)
 
-    def abandon(self, node_id: NodeId, job_id: JobId, attempt: int) -> None:
+    def abandon(self, node_id: NodeId, attempt: AttemptId) -> None:
         """That attempt was given up, as its executor seemed to be gone: should it come back, it is told."""
-        self.abandoned[node_id, job_id, attempt] = None
+        self.abandoned[node_id, attempt] = None
         while len(self.abandoned) > REMEMBERED_MAX:
             del self.abandoned[next(iter(self.abandoned))]
 
     def returned(self, node_id: NodeId) -> None:
         """A node that seemed to be gone is back, or is there for the first time."""
-        attempts = [(job_id, attempt) for where, job_id, attempt in self.abandoned if where == node_id]
+        attempts = [attempt for where, attempt in self.abandoned if where == node_id]
         if attempts:
             told = Deferred.fromCoroutine(self._end_abandoned(node_id, attempts))
             told.addErrback(lambda failure: _log.failure("attempts that were given up were not ended", failure))
 
-    async def _end_abandoned(self, node_id: NodeId, attempts: list[tuple[JobId, int]]) -> None:
+    async def _end_abandoned(self, node_id: NodeId, attempts: list[AttemptId]) -> None:
         try:
             link = await self.others.link(node_id)
-            for job_id, attempt in attempts:
-                await link.stop_attempt(job_id, attempt, Reason.LOST, hurry=True)
-                self.abandoned.pop((node_id, job_id, attempt), None)
+            for attempt in attempts:
+                await link.stop_attempt(attempt, Reason.LOST, hurry=True)
+                self.abandoned.pop((node_id, attempt), None)
         except CloudMyTaskError as problem:
             _log.info("{node} was not told what was given up: {why}", node=node_id, why=str(problem))
 

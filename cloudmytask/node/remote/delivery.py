@@ -18,7 +18,7 @@ from cloudmytask.deferreds import Signal
 from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import RemoteEnd
 from cloudmytask.model.errors import CloudMyTaskError, ConnectionInterrupted, RequestTimeout
-from cloudmytask.model.job import JobId, StreamName
+from cloudmytask.model.job import AttemptId, StreamName
 from cloudmytask.node.running.outputs import LiveOutput, Outputs
 
 _log = Logger(namespace="cloudmytask.delivery")
@@ -39,7 +39,7 @@ class Delivery:
 
     _world: World
     _outputs: Outputs
-    _attempt: tuple[JobId, int]
+    _attempt: AttemptId
     _grace: float
     _orphaned: Callable[[], None]
     _delivered: Callable[[], None]
@@ -61,7 +61,7 @@ class Delivery:
             self._followed.fire()
             pushed = Deferred.fromCoroutine(self._push(sink, {name: offsets.get(name, 0) for name in StreamName}))
             pushed.addErrback(
-                lambda failure: _log.failure("job {job_id}: delivery broke", failure, job_id=self._job_id)
+                lambda failure: _log.failure("attempt {attempt}: delivery broke", failure, attempt=self._attempt)
             )
 
     def news(self) -> None:
@@ -96,10 +96,6 @@ class Delivery:
         self._grace = 0.0
         if self._end is not None and self._sink is None:
             self._close()
-
-    @property
-    def _job_id(self) -> JobId:
-        return self._attempt[0]
 
     def _lost(self, sink: AttemptSink) -> None:
         if self._sink is sink:
@@ -147,7 +143,7 @@ class Delivery:
                 await window.popleft()
             await sink.ended(self._end)
         except CloudMyTaskError as problem:
-            _log.debug("job {job_id}: its follower is gone: {why}", job_id=self._job_id, why=str(problem))
+            _log.debug("attempt {attempt}: its follower is gone: {why}", attempt=self._attempt, why=str(problem))
             self._lost(sink)
             return
         finally:
@@ -158,7 +154,7 @@ class Delivery:
         self, sink: AttemptSink, offsets: dict[StreamName, int], window: deque[Deferred[None]]
     ) -> bool:
         """Push what there is, then wait for more; whether there will be none."""
-        live = self._outputs.live(*self._attempt)
+        live = self._outputs.live(self._attempt)
         if live is not None and await self._pushed_some(live, sink, offsets, window):
             return False
         if self._end is not None:

@@ -18,15 +18,13 @@ from cloudmytask.core.placement import Choice, Course, Wish
 from cloudmytask.core.queue import Entry
 from cloudmytask.model.cluster import NodeId, Offer, OfferAnswer, RemoteEnd
 from cloudmytask.model.errors import CloudMyTaskError
-from cloudmytask.model.job import Attempt, Content, Digest, Job, JobState, Outcome, Reason, Stamp
+from cloudmytask.model.job import Assignment, Content, JobId, Outcome, Reason, Stamp, StreamName
 from cloudmytask.node.remote.delivery import Delivery
 from cloudmytask.node.roles import Attempts, Finished, Placement, RemoteAttempt, Slots
 from cloudmytask.node.running.outputs import Outputs
 
 _log = Logger(namespace="cloudmytask.guests")
 
-BODY = Digest("0" * 64)
-"""A guest's idempotency is its origin's business."""
 STAMPS_MAX = 20
 """Entries that are added to a job's trail on its way."""
 
@@ -53,7 +51,7 @@ class Guest:
     carrier: NodeId
     """Who offered it: its origin, or a node that hands it on."""
     _contents: tuple[Content, ...]
-    job: Job = field(init=False)
+    assignment: Assignment = field(init=False)
     delivery: Delivery = field(init=False)
     _remote: RemoteAttempt | None = field(init=False, default=None)
     _running_here: bool = field(init=False, default=False)
@@ -71,37 +69,29 @@ class Guest:
     def __attrs_post_init__(self) -> None:
         offer, world = self.taken, self._world
         self._arrival = world.clock.seconds()
-        attempt = Attempt(number=offer.attempt, executor=self._config.name, staged_at=world.wall())
-        self.job = Job(
-            id=offer.job_id,
-            client=offer.client,
-            spec=offer.spec,
-            body=BODY,
-            sequence=0,
-            origin=offer.origin.name,
-            state=JobState.STAGING,
-            submitted_at=world.wall(),
-            retention=0.0,
-            attempts=(attempt,),
-        )
+        self.assignment = Assignment(offer.attempt, offer.client, offer.spec, self._config.name)
         self.delivery = Delivery(
             world,
             self._outputs,
-            (offer.job_id, offer.attempt),
+            offer.attempt,
             self._config.orphan_grace,
             orphaned=self._orphaned,
             delivered=self._delivered,
         )
 
+    @property
+    def job_id(self) -> JobId:
+        return self.taken.attempt.job
+
     # roles.Work
 
     @property
     def entry(self) -> Entry:
-        return Entry(self.job.id, self.job.client, self.job.spec.qos, self._arrival, wish=self.course)
+        return Entry(self.job_id, self.taken.client, self.taken.spec.qos, self._arrival, wish=self.course)
 
     @property
     def course(self) -> Course:
-        return Course(Wish.of(self.job.spec), (*self.taken.visited, self._here, *self._shunned), self.taken.hops)
+        return Course(Wish.of(self.taken.spec), (*self.taken.visited, self._here, *self._shunned), self.taken.hops)
 
     def shun(self, node_id: NodeId) -> None:
         self._shunned.append(node_id)
@@ -131,7 +121,7 @@ class Guest:
 
     def stop(self, reason: Reason, *, hurry: bool) -> None:
         """End it."""
-        slots, identity = self._slots, self.job.id
+        slots, identity = self._slots, self.job_id
         if self._remote is not None:
             self._remote.stop(reason, hurry=hurry)
         elif self._running_here:
@@ -150,19 +140,19 @@ class Guest:
         self._placement_ends(Outcome(reason=Reason.LOST, detail=why), interrupted=True)
 
     def _placement_ends(self, outcome: Outcome, *, interrupted: bool) -> None:
-        self._placement.withdraw(self.job.id)
+        self._placement.withdraw(self.job_id)
         self._last_word(outcome, interrupted, self._config.name, {})
 
     async def _run_here(self) -> None:
         self._running_here = True
-        ended = self._slots.run(self.job, self._before_start, self._freed, self._contents)
+        ended = self._slots.run(self.assignment, self._before_start, self._freed, self._contents)
         finished = Deferred.fromCoroutine(ended)
         self.delivery.news()
         self._conclude(await finished)
 
     def _freed(self) -> None:
         if self._queued:
-            self._placement.returned(self.job.client)
+            self._placement.returned(self.taken.client)
         self._slot_freed()
 
     def abandon(self) -> None:
@@ -177,14 +167,14 @@ class Guest:
 
     async def _before_start(self) -> None:
         started = Deferred.fromCoroutine(self.delivery.started())
-        if self.job.spec.at_most_once:
+        if self.taken.spec.at_most_once:
             self._starting = started
             try:
                 await started
             except CancelledError:
                 return  # it was stopped meanwhile, and is not started
             except CloudMyTaskError as problem:
-                _log.info("job {job_id} is not started: {why}", job_id=self.job.id, why=str(problem))
+                _log.info("job {job_id} is not started: {why}", job_id=self.job_id, why=str(problem))
                 self.stop(Reason.LOST, hurry=False)
             finally:
                 self._starting = None
@@ -193,8 +183,9 @@ class Guest:
             started.addErrback(lambda failure: failure.trap(CloudMyTaskError) and None)
 
     async def _hand_on(self, choice: Choice) -> OfferAnswer | None:
-        remote = self._attempts.remote(self.job.id, self.taken.attempt, self._before_start)
-        answer = await remote.offer(choice, self.job, self.course, self.taken.origin)
+        taken = self.taken
+        remote = self._attempts.remote(taken.attempt, self._before_start)
+        answer = await remote.offer(choice, taken.client, taken.spec, self.course, taken.origin)
         if answer is not None and answer.accepted:
             self._remote = remote
             self._trail.append(Stamp(self._world.wall(), "forwarded", self._config.name, choice.note))
@@ -207,12 +198,12 @@ class Guest:
 
     async def _relay(self, remote: RemoteAttempt) -> None:
         finished = await remote.finished()
-        self._placement.returned(self.job.client)
+        self._placement.returned(self.taken.client)
         self._conclude(finished)
         finished.settled()
 
     def _conclude(self, finished: Finished) -> None:
-        discarded = {stream.value: kept.discarded for stream, kept in finished.live.streams.items()}
+        discarded = {stream: kept.discarded for stream, kept in finished.live.streams.items()}
         self._trail.extend(finished.trail)
         outcome = finished.outcome
         lost = finished.interrupted or outcome.reason is Reason.LOST
@@ -220,7 +211,9 @@ class Guest:
             outcome = evolve(outcome, detail=f"node {finished.executor} gave it up")
         self._last_word(outcome, lost, finished.executor, discarded)
 
-    def _last_word(self, outcome: Outcome, interrupted: bool, executor: str, discarded: Mapping[str, int]) -> None:
+    def _last_word(
+        self, outcome: Outcome, interrupted: bool, executor: str, discarded: Mapping[StreamName, int]
+    ) -> None:
         if not self._ended:
             self._ended = True
             capacity = self._placement.here()
@@ -230,9 +223,9 @@ class Guest:
 
     def _orphaned(self) -> None:
         """Nobody has followed it for so long that nobody will."""
-        _log.warn("job {job_id}: its origin is gone, it is ended", job_id=self.job.id)
+        _log.warn("job {job_id}: its origin is gone, it is ended", job_id=self.job_id)
         self.stop(Reason.LOST, hurry=False)
 
     def _follow(self, work: Coroutine[Deferred[object], object, None]) -> None:
         followed = Deferred.fromCoroutine(work)
-        followed.addErrback(lambda failure: _log.failure("job {job_id}: broken guest", failure, job_id=self.job.id))
+        followed.addErrback(lambda failure: _log.failure("job {job_id}: broken guest", failure, job_id=self.job_id))

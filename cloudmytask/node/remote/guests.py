@@ -22,13 +22,7 @@ from cloudmytask.core.admission import check_spec
 from cloudmytask.deferreds import Signal, first_of, pause
 from cloudmytask.model.cluster import Ban, Offer, OfferAnswer, PeerIdentity
 from cloudmytask.model.errors import Banned, InvalidArgument, NoSuchJob
-from cloudmytask.model.job import (
-    Content,
-    Digest,
-    JobId,
-    Reason,
-    StreamName,
-)
+from cloudmytask.model.job import AttemptId, Content, Digest, JobId, Reason, StreamName
 from cloudmytask.node.remote.guest import Guest
 from cloudmytask.node.remote.inputs import missing
 from cloudmytask.node.roles import Attempts, Door, Placement, Slots
@@ -39,7 +33,7 @@ _log = Logger(namespace="cloudmytask.guests")
 
 @define(eq=False)
 class Guests:
-    """All of them, by job and attempt."""
+    """All of them, by the names of their attempts."""
 
     _world: World
     _config: NodeConfig
@@ -54,7 +48,7 @@ class Guests:
     """Whether a job of that id is this node's own, and open."""
     gone: Signal = field(init=False, factory=Signal)
     """Fired when the last one is gone."""
-    _guests: dict[tuple[JobId, int], Guest] = field(init=False, factory=dict)
+    _guests: dict[AttemptId, Guest] = field(init=False, factory=dict)
 
     @property
     def present(self) -> int:
@@ -63,12 +57,12 @@ class Guests:
 
     def has(self, job_id: JobId) -> bool:
         """Whether an attempt of that job is here."""
-        return any(job_id == identity for identity, _ in self._guests)
+        return any(job_id == attempt.job for attempt in self._guests)
 
     def digests(self) -> Iterator[Digest]:
         """Blobs that guests need."""
         for guest in self._guests.values():
-            yield from (blob.digest for blob in guest.job.blobs())
+            yield from (blob.digest for blob in guest.taken.spec.blobs())
 
     def offered(
         self, link: Link, offer: Offer, contents: Sequence[Content], sink: AttemptSink
@@ -77,32 +71,40 @@ class Guests:
         return Deferred.fromCoroutine(self._offered(link, offer, contents, sink))
 
     async def followed(
-        self, link: Link, job_id: JobId, attempt: int, offsets: Mapping[StreamName, int], sink: AttemptSink
+        self, link: Link, attempt: AttemptId, offsets: Mapping[StreamName, int], sink: AttemptSink
     ) -> None:
         """See ``boundaries.PeerDoor``."""
-        guest = self._guests.get((job_id, attempt))
+        guest = self._carried(link, attempt)
         if guest is None:
-            raise NoSuchJob(f"attempt {attempt} of job {job_id} is not on node {self._config.name}")
+            raise NoSuchJob(f"attempt {attempt} is not on node {self._config.name}")
         guest.delivery.follow(link, sink, offsets)
 
-    def stopped(self, job_id: JobId, attempt: int, reason: Reason, *, hurry: bool) -> None:
+    def stopped(self, link: Link, attempt: AttemptId, reason: Reason, *, hurry: bool) -> None:
         """See ``boundaries.PeerDoor``."""
-        guest = self._guests.get((job_id, attempt))
+        guest = self._carried(link, attempt)
         if guest is not None and reason is Reason.LOST:
             guest.abandon()
         elif guest is not None:
             guest.stop(reason, hurry=hurry)
 
+    def _carried(self, link: Link, attempt: AttemptId) -> Guest | None:
+        """An attempt, if it was offered by whoever is at the other end of ``link``: it is nobody else's business."""
+        guest = self._guests.get(attempt)
+        if guest is None or guest.carrier == link.peer.node_id:
+            return guest
+        _log.warn("attempt {attempt} is none of {node}'s", attempt=attempt, node=link.peer.name)
+        return None
+
     def banned(self, ban: Ban) -> None:
         """A client's jobs that wait here are given back; those that run may end by themselves."""
         for guest in list(self._guests.values()):
-            if guest.job.client == ban.client and self._placement.holds(guest.job.id) == "queue":
+            if guest.taken.client == ban.client and self._placement.holds(guest.job_id) == "queue":
                 guest.give_back(f"{ban.client} is banned: {ban.reason}")
 
     def end_all(self) -> None:
         """The node shuts down: those that wait here go back to where they came from."""
         for guest in list(self._guests.values()):
-            if self._placement.holds(guest.job.id) == "queue":
+            if self._placement.holds(guest.job_id) == "queue":
                 guest.give_back("the node shut down")
             else:
                 guest.give_up_start()
@@ -116,15 +118,15 @@ class Guests:
 
     def forget(self, guest: Guest) -> None:
         """Nobody needs it any more."""
-        if self._guests.pop((guest.job.id, guest.taken.attempt), None) is not None:
-            Deferred.fromCoroutine(self._slots.clean(guest.job.id, guest.taken.attempt)).addErrback(
+        if self._guests.pop(guest.taken.attempt, None) is not None:
+            Deferred.fromCoroutine(self._slots.clean(guest.taken.attempt)).addErrback(
                 lambda failure: _log.failure("a guest's files stay", failure)
             )
             if not self._guests:
                 self.gone.fire()
 
     async def _offered(self, link: Link, offer: Offer, contents: Sequence[Content], sink: AttemptSink) -> OfferAnswer:
-        known = self._guests.get((offer.job_id, offer.attempt))
+        known = self._guests.get(offer.attempt)
         if known is not None and known.carrier == link.peer.node_id and known.taken.origin == offer.origin:
             known.delivery.follow(link, sink, dict.fromkeys(StreamName, 0))
             return OfferAnswer(True, self._placement.here())
@@ -174,12 +176,14 @@ class Guests:
         return "busy" if not offer.may_wait else "its queue is full" if self._placement.full else ""
 
     def _conflicts(self, offer: Offer) -> bool:
-        """Whether something here has the job's id. An earlier attempt, which its origin has given up, is ended."""
-        others = [guest for (job_id, _), guest in self._guests.items() if job_id == offer.job_id]
+        """Whether something here has the job's id. An earlier attempt, which its origin has given up, is ended, also if
+        a later owner says so, who took the same job over."""
+        job_id = offer.attempt.job
+        others = [guest for attempt, guest in self._guests.items() if attempt.job == job_id]
         for guest in others:
-            if guest.taken.origin.node_id == offer.origin.node_id and guest.taken.attempt < offer.attempt:
+            if _supersedes(offer, guest.taken):
                 guest.abandon()
-        return bool(others) or self._owned(offer.job_id)
+        return bool(others) or self._owned(job_id)
 
     def _accept(self, link: Link, offer: Offer, contents: Sequence[Content], sink: AttemptSink) -> None:
         for content in contents:
@@ -199,9 +203,17 @@ class Guests:
             link.peer.node_id,
             tuple(contents),
         )
-        self._guests[offer.job_id, offer.attempt] = guest
+        self._guests[offer.attempt] = guest
         guest.delivery.follow(link, sink, dict.fromkeys(StreamName, 0))
         if self._placement.here().free > 0:
             guest.start_at_once()
         else:
             self._placement.enqueue(guest)
+
+
+def _supersedes(offer: Offer, taken: Offer) -> bool:
+    """Whether an offer says that the one taken before was given up: it is a later one of the same origin, or of a later
+    owner of the same job."""
+    if offer.origin.node_id == taken.origin.node_id:
+        return offer.attempt > taken.attempt
+    return offer.attempt.epoch > taken.attempt.epoch and (offer.client, offer.spec) == (taken.client, taken.spec)

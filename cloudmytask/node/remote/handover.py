@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from cloudmytask.boundaries import World
 from cloudmytask.core.placement import Accounts, Peer
+from cloudmytask.core.retention import depart
 from cloudmytask.model.errors import CloudMyTaskError, StoreFailed
 from cloudmytask.model.job import Job, JobId
 from cloudmytask.node.jobs.ledger import Ledger
@@ -95,7 +96,8 @@ class Handover:
 
     async def _to(self, peer: Peer, job: Job) -> bool:
         link = await self._others.link(peer.node_id)
-        answer = await link.hand_over(job, ())
+        traveling = depart(job, self._ledger.age())
+        answer = await link.hand_over(traveling, ())
         if answer.missing:
-            answer = await link.hand_over(job, await brought(self._world.store, link, answer.missing))
+            answer = await link.hand_over(traveling, await brought(self._world.store, link, answer.missing))
         return answer.accepted

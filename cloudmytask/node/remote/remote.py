@@ -20,7 +20,7 @@ from cloudmytask.deferreds import Signal, pause
 from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import BootId, Capacity, NodeId, Offer, OfferAnswer, PeerIdentity, RemoteEnd
 from cloudmytask.model.errors import CloudMyTaskError, NoSuchJob
-from cloudmytask.model.job import Blob, Job, JobId, JobSpec, Outcome, Reason, StreamName, Usage
+from cloudmytask.model.job import AttemptId, Blob, ClientId, JobSpec, Outcome, Reason, StreamName, Usage
 from cloudmytask.node.remote.asking import RETRY_INTERVAL, Asking
 from cloudmytask.node.roles import Acquaintances, Finished
 from cloudmytask.node.running.outputs import LiveOutput, Outputs
@@ -38,10 +38,10 @@ class Keeper(Protocol):
     outputs: Outputs
     others: Acquaintances
     learned: Callable[[NodeId, Capacity], None]
-    remotes: dict[tuple[JobId, int], Remote]
-    abandoned: dict[tuple[NodeId, JobId, int], None]
+    remotes: dict[AttemptId, Remote]
+    abandoned: dict[tuple[NodeId, AttemptId], None]
 
-    def abandon(self, node_id: NodeId, job_id: JobId, attempt: int) -> None: ...
+    def abandon(self, node_id: NodeId, attempt: AttemptId) -> None: ...
     def unknown_to(self, node_id: NodeId, spec: JobSpec) -> list[Blob]: ...
     def remember(self, node_id: NodeId, spec: JobSpec) -> None: ...
 
@@ -51,8 +51,7 @@ class Remote:
     """See the module; implements ``roles.RemoteAttempt`` and, for the executor, ``boundaries.AttemptSink``."""
 
     _delegate: Keeper
-    job_id: JobId
-    attempt: int
+    attempt: AttemptId
     _before_start: Callable[[], Awaitable[None]]
     node_id: NodeId | None = field(init=False, default=None)
     _name: str = field(init=False, default="")
@@ -72,8 +71,10 @@ class Remote:
 
     # roles.RemoteAttempt
 
-    def offer(self, choice: Choice, job: Job, course: Course, origin: PeerIdentity) -> Deferred[OfferAnswer | None]:
-        return Deferred.fromCoroutine(self._offer(choice, job, course, origin))
+    def offer(
+        self, choice: Choice, client: ClientId, spec: JobSpec, course: Course, origin: PeerIdentity
+    ) -> Deferred[OfferAnswer | None]:
+        return Deferred.fromCoroutine(self._offer(choice, client, spec, course, origin))
 
     def resume(self, node_id: NodeId, name: str) -> None:
         self._accepted(node_id, name, None, resume=True)
@@ -87,7 +88,7 @@ class Remote:
         self._stop = self._stop or reason
         link = self._link
         if not self._over and link is not None and link.alive:
-            told = link.stop_attempt(self.job_id, self.attempt, self._stop, hurry)
+            told = link.stop_attempt(self.attempt, self._stop, hurry)
             told.addErrback(self._not_told)
 
     # boundaries.AttemptSink
@@ -148,32 +149,33 @@ class Remote:
     async def _started(self) -> None:
         await self._decided()
         if self._over:
-            raise NoSuchJob(f"attempt {self.attempt} of job {self.job_id} was given up")
+            raise NoSuchJob(f"attempt {self.attempt} was given up")
         await self._before_start()
 
-    async def _offer(self, choice: Choice, job: Job, course: Course, origin: PeerIdentity) -> OfferAnswer | None:
+    async def _offer(
+        self, choice: Choice, client: ClientId, spec: JobSpec, course: Course, origin: PeerIdentity
+    ) -> OfferAnswer | None:
         peer, delegate = choice.peer, self._delegate
         offer = Offer(
-            job_id=self.job_id,
-            client=job.client,
-            spec=job.spec,
             attempt=self.attempt,
+            client=client,
+            spec=spec,
             origin=origin,
             hops=course.hops + 1,
             visited=(*course.visited, origin.node_id) if origin.node_id not in course.visited else course.visited,
             may_wait=choice.may_wait,
         )
         asking = Asking(delegate.world, delegate.others, self, self._news, lambda: self._over)
-        answered = await asking.until_answered(peer, offer, delegate.unknown_to(peer.node_id, offer.spec))
+        answered = await asking.until_answered(peer, offer, delegate.unknown_to(peer.node_id, spec))
         if answered is None:
             self._over = True
             self._news.fire()
             if asking.uncertain:
-                delegate.abandon(peer.node_id, offer.job_id, offer.attempt)
+                delegate.abandon(peer.node_id, self.attempt)
             return None
         link, answer = answered
         if answer.accepted:
-            delegate.remember(peer.node_id, job.spec)
+            delegate.remember(peer.node_id, spec)
             self._accepted(peer.node_id, peer.name, link, resume=False)
         return answer
 
@@ -181,10 +183,10 @@ class Remote:
         delegate = self._delegate
         self.node_id, self._name = node_id, name
         self._began = delegate.world.clock.seconds()
-        self._live = delegate.outputs.open(self.job_id, self.attempt, resume=resume)
+        self._live = delegate.outputs.open(self.attempt, resume=resume)
         self._over = False
-        delegate.abandoned.pop((node_id, self.job_id, self.attempt), None)
-        delegate.remotes[self.job_id, self.attempt] = self
+        delegate.abandoned.pop((node_id, self.attempt), None)
+        delegate.remotes[self.attempt] = self
         if link is not None:
             self._linked(link)
 
@@ -213,7 +215,7 @@ class Remote:
                     self._lose(f"node {self._name} was started again")
                     return
                 offsets = {stream: kept.size + kept.discarded for stream, kept in live.streams.items()}
-                await link.follow(self.job_id, self.attempt, offsets, self)
+                await link.follow(self.attempt, offsets, self)
             except NoSuchJob:
                 self._lose(f"node {self._name} does not know it any more")
                 return
@@ -234,7 +236,7 @@ class Remote:
         wall = self._delegate.world.clock.seconds() - self._began
         outcome = Outcome(reason=Reason.LOST, detail=why, usage=Usage(wall_seconds=wall))
         assert self.node_id is not None
-        self._delegate.abandon(self.node_id, self.job_id, self.attempt)
+        self._delegate.abandon(self.node_id, self.attempt)
         self._finish(Finished(outcome, True, self._live, self._name))
 
     def _finish(self, finished: Finished) -> None:
@@ -242,13 +244,13 @@ class Remote:
         for registration in (self._interest, self._listening):
             if registration is not None:
                 registration.close()
-        self._delegate.remotes.pop((self.job_id, self.attempt), None)
+        self._delegate.remotes.pop(self.attempt, None)
         finished.live.finish()
         self._done.callback(finished)
 
     def _spawn(self, work: Coroutine[Deferred[object], object, None]) -> None:
         reached = Deferred.fromCoroutine(work)
-        reached.addErrback(lambda failure: _log.failure("job {job_id}: following broke", failure, job_id=self.job_id))
+        reached.addErrback(lambda failure: _log.failure("following {attempt} broke", failure, attempt=self.attempt))
 
     def _not_told(self, failure: Failure) -> None:
         """The link broke over it: it is told again on the next one."""

@@ -15,7 +15,7 @@ from cloudmytask.boundaries import DelayedCall, Launch, Running, World
 from cloudmytask.config import NodeConfig
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, StoreFailed
-from cloudmytask.model.job import Attempt, Blob, Content, Job, JobId, JobSpec, Outcome, Reason
+from cloudmytask.model.job import Assignment, AttemptId, Blob, Content, JobId, JobSpec, Outcome, Reason
 from cloudmytask.node.roles import Finished
 from cloudmytask.node.running.outputs import LiveOutput, Outputs
 
@@ -27,8 +27,7 @@ STDIN_NAME = ".cmt-stdin"
 
 @define(eq=False)
 class _Active:
-    job: Job
-    attempt: Attempt
+    assignment: Assignment
     live: LiveOutput
     running: Running | None = None
     stopped_for: Reason | None = None
@@ -58,30 +57,30 @@ class Executor:
 
     async def run(
         self,
-        job: Job,
+        assignment: Assignment,
         before_start: Callable[[], Awaitable[None]],
         freed: Callable[[], None],
         contents: Sequence[Content] = (),
     ) -> Finished:
-        """Run the job's latest attempt.
+        """Run one attempt.
 
         :param before_start: awaited when everything is ready; the script starts only after it.
         :param freed: called when the slot is free again.
         :param contents: inputs that are not durable yet.
         """
-        attempt = job.attempt
-        assert attempt is not None and job.id not in self._active
-        live = self._outputs.open(job.id, attempt.number)
-        active = self._active[job.id] = _Active(job, attempt, live)
+        job_id = assignment.id.job
+        assert job_id not in self._active
+        live = self._outputs.open(assignment.id)
+        active = self._active[job_id] = _Active(assignment, live)
         try:
             outcome = await self._execute(active, before_start, contents)
         except Exception as bug:  # noqa: BLE001 - a bug of ours must end this job, not leave it without an outcome
-            _log.failure("job {job_id}: its attempt broke", job_id=job.id)
+            _log.failure("attempt {attempt} broke", attempt=assignment.id)
             outcome = Outcome(reason=Reason.LAUNCH, detail=f"the node failed: {bug!r}")
         for timer in active.timers:
             if timer.active():
                 timer.cancel()
-        del self._active[job.id]
+        del self._active[job_id]
         live.finish()
         freed()
         if not self._active:
@@ -102,7 +101,7 @@ class Executor:
         for active in list(self._active.values()):
             if active.stopped_for is None:  # what is stopped for another reason has its outcome already
                 active.interrupted = True
-                self.stop(active.job.id, Reason.LOST)
+                self.stop(active.assignment.id.job, Reason.LOST)
 
     def kill(self) -> None:
         """Like :meth:`interrupt`, without any grace."""
@@ -117,56 +116,55 @@ class Executor:
         if active is not None and active.stopped_for is not None and active.running is not None:
             active.running.kill()
 
-    def recover(self, job: Job) -> Finished:
+    def recover(self, attempt: AttemptId) -> Finished:
         """What is left of an attempt that an earlier life of the node did not see the end of."""
-        assert job.attempt is not None
-        live = self._outputs.open(job.id, job.attempt.number, resume=True)
+        live = self._outputs.open(attempt, resume=True)
         live.finish()
         return Finished(Outcome(reason=Reason.LOST), True, live, self._config.name)
 
-    async def clean(self, job_id: JobId, attempt: int) -> None:
+    async def clean(self, attempt: AttemptId) -> None:
         """Give up the files of an attempt whose record is durable."""
-        self._outputs.retire(job_id, attempt)
-        await self._world.store.unstage(f"{job_id}.{attempt}")
+        self._outputs.retire(attempt)
+        await self._world.store.unstage(str(attempt))
 
     async def _execute(
         self, active: _Active, before_start: Callable[[], Awaitable[None]], contents: Sequence[Content]
     ) -> Outcome:
-        job, spec = active.job, active.job.spec
+        assignment, spec = active.assignment, active.assignment.spec
         files: dict[str, Blob] = {spec.script_name: spec.script}
         if spec.stdin is not None:
             files[_stdin_name(spec)] = spec.stdin
         try:
-            directory = await self._world.store.stage(f"{job.id}.{active.attempt.number}", files, contents)
+            directory = await self._world.store.stage(str(assignment.id), files, contents)
             if active.reason() is None:
                 await before_start()
         except (BlobMissing, BlobCorrupt, StoreFailed) as problem:
-            return Outcome(reason=Reason.ENVIRONMENT, detail=str(problem))
+            return Outcome(reason=Reason.LAUNCH, detail=str(problem))
         stopped_for = active.reason()
         if stopped_for is not None:
             return Outcome(reason=stopped_for)
         running = active.running = self._world.runner.start(self._launch(active, directory))
         if spec.timeout is not None:
             active.timers.append(
-                self._world.clock.callLater(spec.timeout, self.stop, job.id, Reason.TIMEOUT),
+                self._world.clock.callLater(spec.timeout, self.stop, assignment.id.job, Reason.TIMEOUT),
             )
         outcome = await running.ended
         stopped_for = active.reason()
         return outcome if stopped_for is None else evolve(outcome, reason=stopped_for)
 
     def _launch(self, active: _Active, directory: str) -> Launch:
-        job, spec = active.job, active.job.spec
+        assignment, spec = active.assignment, active.assignment.spec
         return Launch(
-            job_id=job.id,
-            attempt=active.attempt.number,
+            job_id=assignment.id.job,
+            attempt=assignment.id.number,
             directory=directory,
             script_name=spec.script_name,
             arguments=spec.arguments,
             environment={
-                **dict(spec.environment),
-                "CMT_JOB_ID": job.id,
-                "CMT_ATTEMPT": str(active.attempt.number),
-                "CMT_EXECUTOR": active.attempt.executor,
+                **dict(spec.variables),
+                "CMT_JOB_ID": assignment.id.job,
+                "CMT_ATTEMPT": str(assignment.id.number),
+                "CMT_EXECUTOR": assignment.executor,
             },
             limits=spec.limits,
             stdin=None if spec.stdin is None else f"{directory}/{_stdin_name(spec)}",

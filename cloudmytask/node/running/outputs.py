@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from cloudmytask.boundaries import JobStore, OutputEnd, OutputPiece, Spool
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import StoreFailed
-from cloudmytask.model.job import Attempt, Content, Job, JobId, Output, StreamName
+from cloudmytask.model.job import Attempt, AttemptId, Content, Job, Output, StreamName
 
 _log = Logger(namespace="cloudmytask.outputs")
 
@@ -109,24 +109,24 @@ class Outputs:
     _store: JobStore
     _limit: int
     """Bytes kept of each stream."""
-    _live: dict[tuple[JobId, int], LiveOutput] = Factory(dict)
+    _live: dict[AttemptId, LiveOutput] = Factory(dict)
 
-    def open(self, job_id: JobId, attempt: int, *, resume: bool = False) -> LiveOutput:
+    def open(self, attempt: AttemptId, *, resume: bool = False) -> LiveOutput:
         """Begin to keep an attempt's output; ``resume`` takes over what an earlier life of the node left of it."""
         streams = {
-            stream: CappedSpool(self._store.spool(f"{job_id}.{attempt}.{stream}", resume=resume), self._limit)
+            stream: CappedSpool(self._store.spool(f"{attempt}.{stream}", resume=resume), self._limit)
             for stream in StreamName
         }
-        live = self._live[job_id, attempt] = LiveOutput(streams)
+        live = self._live[attempt] = LiveOutput(streams)
         return live
 
-    def live(self, job_id: JobId, attempt: int) -> LiveOutput | None:
+    def live(self, attempt: AttemptId) -> LiveOutput | None:
         """The output of an attempt while it is not in the store."""
-        return self._live.get((job_id, attempt))
+        return self._live.get(attempt)
 
-    def retire(self, job_id: JobId, attempt: int) -> None:
+    def retire(self, attempt: AttemptId) -> None:
         """The attempt's output is durable with its job's record."""
-        live = self._live.pop((job_id, attempt), None)
+        live = self._live.pop(attempt, None)
         if live is not None:
             live.retire()
 
@@ -170,7 +170,8 @@ class Reader:
             attempt = self._pick(job)
             if attempt is not None:
                 self._attempt = attempt.number
-                live = self._outputs.live(job.id, attempt.number)
+                identity = AttemptId(job.id, attempt.epoch, attempt.number)
+                live = self._outputs.live(identity)
                 piece = (
                     await self._read_live(live, size) if live is not None else await self._read_stored(attempt, size)
                 )
@@ -178,7 +179,7 @@ class Reader:
                     self._settled = job
                 if piece is not None:
                     return piece
-                if live is not None and self._outputs.live(job.id, attempt.number) is not live:
+                if live is not None and self._outputs.live(identity) is not live:
                     continue  # it was retired while we looked: read on in the store
                 if not self._follow or attempt.outcome is not None:
                     return self._end(attempt, live)

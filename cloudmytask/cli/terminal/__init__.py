@@ -1,0 +1,4 @@
+"""What draws and writes: the console, a script's output, tables, trees, load.
+
+Invariant: nothing here talks to a node.
+"""

@@ -1,0 +1,173 @@
+"""What ``cmt doctor`` looks at.
+
+Invariant: a check never fails, it reports; a problem is something that keeps a node or a client from working here, a
+note something that one may want to know or install. Nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.threads import deferToThreadPool
+
+import cloudmytask
+from cloudmytask.cli.reach import START_A_NODE, reach_one
+from cloudmytask.cli.verbs.check import Check
+from cloudmytask.cli.verbs.network_checks import check_network
+from cloudmytask.client.addresses import candidates
+from cloudmytask.client.node_session import NodeSession
+from cloudmytask.config import default_state
+from cloudmytask.model.errors import CloudMyTaskError, NoNode
+from cloudmytask.version import VERSION
+
+PYTHON_MIN = (3, 11)
+FSYNCS = 5
+SLOW_FSYNC = 0.05
+"""Seconds for one fsync(2), beyond which every submission is felt to be slow."""
+
+TOOLS = (
+    ("bwrap", "bubblewrap", "keeping scripts apart from the rest of the machine"),
+    ("nft", "nftables", "keeping scripts from the network"),
+    ("ip", "iproute2", "networks of scripts, and of tests with several hosts"),
+    ("chromium", "chromium", "tests of the web pages"),
+    ("systemd-notify", "systemd", "telling systemd when a node is ready"),
+)
+"""Optional programs: name, Debian package, what for."""
+
+
+async def check_all(reactor: Any, via: str | None, environment: Mapping[str, str]) -> list[Check]:
+    """Everything, in the order in which a person would look."""
+
+    async def in_thread(function: Callable[..., Check], *arguments: Any) -> Check:
+        return await deferToThreadPool(reactor, reactor.getThreadPool(), function, *arguments)
+
+    state = default_state(environment)
+    return [
+        check_python(sys.version_info[:3]),
+        check_reactor(reactor),
+        check_clock(time.time(), Path(cloudmytask.__file__).stat().st_mtime),
+        check_state(state),
+        await in_thread(check_disk, state),
+        *await check_node(reactor, via, environment),
+        *(check_tool(*tool) for tool in TOOLS),
+    ]
+
+
+def check_python(version: tuple[int, ...]) -> Check:
+    """The interpreter."""
+    text = f"{'.'.join(map(str, version))} ({sys.executable})"
+    if version[:2] < PYTHON_MIN:
+        return Check("python", "problem", f"{text}: too old, {'.'.join(map(str, PYTHON_MIN))} is needed")
+    return Check("python", "ok", text)
+
+
+def check_reactor(reactor: Any) -> Check:
+    """Whether timers follow the monotonic clock."""
+    name = type(reactor).__name__
+    if abs(reactor.seconds() - time.monotonic()) > 1:
+        return Check("reactor", "problem", f"{name} follows the wall clock: a clock step would fire or freeze timers")
+    return Check("reactor", "ok", f"{name}, on monotonic time")
+
+
+def check_clock(now: float, installed: float) -> Check:
+    """The wall clock, by the only thing that we know of it.
+
+    :param installed: when this program was installed, UTC seconds.
+    """
+    text = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if now < installed:
+        return Check("clock", "problem", f"{text}: that is before this program was installed; set the clock")
+    return Check("clock", "ok", text)
+
+
+def check_state(state: Path) -> Check:
+    """Whether a node of this user can keep its state where it would."""
+    try:
+        found = state.stat()
+    except FileNotFoundError:
+        parent = next(each for each in state.parents if each.exists())
+        if not os.access(parent, os.W_OK | os.X_OK):
+            return Check("state", "problem", f"{state} cannot be made: {parent} is not ours to write to")
+        return Check("state", "ok", f"{state} is not there yet; a node will make it")
+    except OSError as error:
+        return Check("state", "problem", f"{state}: {error.strerror}")
+    if not stat.S_ISDIR(found.st_mode):
+        return Check("state", "problem", f"{state} is not a directory")
+    if found.st_uid != os.geteuid():
+        return Check("state", "problem", f"{state} belongs to another user (uid {found.st_uid})")
+    if found.st_mode & 0o077:
+        return Check("state", "problem", f"others may look into {state}: chmod 700 {state}")
+    free = shutil.disk_usage(state).free
+    return Check("state", "ok", f"{state}, private, {free / 1024**3:.1f}G free")
+
+
+def check_disk(state: Path) -> Check:
+    """How long a commit takes: the time of one fsync(2). Blocks."""
+    place = next((each for each in (state, *state.parents) if os.access(each, os.W_OK | os.X_OK)), None)
+    if place is None:
+        return Check("disk", "note", f"nothing can be written near {state}, so it was not measured")
+    times = []
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            for _ in range(FSYNCS):
+                file.write(b"\0" * 4096)
+                file.flush()
+                began = time.monotonic()
+                os.fsync(file.fileno())
+                times.append(time.monotonic() - began)
+    except OSError as error:
+        return Check("disk", "problem", f"{place} cannot be written to: {error.strerror}")
+    median = statistics.median(times)
+    text = f"fsync takes {median * 1000:.1f} ms in {place}"
+    if median > SLOW_FSYNC:
+        return Check("disk", "note", f"{text}: each submission waits for one; a faster disk helps")
+    return Check("disk", "ok", text)
+
+
+async def check_node(reactor: Any, via: str | None, environment: Mapping[str, str]) -> list[Check]:
+    """Whether a node can be reached, how it is, and how its network is. That there is none is a problem only where one
+    was named."""
+    try:
+        node = await reach_one(reactor, candidates(via, environment))
+    except NoNode as problem:
+        named = via is not None or environment.get("CMT_NODE")
+        return [Check("node", "problem" if named else "note", f"{problem}; {START_A_NODE}")]
+    except CloudMyTaskError as problem:
+        return [Check("node", "problem", f"{problem.name}: {problem}")]
+    try:
+        return [described(node), *check_network(await node.ask(lambda client: client.cluster()))]
+    except CloudMyTaskError as problem:
+        return [described(node), Check("cluster", "problem", f"{problem.name}: {problem}")]
+    finally:
+        node.close()
+
+
+def described(reached: NodeSession) -> Check:
+    """The node that answered."""
+    node = reached.client.node
+    waiting = sum((node.get("waiting") or {}).values())
+    text = (
+        f"{node.get('name')} {node.get('version')} at {reached.address.text}: {node.get('state')}, "
+        f"{node.get('running')} of {node.get('slots')} slots taken, {waiting} jobs waiting"
+    )
+    if node.get("version") != VERSION:
+        return Check("node", "note", f"{text}; this client is {VERSION}")
+    return Check("node", "ok", text)
+
+
+def check_tool(program: str, package: str, purpose: str) -> Check:
+    """A program that is not needed but of use."""
+    found = shutil.which(program)
+    if found is None:
+        return Check(program, "note", f"not installed, for {purpose}: apt-get install {package}")
+    return Check(program, "ok", f"{found}, for {purpose}")

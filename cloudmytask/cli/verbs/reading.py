@@ -1,0 +1,120 @@
+"""Reading the output of a job: all or its end, now or live, to where it belongs, to a file, or into JSON.
+
+Invariant: a failure of our own output ends the reading (``Invocation.give_up``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+from cloudmytask.boundaries import OutputEnd
+from cloudmytask.cli.failures import FileUnwritable
+from cloudmytask.cli.follow import Following, Take, attempts, sizes, tail
+from cloudmytask.cli.invocation import Invocation
+from cloudmytask.cli.terminal.console import Console
+from cloudmytask.cli.terminal.jobs import with_output
+from cloudmytask.cli.terminal.output import Display, OutputWriter
+from cloudmytask.client import JobStatus
+from cloudmytask.client.node_session import NodeSession
+from cloudmytask.model.job import StreamName
+
+
+@define(eq=False)
+class Reading:
+    """One ``cmt result`` or ``cmt logs``.
+
+    :ivar attempt: the number of the attempt; 0 if there has not been any.
+    """
+
+    _console: Console
+    _invocation: Invocation
+    _node: NodeSession
+    _job: JobStatus
+    _attempt: int
+    _streams: Sequence[StreamName]
+    _offsets: dict[StreamName, int] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._offsets = dict.fromkeys(self._streams, 0)
+
+    async def skip_to_tail(self, lines: int) -> None:
+        """Begin with the last ``lines`` lines that there are now."""
+        if self._attempt:
+            end = await sizes(self._node.client, self._job.id, self._attempt)
+            for stream in self._streams if end.attempt else ():
+                self._offsets[stream] = await tail(self._node.client, self._job.id, end, stream, lines)
+
+    async def answer(self) -> None:
+        """The job's document with its output."""
+        collected = {stream: bytearray() for stream in self._streams}
+
+        def take(stream: StreamName, data: bytes) -> None:
+            collected[stream] += data
+
+        await self._read(take)
+        self._console.document(with_output(self._job.document, collected))
+
+    async def show(self, *, raw: bool) -> None:
+        """What is there now."""
+        display = self._display(raw=raw)
+        end = await self._read(display.take)
+        await display.end()
+        self._mention(end)
+
+    async def follow(self, *, raw: bool, further: bool) -> None:
+        """What is there and what comes.
+
+        :param further: go on with later attempts until the job has ended.
+        """
+        display = self._display(raw=raw)
+        first = self._attempt or 1
+        async for end in attempts(self._node, self._job.id, display.take, first=first, offsets=self._offsets):
+            await display.end()
+            self._mention(end)
+            if not further:
+                return
+
+    async def save(self, path: Path) -> None:
+        """The first stream to a file, the other one to where it belongs."""
+        try:
+            file = path.open("wb", buffering=0)
+        except OSError as error:
+            raise FileUnwritable(f"{path} cannot be written: {error.strerror}") from None
+        display = self._display(raw=False)
+
+        def take(stream: StreamName, data: bytes) -> Deferred[None] | None:
+            if stream is not self._streams[0]:
+                return display.take(stream, data)
+            try:
+                file.write(data)
+            except OSError as error:
+                self._invocation.give_up(FileUnwritable(f"{path} cannot be written: {error.strerror}"))
+            return None
+
+        with file:
+            end = await self._read(take)
+            await display.end()
+        self._mention(end)
+
+    def _display(self, *, raw: bool) -> Display:
+        return Display(OutputWriter(self._invocation.reactor.callFromThread, self._invocation.give_up), raw)
+
+    async def _read(self, take: Take) -> OutputEnd | None:
+        if not self._attempt:  # it never ran
+            return None
+        return await Following(self._node, self._job.id, take, self._offsets).read(self._attempt, follow=False)
+
+    def _mention(self, end: OutputEnd | None) -> None:
+        if end is not None:
+            mention_discarded(self._console, end, self._streams)
+
+
+def mention_discarded(console: Console, end: OutputEnd, streams: Iterable[StreamName]) -> None:
+    """Say how much of an attempt's output the node did not keep."""
+    for stream in streams:
+        if end.discarded[stream]:
+            console.note(f"{stream}: {end.discarded[stream]} bytes beyond the node's output_max were discarded")
