@@ -29,6 +29,7 @@ from cloudmytask.boundaries.world import (
     Spool,
     WallClock,
     World,
+    WriteOutput,
 )
 
 __all__ = [
@@ -58,4 +59,5 @@ __all__ = [
     "WallClock",
     "Watch",
     "World",
+    "WriteOutput",
 ]

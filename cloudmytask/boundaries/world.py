@@ -204,6 +204,10 @@ class JobStore(Protocol):
         """Flush and close; nothing may be called afterwards."""
 
 
+WriteOutput = Callable[[StreamName, bytes], Deferred[None] | None]
+"""Takes a piece of output. A Deferred: the disk is slow; bring no more of this stream before it has fired or failed."""
+
+
 @frozen
 class Launch:
     """All that a runner needs to start one attempt."""
@@ -220,7 +224,7 @@ class Launch:
     limits: Limits
     stdin: str | None = None
     """Absolute path of the file to read standard input from; None is an empty input."""
-    write: Callable[[StreamName, bytes], None] = field(repr=False, default=lambda _stream, _data: None)
+    write: WriteOutput = field(repr=False, default=lambda _stream, _data: None)
     """Called with each piece of output, in order."""
 
 

@@ -63,7 +63,7 @@ class PeerAnswers:
             },
             commands.CheckBanned: self._banned_checked,
             BeginUpload: lambda upload, blob: self._uploads.begin(upload, decode(Blob, blob, "blob")),
-            UploadPiece: self._upload_piece,
+            UploadPiece: lambda upload, offset, data: self._uploads.piece(upload, offset, data),
             CommitUpload: lambda upload: self._uploads.commit(upload).addCallback(_empty),
             AbortUpload: self._upload_aborted,
         }
@@ -130,9 +130,6 @@ class PeerAnswers:
     def _banned_checked(self, client: str) -> dict[str, Any]:
         ban = self._door.banned_checked(self._link, client)
         return {"ban": None if ban is None else encode(ban)}
-
-    def _upload_piece(self, upload: int, offset: int, data: bytes) -> None:
-        self._uploads.piece(upload, offset, data)
 
     def _upload_aborted(self, upload: int) -> None:
         self._uploads.abort(upload)

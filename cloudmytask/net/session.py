@@ -229,11 +229,10 @@ class Session:
         self._identified()
         return self.uploads.begin(upload, decode(Blob, blob, "blob"))
 
-    def upload_piece(self, upload: int, offset: int, data: bytes) -> dict[str, Any]:
+    def upload_piece(self, upload: int, offset: int, data: bytes) -> Deferred[dict[str, Any]]:
         """The next bytes."""
         self._identified()
-        self.uploads.piece(upload, offset, data)
-        return {}
+        return self.uploads.piece(upload, offset, data)
 
     def commit_upload(self, upload: int) -> Deferred[dict[str, Any]]:
         """All bytes are here."""
