@@ -1,7 +1,7 @@
 """Whether an instance could start, found out before twistd turns into a daemon and its terminal is gone.
 
 The state directory is made if there is none, for the log goes there too; the sockets are bound for a moment. The
-database is looked at only: it is made, upgraded and searched for damage, which takes its time, by the start.
+database is looked at only: it is made and upgraded, which takes its time, by the start.
 
 Invariant: nothing is held afterwards, and no thread was started: the process may fork. No job is touched.
 """
