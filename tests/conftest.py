@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -14,6 +15,10 @@ from cloudmytask.client.node_client import NodeClient
 from tests.virtual import Place
 
 ExpectFailures = Callable[..., list[Failure]]
+
+# how long a loaded machine takes to make examples says nothing about the code
+settings.register_profile("any machine", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
