@@ -32,6 +32,7 @@ from cloudmytask.boundaries.world import (
     Spool,
     WallClock,
     World,
+    WriteOutput,
 )
 
 __all__ = [
@@ -64,4 +65,5 @@ __all__ = [
     "WallClock",
     "Watch",
     "World",
+    "WriteOutput",
 ]

@@ -7,7 +7,6 @@ of its process group lives; and it fires in bounded time, whatever the script's 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
@@ -16,7 +15,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from cloudmytask.boundaries import Clock, DelayedCall
+from cloudmytask.boundaries import Clock, DelayedCall, WriteOutput
 from cloudmytask.model.job import Outcome, Reason, StreamName, Usage
 from cloudmytask.process.child import STDERR, STDOUT, ScriptProcess
 from cloudmytask.process.group import group_exists, group_lives
@@ -39,7 +38,7 @@ class ScriptProtocol(ProcessProtocol):
 
     transport: ScriptProcess
 
-    def __init__(self, clock: Clock, write: Callable[[StreamName, bytes], None], exit_grace: float) -> None:
+    def __init__(self, clock: Clock, write: WriteOutput, exit_grace: float) -> None:
         self._clock = clock
         self._write = write
         self._exit_grace = exit_grace
@@ -81,7 +80,12 @@ class ScriptProtocol(ProcessProtocol):
         self._group = self.transport.pid
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N803 - Twisted's name
-        self._write(_STREAMS[childFD], data)
+        full = self._write(_STREAMS[childFD], data)
+        if full is not None:
+            # the script waits as it would for any slow reader of its pipe
+            pipe = self.transport.pipes[childFD]
+            pipe.pauseProducing()
+            full.addBoth(lambda _: pipe.resumeProducing())
 
     def processExited(self, reason: Failure) -> None:  # noqa: ARG002 - Twisted's signature
         """The script has exited; a descendant in another process group may still hold its pipes."""
