@@ -1,9 +1,9 @@
 """The way of one job through the package: which modules it enters, how many calls of ours it takes, how deep they go.
 
-A small script is submitted, awaited and its output read by the Deferred client of the library, in the shipped simulation:
-once where it runs on the node that accepted it, once where it is forwarded. Counted are calls of functions of the package
-from the client to the script and back; a coroutine that is resumed counts as a call. Left out are the simulation itself
-and gossip: what timers and the multicast group set off among instances.
+A small script is submitted, awaited and its output read by the Deferred client of the library, in the shipped
+simulation: once where it runs on the node that accepted it, once where it is forwarded. Counted are calls of functions
+of the package from the client to the script and back; a coroutine that is resumed counts as a call. Left out are the
+simulation itself and gossip: what timers and the multicast group set off among instances.
 
     python -m benchmarks.way [--steps]
 """

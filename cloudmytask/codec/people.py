@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import asdict, evolve, field, frozen
 
 from cloudmytask.codec.decoding import decode
 from cloudmytask.codec.encoding import Document
-from cloudmytask.model.cluster import Ban, BusStatistics, ClusterView, LoadSample, MemberStatus, Standing
+from cloudmytask.model.cluster import Ban, ClusterView, LoadSample, MemberStatus, Standing
 from cloudmytask.model.fields import Integer
 from cloudmytask.model.job import Attempt, Job, JobId, JobState, NodeStatus, Outcome, QoS, Reason
 
@@ -102,17 +102,15 @@ def _attempt_to_document(attempt: Attempt) -> Document:
     }
 
 
+_OUTCOME = ("exit_code", "signal", "reason", "detail", "wall_seconds", "cpu_seconds", "peak_memory")
+
+
 def _outcome_to_document(outcome: Outcome | None) -> Document:
-    usage = outcome.usage if outcome is not None else None
-    return {
-        "exit_code": outcome.exit_code if outcome is not None else None,
-        "signal": outcome.signal if outcome is not None else None,
-        "reason": outcome.reason.value if outcome is not None else None,
-        "detail": (outcome.detail or None) if outcome is not None else None,
-        "wall_seconds": usage.wall_seconds if usage is not None else None,
-        "cpu_seconds": usage.cpu_seconds if usage is not None else None,
-        "peak_memory": usage.peak_memory if usage is not None else None,
-    }
+    if outcome is None:
+        return dict.fromkeys(_OUTCOME)
+    told = (outcome.exit_code, outcome.signal, outcome.reason.value, outcome.detail or None)
+    usage = (outcome.usage.wall_seconds, outcome.usage.cpu_seconds, outcome.usage.peak_memory)
+    return dict(zip(_OUTCOME, (*told, *usage), strict=True))
 
 
 def node_to_document(status: NodeStatus) -> Document:
@@ -145,7 +143,7 @@ def view_to_document(view: ClusterView) -> Document:
         "by": view.by,
         "cluster": view.cluster,
         "interval": view.interval,
-        "bus": _bus_to_document(view.bus),
+        "bus": {**asdict(view.bus), "foreign": most_heard(view.bus.foreign)},
     }
 
 
@@ -157,7 +155,7 @@ def state_of(member: MemberStatus) -> str:
 
 def member_to_document(member: MemberStatus, is_self: bool) -> Document:
     """An instance; ``self``: it is the one that was asked."""
-    said, capacity, tree = member.announcement, member.announcement.capacity, member.announcement.tree
+    said, tree = member.announcement, member.announcement.tree
     waiting = {qos.value: said.backlog.waiting.get(qos, 0) for qos in QoS}
     return {
         "name": said.name,
@@ -165,11 +163,7 @@ def member_to_document(member: MemberStatus, is_self: bool) -> Document:
         "role": said.role.value,
         "state": state_of(member),
         "address": said.address,
-        "load": capacity.load,
-        "cpu": capacity.cpu,
-        "threshold": capacity.threshold,
-        "slots": capacity.slots,
-        "free": capacity.free,
+        **asdict(said.capacity),
         "waiting": {**waiting, "total": said.backlog.total},
         "head_age": said.backlog.head_age,
         "running": [[client, count] for client, count in said.backlog.running],
@@ -192,7 +186,6 @@ def member_to_document(member: MemberStatus, is_self: bool) -> Document:
         "boot": said.boot_id,
         "incarnation": said.incarnation,
         "sequence": said.sequence,
-        "stamp": capacity.stamp,
     }
 
 
@@ -201,31 +194,9 @@ def most_heard(foreign: Mapping[str, int]) -> Mapping[str, int]:
     return dict(sorted(foreign.items(), key=lambda item: (-item[1], item[0]))[:FOREIGN_MAX])
 
 
-def _bus_to_document(bus: BusStatistics) -> Document:
-    return {
-        "group": bus.group,
-        "joined": bus.joined,
-        "error": bus.error,
-        "sent": bus.sent,
-        "heard": bus.heard,
-        "unsent": bus.unsent,
-        "malformed": bus.malformed,
-        "forged": bus.forged,
-        "foreign": most_heard(bus.foreign),
-        "receive_buffer": bus.receive_buffer,
-    }
-
-
 def sample_to_document(sample: LoadSample) -> Document:
     """One point of the history."""
-    return {
-        "at": format_time(sample.at),
-        "node": sample.node,
-        "load": sample.load,
-        "slots": sample.slots,
-        "free": sample.free,
-        "waiting": sample.waiting,
-    }
+    return {**asdict(sample), "at": format_time(sample.at)}
 
 
 def ban_to_document(ban: Ban) -> Document:

@@ -32,8 +32,9 @@ def dump(document: Document | list[Any]) -> bytes:
     try:
         text = _fast(document)
     except UnicodeEncodeError:
-        return _canonical(document).encode("ascii")
-    return text if text.isascii() else _canonical(document).encode("ascii")
+        text = b"null"
+    # msgspec makes null of what is not finite
+    return text if text.isascii() and b"null" not in text else _canonical(document).encode("ascii")
 
 
 def load(text: bytes | str) -> Any:

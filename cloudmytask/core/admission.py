@@ -11,6 +11,7 @@ import re
 
 from cloudmytask.core.job_id import KEY_MAX
 from cloudmytask.model.errors import EmptyScript, InvalidArgument, ScriptTooLarge
+from cloudmytask.model.fields import CLIENT, CLIENT_MAX
 from cloudmytask.model.job import ClientId, JobSpec, Limits
 
 ARGUMENT_MAX = 131_071
@@ -24,7 +25,6 @@ NAME_MAX = 128
 NOTE_MAX = 500
 FILE_NAME_MAX = 255
 """Bytes; NAME_MAX of Linux file systems."""
-CLIENT_MAX = 64
 LIMIT_MAX = 2**60
 AVOID_MAX = 100
 """Nodes that a job may avoid."""
@@ -32,7 +32,7 @@ AVOID_MAX = 100
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _NODE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _KEY = re.compile(rf"[!-~]{{1,{KEY_MAX}}}\Z")
-_CLIENT = re.compile(rf"[A-Za-z0-9._@+-]{{1,{CLIENT_MAX}}}\Z")
+_CLIENT = re.compile(CLIENT)
 
 
 def check_client(claim: str) -> ClientId:

@@ -24,7 +24,7 @@ from cloudmytask.model.fields import (
     Share,
     Where,
 )
-from cloudmytask.model.job import AttemptId, Blob, ClientId, JobSpec, Outcome, QoS, Stamp, StreamName
+from cloudmytask.model.job import AttemptId, Blob, Client, JobSpec, Outcome, QoS, Stamp, StreamName
 from cloudmytask.model.job import BootId as BootId
 from cloudmytask.model.job import NodeId as NodeId
 
@@ -121,7 +121,7 @@ class Backlog:
     waiting: Mapping[QoS, Count] = field(factory=dict)
     head_age: Seconds = 0.0
     """Seconds by which the next job is ahead of one that arrives now, its class's head start counted; 0 if none."""
-    running: Annotated[tuple[tuple[ClientId, Count], ...], Meta(max_length=RUNNING_TOLD)] = ()
+    running: Annotated[tuple[tuple[Client, Count], ...], Meta(max_length=RUNNING_TOLD)] = ()
     """The clients with the most jobs of this origin running anywhere, and how many; at most 8."""
 
     @property
@@ -242,7 +242,7 @@ class BanVersion:
 class Ban:
     """An entry of the blacklist: who, why, by whom, until when. A lifted ban stays as an entry until its term ends."""
 
-    client: ClientId
+    client: Client
     reason: Annotated[str, Meta(min_length=1, max_length=500)]
     by: Name
     """Who decided: an administrator's ClientID, or the name of an instance."""
@@ -269,7 +269,7 @@ class BanPage:
 class BanReport:
     """A node's ``addToBlackListRequest``: it banned a client for a short term, and says why."""
 
-    client: ClientId
+    client: Client
     reason: Annotated[str, Meta(min_length=1, max_length=500)]
     reporter: NodeId
     reporter_name: Name
@@ -282,7 +282,7 @@ class Offer:
     """A job on its way to another node, for one attempt."""
 
     attempt: AttemptId
-    client: ClientId
+    client: Client
     """The original client, whoever carries the job."""
     spec: JobSpec
     origin: PeerIdentity

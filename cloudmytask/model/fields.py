@@ -51,9 +51,10 @@ Label = Annotated[str, Meta(max_length=NAME_MAX)]
 Where = Annotated[str, Meta(max_length=300)]
 """An address, as far as it is for people or will be looked at when somebody connects to it."""
 
-CLIENT = rf"^[A-Za-z0-9._@+-]{{1,{NAME_MAX}}}\Z"
+CLIENT_MAX = 64
+CLIENT = rf"^[A-Za-z0-9._@+-]{{1,{CLIENT_MAX}}}\Z"
 DIGEST = Meta(pattern=r"^[0-9a-f]{64}\Z", description="a sha256 of 64 lowercase hexadecimal digits")
-CLIENT_ID = Meta(pattern=CLIENT, description=f"a ClientID: 1 to {NAME_MAX} letters, digits or . _ @ + - are")
+CLIENT_ID = Meta(pattern=CLIENT, description=f"a ClientID: 1 to {CLIENT_MAX} letters, digits or . _ @ + - are")
 NODE_ID = Meta(pattern=r"^[0-9a-f]{32}\Z", description="32 lowercase hexadecimal digits")
 BOOT_ID = Meta(pattern=r"^(?:[0-9a-f]{16})?\Z", description="16 lowercase hexadecimal digits")
 JOB_ID = Meta(pattern=r"^[0-9a-hjkmnp-tv-z]{17}\Z", description="a job id of 17 symbols")

@@ -27,7 +27,9 @@ from cloudmytask.model.fields import (
 )
 
 JobId = NewType("JobId", str)
-ClientId = NewType("ClientId", Annotated[str, CLIENT_ID])
+ClientId = NewType("ClientId", str)
+Client = Annotated[ClientId, CLIENT_ID]
+"""A ClientID that comes from another instance."""
 NodeId = NewType("NodeId", Annotated[str, NODE_ID])
 """32 lowercase hexadecimal digits, kept with the node's state."""
 BootId = NewType("BootId", Annotated[str, BOOT_ID])

@@ -5,11 +5,11 @@ Invariant: decoding a document raises nothing but :class:`~cloudmytask.model.err
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from twisted.protocols import amp
 
+from cloudmytask.codec import dump, load
 from cloudmytask.model.errors import InvalidArgument
 
 VALUE_MAX = 65_535
@@ -27,7 +27,7 @@ class Document(amp.Argument):
             if not self.optional:
                 raise InvalidArgument(f"{name.decode()}: it is missing")
             return
-        encoded = json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+        encoded = dump(value)
         if len(encoded) > DOCUMENT_MAX:
             raise InvalidArgument(
                 f"{name.decode()}: {len(encoded)} bytes are more than the limit, {DOCUMENT_MAX} bytes"
@@ -62,9 +62,9 @@ def _part(name: bytes, index: int) -> bytes:
 
 def _decoded(name: bytes, encoded: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(encoded)
-    except (ValueError, RecursionError) as problem:
-        raise InvalidArgument(f"{name.decode()}: it is not JSON: {problem}") from None
+        value = load(encoded)
+    except InvalidArgument as problem:
+        raise InvalidArgument(f"{name.decode()}: {problem}") from None
     if not isinstance(value, dict):
         raise InvalidArgument(f"{name.decode()}: it is not a JSON object")
     return value

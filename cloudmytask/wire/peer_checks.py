@@ -9,7 +9,7 @@ from cloudmytask.codec import decode
 from cloudmytask.core.job_id import LENGTH, normalize
 from cloudmytask.model.cluster import Offer
 from cloudmytask.model.errors import InvalidArgument
-from cloudmytask.model.job import AttemptId, JobId, TravelingJob
+from cloudmytask.model.job import AttemptId, Client, JobId, TravelingJob
 
 
 def attempt_id(field: str, text: str) -> AttemptId:
@@ -42,6 +42,7 @@ def traveling_job_of(document: object) -> TravelingJob:
     """
     traveling = decode(TravelingJob, document)
     _check_job_id("job.id", traveling.job.id)
+    decode(Client, traveling.job.client, "job.client")
     if traveling.job.expires is not None:
         raise InvalidArgument("job.expires: it is by the clock of its sender; remaining was expected")
     return traveling

@@ -7,11 +7,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.protocols import amp
 
 from cloudmytask.codec import decode, encode
+from cloudmytask.core.blobs import blob_of
 from cloudmytask.core.job_id import job_id
 from cloudmytask.model.cluster import (
     AttachAnswer,
@@ -338,6 +340,19 @@ def test_an_odd_record_is_refused_and_not_stored(
         assert sentence.startswith(path), (value, sentence)
         assert len(sentence) < 250
     assert company.result(company.connect("a", "ann").jobs(JobQuery())) == []
+
+
+def test_a_job_that_is_taken_over_is_kept_no_longer_than_this_node_keeps_any(
+    company: Company, stranger: Stranger
+) -> None:
+    _introduce(stranger)
+    script = b"print()"
+    spec = JobSpec(script=blob_of(script))
+    told = encode(TravelingJob(evolve(HANDED, spec=spec, attempts=(), cancellation=None, retention=1e12)))
+    answer = stranger.accept(b"HandOverJob", {b"job": _document(told), b"script": script})
+    assert json.loads(answer[b"answer"])["accepted"]
+    (job,) = company.result(company.connect("a", "ann").jobs(JobQuery()))
+    assert job.document["retention"] == company.hosts["a"].config.retention_max
 
 
 def test_an_offer_of_blobs_that_are_missing(stranger: Stranger) -> None:

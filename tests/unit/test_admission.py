@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from cloudmytask.core.admission import (
     ARGUMENT_MAX,
     ARGUMENTS_MAX,
-    CLIENT_MAX,
     DURATION_MAX,
     FILE_NAME_MAX,
     LIMIT_MAX,
@@ -27,6 +26,7 @@ from cloudmytask.core.admission import (
     check_spec,
 )
 from cloudmytask.model.errors import CloudMyTaskError, EmptyScript, ExitCode, InvalidArgument, ScriptTooLarge
+from cloudmytask.model.fields import CLIENT_MAX
 from cloudmytask.model.job import Blob, Digest, JobSpec, Limits, QoS
 
 SCRIPT_MAX = 64 * 1024**2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from attrs import define
+from attrs import define, evolve
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Receipt, Submission, World
@@ -121,6 +121,7 @@ class Acceptance:
             why = self._refusal(job)
         if why is not None:
             return OfferAnswer(False, self._placement.here(), why)
+        job = evolve(job, retention=granted(job.retention, self._config.retention, self._config.retention_max))
         own = take_over(job, self._me(), self._ledger.sequence(), self._world.wall())
         await self._accept_first(own, contents)
         return OfferAnswer(True, self._placement.here())
