@@ -32,7 +32,7 @@ from cloudmytask.client.result import Result
 from cloudmytask.client.sources import Source
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.directories import known_nodes_file
-from cloudmytask.model.errors import ConnectionInterrupted, JobFailed
+from cloudmytask.model.errors import ConnectionInterrupted, JobFailed, OutputTruncated
 from cloudmytask.model.job import Explanation, JobQuery, JobSpec, JobState, Limits, QoS, StreamName
 
 T = TypeVar("T")
@@ -223,13 +223,19 @@ class JobHandle:
         """Wait for success, and fetch the output into memory (see :meth:`copy_output` for a large one).
 
         :raises JobFailed: it ended otherwise; carries code, node, reason and the end of its standard error.
+        :raises OutputTruncated: it wrote more than the node keeps; :meth:`copy_output` fetches what there is.
         :raises WaitTimeout: it did not end within ``timeout``.
         """
         status = self.wait(timeout)
         if status.state is not JobState.SUCCEEDED:
             raise self._failure(status)
         pieces: dict[StreamName, list[bytes]] = {stream: [] for stream in StreamName}
-        self._fetch(lambda stream, data: pieces[stream].append(data))
+        end = self._fetch(lambda stream, data: pieces[stream].append(data))
+        missing = sum(end.discarded.values())
+        if missing:
+            raise OutputTruncated(
+                f"job {self.id} succeeded, but {missing} bytes of its output were discarded (output_max)"
+            )
         return Result(status, b"".join(pieces[StreamName.STDOUT]), b"".join(pieces[StreamName.STDERR]))
 
     def exception(self, timeout: Duration | None = None) -> JobFailed | None:
@@ -243,6 +249,7 @@ class JobHandle:
         """Write the output of the latest attempt into binary files, piece by piece.
 
         :param follow: go on until the script has ended.
+        :returns: how much there is, and in ``discarded`` how much the node did not keep.
         """
         files = {StreamName.STDOUT: stdout, StreamName.STDERR: stderr}
         wanted = {stream: 0 for stream, file in files.items() if file is not None}

@@ -88,6 +88,10 @@ class JobNotFinished(CloudMyTaskError):
     exit_code = ExitCode.NOT_FINISHED
 
 
+class OutputTruncated(CloudMyTaskError):
+    """The node did not keep all of a script's output: a stream has more than ``output_max`` bytes."""
+
+
 class IdempotencyConflict(CloudMyTaskError):
     """The idempotency key belongs to a job with another body."""
 

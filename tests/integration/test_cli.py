@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import count
@@ -180,10 +181,54 @@ def test_retries_show_the_output_of_each_attempt(cmt: Commands) -> None:
 
 def test_output_beyond_the_limit_is_cut_and_counted(cmt: Commands) -> None:
     script = cmt.script(f"print('x' * {OUTPUT_MAX + 99})\n")
-    done = cmt("run", script)
-    assert (done.returncode, len(done.stdout)) == (0, OUTPUT_MAX)
-    assert done.stderr == b"cmt: stdout: 100 bytes beyond the node's output_max were discarded\n"
-    assert cmt("run", "-q", script).stderr == b""
+    told = b"cmt: output-truncated: stdout: 100 bytes beyond the node's output_max were discarded\n"
+    for quiet in ((), ("-q",)):
+        done = cmt("run", *quiet, script)
+        assert (done.returncode, len(done.stdout), done.stderr) == (125, OUTPUT_MAX, told)
+
+
+def test_cut_output_is_never_taken_for_success(cmt: Commands) -> None:
+    job = cmt("submit", cmt.script(f"import sys\nprint('x' * {OUTPUT_MAX + 99})\nprint('e', file=sys.stderr)\n"))
+    job_id = job.stdout.decode().strip()
+    assert cmt("wait", job_id).returncode == 0, "the script succeeded, and wait shows no output"
+    told = b"cmt: output-truncated: stdout: 100 bytes beyond the node's output_max were discarded\n"
+    for verb in (("result",), ("result", "-o", "file"), ("logs",), ("logs", "-f"), ("logs", "--tail", "1")):
+        done = cmt(*verb, job_id, "-q")
+        assert (done.returncode, done.stderr.replace(b"e\n", b"", 1)) == (1, told), verb
+    assert cmt("result", "--stderr", job_id).returncode == 0, "that stream is whole"
+    done = cmt("result", "--json", job_id)
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["discarded"], len(answer["stdout"])) == (
+        1,
+        {"stdout": 100, "stderr": 0},
+        OUTPUT_MAX,
+    )
+
+
+def test_the_library_says_that_output_was_cut(cmt: Commands, address: str) -> None:
+    program = cmt.script(
+        f"""
+from cloudmytask import Client
+from cloudmytask.model.errors import OutputTruncated
+with Client({address!r}) as client:
+    job = client.submit(b"print('x' * {OUTPUT_MAX + 99})")
+    try:
+        job.result()
+    except OutputTruncated as told:
+        print(told.name, "100 bytes" in str(told))
+    with open("kept", "wb") as kept:
+        end = job.copy_output(kept)
+    print(end.discarded["stdout"], end.sizes["stdout"])
+"""
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, cwd=cmt.directory)
+    assert done.stdout.decode().splitlines() == ["output-truncated True", f"100 {OUTPUT_MAX}"], done.stderr
+
+
+def test_a_script_that_fails_keeps_its_code_though_its_output_was_cut(cmt: Commands) -> None:
+    done = cmt("run", "--json", cmt.script(f"import sys\nprint('x' * {OUTPUT_MAX})\nsys.exit(3)\n"))
+    assert done.returncode == 3 and b"output-truncated: stdout: 1 bytes" in done.stderr
+    assert json.loads(done.stdout)["discarded"] == {"stdout": 1, "stderr": 0}
 
 
 def test_a_failing_import_of_a_neighbor_gets_a_hint(cmt: Commands) -> None:

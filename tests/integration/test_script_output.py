@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -53,9 +54,10 @@ CHILDREN_THAT_END = """\
 """
 
 
-def plainly(workshop: Workshop) -> subprocess.CompletedProcess[bytes]:
+def plainly(workshop: Workshop, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
     """What plain Python does with the script, into a pipe."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment |= {"LC_ALL": "C.UTF-8", **(variables or {})}
     script = workshop.directory / "script.py"
     return subprocess.run([sys.executable, "-s", script], capture_output=True, cwd=workshop.directory, env=environment)
 
@@ -197,3 +199,60 @@ async def test_a_closed_standard_output_is_left_alone(workshop: Workshop) -> Non
         arguments=(str(Path(__file__).parents[2] / "cloudmytask/process/startup"),),
     )
     assert (outcome.exit_code, script.stdout) == (0, "0\n"), script.stderr
+
+
+CHILDREN = """\
+    import multiprocessing, os, subprocess, sys
+    streams = "import sys; print(sys.stdout.line_buffering, sys.path[1:], sys.flags.utf8_mode, sys.stdout.errors)"
+    def shown(number):
+        print("child", number, sys.stdout.line_buffering, os.environ.get("PYTHONPATH"))
+        sys.stdout.flush()
+    if __name__ == "__main__":
+        for options in ([], ["-X", "utf8"], ["-u"], ["-E"], ["-I"]):
+            print(options, subprocess.run([sys.executable, *options, "-c", streams], capture_output=True).stdout)
+        for method in ("spawn", "forkserver"):
+            process = multiprocessing.get_context(method).Process(target=shown, args=(method,))
+            process.start()
+            process.join()
+        sys.stdout.buffer.write(b"bytes, ")
+        sys.stdout.write("then text\\n")
+        print("to be lost, as ever", end="")
+        os._exit(3)
+"""
+
+
+@ensureDeferred
+async def test_interpreters_that_the_script_starts_are_those_of_plain_python(workshop: Workshop) -> None:
+    outcome, script = await workshop.run(CHILDREN, environment={"PYTHONPATH": "/theirs:/more"})
+    plain = plainly(workshop, {"PYTHONPATH": "/theirs:/more"})
+    assert (outcome.exit_code, plain.returncode) == (3, 3), script.stderr
+    assert script.stdout.splitlines()[:-1] == plain.stdout.decode().splitlines()
+    assert script.stdout.splitlines()[-1] == "bytes, then text", "a line is out before os._exit; plain Python loses it"
+
+
+@ensureDeferred
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="the module has another name")
+async def test_a_subinterpreter_leaves_the_jobs_own_path_alone(workshop: Workshop) -> None:
+    outcome, script = await workshop.run(
+        """\
+        import os, _xxsubinterpreters
+        code = "import os, sys; print([p for p in sys.path if 'startup' in p], os.environ['PYTHONPATH'])"
+        _xxsubinterpreters.run_string(_xxsubinterpreters.create(), code)
+        print(os.popen("echo $PYTHONPATH").read(), end="")
+        """,
+        environment={"PYTHONPATH": "/theirs:/more"},
+    )
+    assert outcome.success, script.stderr
+    assert script.stdout == "[] /theirs:/more\n/theirs:/more\n"
+
+
+@ensureDeferred
+async def test_what_cannot_be_flushed_at_the_end_is_exit_code_120(workshop: Workshop) -> None:
+    outcome, script = await workshop.run("import os, sys\nprint('x', end='')\nos.close(1)")
+    assert (outcome.exit_code, plainly(workshop).returncode) == (120, 120), script.stderr
+
+
+@ensureDeferred
+async def test_a_fork_does_not_repeat_what_was_printed(workshop: Workshop) -> None:
+    outcome, script = await workshop.run("import os\nprint('once')\nif os.fork():\n    os.wait()")
+    assert (outcome.success, script.stdout) == (True, "once\n"), "plain Python writes it twice into a pipe"

@@ -114,9 +114,12 @@ def test_details_leave_out_what_is_not_known_and_escape_what_is() -> None:
 
 def test_output_in_json_is_text_where_it_is_text() -> None:
     answer = with_output(
-        {"id": "x"}, {StreamName.STDOUT: bytearray("ü\n".encode()), StreamName.STDERR: bytearray(b"\xff")}
+        {"id": "x"},
+        {StreamName.STDOUT: bytearray("ü\n".encode()), StreamName.STDERR: bytearray(b"\xff")},
+        {StreamName.STDERR: 7},
     )
-    assert answer == {"id": "x", "stdout": "ü\n", "stderr": None, "stderr_base64": "/w=="}
+    discarded = {"stdout": 0, "stderr": 7}
+    assert answer == {"id": "x", "stdout": "ü\n", "stderr": None, "stderr_base64": "/w==", "discarded": discarded}
     json.dumps(answer)
 
 

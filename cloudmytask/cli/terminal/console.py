@@ -49,9 +49,13 @@ class Console:
         if not self.quiet:
             say(text)
 
-    def fail(self, error: CloudMyTaskError) -> int:
-        """Report a failure; the exit code."""
+    def report(self, error: CloudMyTaskError) -> None:
+        """Tell of a failure, also those who want to hear nothing else."""
         say(f"{error.name}: {error}")
+
+    def fail(self, error: CloudMyTaskError) -> int:
+        """Report what ends the verb; the exit code."""
+        self.report(error)
         if self.as_json:
             with suppress(OutputFailed):  # it was said already
                 self.document({"error": {"name": error.name, "message": str(error)}})

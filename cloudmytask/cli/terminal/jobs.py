@@ -22,9 +22,15 @@ _STEPS = ((86_400, "d"), (3600, "h"), (60, "m"))
 Document = Mapping[str, Any]
 
 
-def with_output(job: Document, output: Mapping[StreamName, bytearray]) -> dict[str, Any]:
-    """A job's document with its output: as text, or in base64 (``stdout_base64``) where it is not UTF-8."""
+def with_output(
+    job: Document, output: Mapping[StreamName, bytearray], discarded: Mapping[StreamName, int]
+) -> dict[str, Any]:
+    """A job's document with its output: as text, or in base64 (``stdout_base64``) if it is not UTF-8.
+
+    :param discarded: how many bytes of each stream are missing from it; absent means none.
+    """
     document = dict(job)
+    document["discarded"] = {stream.value: discarded.get(stream, 0) for stream in output}
     for stream, data in output.items():
         try:
             document[stream.value] = data.decode()

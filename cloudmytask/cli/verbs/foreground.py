@@ -7,6 +7,7 @@ under which id it goes on. An embedded node is gone, with all of its traces, whe
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from cloudmytask.cli.terminal.jobs import with_output
 from cloudmytask.cli.terminal.output import Display, OutputWriter
 from cloudmytask.cli.verbs.hints import missing_neighbor
 from cloudmytask.cli.verbs.progress import Progress
-from cloudmytask.cli.verbs.reading import mention_discarded
+from cloudmytask.cli.verbs.reading import tell_discarded
 from cloudmytask.client import JobStatus
 from cloudmytask.client.node_session import NodeSession
 from cloudmytask.model.errors import NoNode
@@ -55,6 +56,8 @@ class Foreground:
     _take: Callable[[StreamName, bytes], Deferred[None] | None] = field(init=False)
     _display: Display = field(init=False)
     _collected: dict[StreamName, bytearray] = field(init=False, factory=lambda: {s: bytearray() for s in StreamName})
+    _discarded: Counter[StreamName] = field(init=False, factory=Counter)
+    """Bytes of each stream that the node did not keep, of all attempts that were shown."""
     _stderr_tail: bytes = field(init=False, default=b"")
     _embedded: EmbeddedNode | None = field(init=False, default=None)
     _node: NodeSession | None = field(init=False, default=None)
@@ -152,7 +155,8 @@ class Foreground:
         async for end in attempts(node, job.id, self._taken):
             self._quiet_progress()
             await self._display.end()
-            mention_discarded(self._console, end, StreamName)
+            tell_discarded(self._console, end, StreamName)
+            self._discarded.update(end.discarded)
             status = await node.ask(lambda client: client.getScriptJobStatus(job.id), about=job.id)
             if not status.state.terminal:
                 self._note_in_order(f"attempt {end.attempt} has ended; another follows, with output of its own")
@@ -174,7 +178,7 @@ class Foreground:
 
     async def _farewell(self, node: NodeSession, job: JobStatus) -> int:
         if self._console.as_json:
-            self._console.document(with_output(job.document, self._collected))
+            self._console.document(with_output(job.document, self._collected, self._discarded))
         code = exit_codes.of_job(job.state, job.reason, job.exit_code, job.signal)
         if job.state is JobState.CANCELLED and self._signals:
             return exit_codes.of_interrupted(self._signals[0], job.exit_code)
@@ -184,7 +188,8 @@ class Foreground:
             # Not the script's own doing; and where a signal was, a shell says so too, to a person.
             why = await node.client.explain(job.id)
             self._console.note(f"{job.state.value.replace('_', '-')}: {why.sentence}")
-        return code
+        # output that is not whole is no success, whatever the script says
+        return exit_codes.OURS if code == 0 and self._discarded.total() else code
 
     def _hint(self) -> None:
         if self._options.script != DASH:

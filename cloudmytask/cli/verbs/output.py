@@ -28,7 +28,7 @@ _RAW = click.option("--raw", is_flag=True, help="Show control sequences as they 
 def result(console: Console, selector: str, only: str | None, output: str | None, raw: bool) -> int:
     """Fetch the output of a job that has ended: its stdout to stdout, its stderr to stderr.
 
-    Exit code 4 if it has not ended yet, 1 if it did not succeed.
+    Exit code 4 if it has not ended yet, 1 if it did not succeed or the node did not keep all of its output.
 
     \b
     Example:  cmt result --stdout -o figures.csv last
@@ -56,7 +56,7 @@ def result(console: Console, selector: str, only: str | None, output: str | None
         else:
             await reading.show(raw=raw)
         if job.state is JobState.SUCCEEDED:
-            return ExitCode.OK
+            return ExitCode.FAILED if reading.truncated else ExitCode.OK
         why = await node.ask(lambda client: client.explain(job_id))
         console.note(f"{job.id} {job.state.value}: {why.sentence}")
         return ExitCode.FAILED
@@ -72,6 +72,8 @@ def result(console: Console, selector: str, only: str | None, output: str | None
 @_RAW
 def logs(console: Console, selector: str, follow: bool, attempt: int | None, tail: int | None, raw: bool) -> int:
     """Show the output of a job so far, whatever its state.
+
+    Exit code 1 if the node did not keep all of it.
 
     \b
     Example:  cmt logs -f --tail 10 last
@@ -98,6 +100,6 @@ def logs(console: Console, selector: str, follow: bool, attempt: int | None, tai
             await reading.follow(raw=raw, further=attempt is None)
         else:
             await reading.show(raw=raw)
-        return ExitCode.OK
+        return ExitCode.FAILED if reading.truncated else ExitCode.OK
 
     return conduct(with_node(console, work))

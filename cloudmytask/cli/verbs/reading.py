@@ -20,6 +20,7 @@ from cloudmytask.cli.terminal.jobs import with_output
 from cloudmytask.cli.terminal.output import Display, OutputWriter
 from cloudmytask.client import JobStatus
 from cloudmytask.client.node_session import NodeSession
+from cloudmytask.model.errors import OutputTruncated
 from cloudmytask.model.job import StreamName
 
 
@@ -37,6 +38,8 @@ class Reading:
     _attempt: int
     _streams: Sequence[StreamName]
     _offsets: dict[StreamName, int] = field(init=False)
+    truncated: bool = field(init=False, default=False)
+    """Whether anything is missing from what was read."""
 
     def __attrs_post_init__(self) -> None:
         self._offsets = dict.fromkeys(self._streams, 0)
@@ -55,8 +58,10 @@ class Reading:
         def take(stream: StreamName, data: bytes) -> None:
             collected[stream] += data
 
-        await self._read(take)
-        self._console.document(with_output(self._job.document, collected))
+        end = await self._read(take)
+        discarded = {} if end is None else end.discarded
+        self._console.document(with_output(self._job.document, collected, discarded))
+        self._mention(end)
 
     async def show(self, *, raw: bool) -> None:
         """What is there now."""
@@ -109,12 +114,13 @@ class Reading:
         return await Following(self._node, self._job.id, take, self._offsets).read(self._attempt, follow=False)
 
     def _mention(self, end: OutputEnd | None) -> None:
-        if end is not None:
-            mention_discarded(self._console, end, self._streams)
+        if end is not None and tell_discarded(self._console, end, self._streams):
+            self.truncated = True
 
 
-def mention_discarded(console: Console, end: OutputEnd, streams: Iterable[StreamName]) -> None:
-    """Say how much of an attempt's output the node did not keep."""
-    for stream in streams:
-        if end.discarded[stream]:
-            console.note(f"{stream}: {end.discarded[stream]} bytes beyond the node's output_max were discarded")
+def tell_discarded(console: Console, end: OutputEnd, streams: Iterable[StreamName]) -> bool:
+    """Say how much of an attempt's output the node did not keep; whether it was any."""
+    cut = [f"{stream}: {end.discarded[stream]} bytes" for stream in streams if end.discarded[stream]]
+    if cut:
+        console.report(OutputTruncated(f"{', '.join(cut)} beyond the node's output_max were discarded"))
+    return bool(cut)

@@ -17,9 +17,11 @@ def _step_aside() -> None:
     here = __file__.rpartition("/")[0]
     sys.path[:] = [entry for entry in sys.path if entry != here]
     sys.path_importer_cache.pop(here, None)
-    _, _, rest = os.environ.pop("PYTHONPATH", "").partition(os.pathsep)
-    if rest:
-        os.environ["PYTHONPATH"] = rest
+    first, _, rest = os.environ.get("PYTHONPATH", "").partition(os.pathsep)
+    if first == here:  # not in a subinterpreter: its environment is the one that was left
+        del os.environ["PYTHONPATH"]
+        if rest:
+            os.environ["PYTHONPATH"] = rest
 
 
 def _import_their_own() -> None:
