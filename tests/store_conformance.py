@@ -178,7 +178,7 @@ class StoreConformance:
 
     def test_text_that_is_not_utf8_survives(self, bench: Bench) -> None:
         spec = JobSpec(SCRIPT.blob, arguments=("\udcff", "a\0b", "日本"), name="n\udc80")
-        job = make_job(1, client=ClientId("c\udc80"), spec=spec)
+        job = make_job(1, spec=spec)
         bench.result(bench.store.save(job))
         assert bench.result(bench.store.get(job.id)) == job
         assert bench.result(bench.store.newest(job.client, JobQuery(name="n\udc80"))).jobs == (job,)
@@ -630,6 +630,35 @@ class StoreConformance:
         bench.result(bench.store.stage("w1", {"a": SCRIPT.blob}, [SCRIPT]))
         for _ in range(2):
             bench.result(bench.store.unstage("w1"))
+
+    # copies of other nodes' jobs
+
+    def test_a_copy_is_no_job_of_this_node(self, bench: Bench) -> None:
+        copy = evolve(make_job(7, client=ANN), expires=1.0)
+        bench.result(bench.store.hold(copy, [SCRIPT]))
+        assert bench.result(bench.store.get(copy.id)) is None
+        assert bench.result(bench.store.newest(ANN, JobQuery())).jobs == ()
+        assert bench.result(bench.store.due(9.0, 9)) == ()
+        recovery = bench.restart().recover()
+        assert (recovery.own, recovery.next_sequence, recovery.held) == ((), 1, (copy,))
+
+    def test_the_last_copy_counts_and_an_own_job_of_that_id_stays_apart(self, bench: Bench) -> None:
+        own, copy = make_job(1), make_job(1, JobState.RUNNING)
+        bench.result(gatherResults([bench.store.save(own), bench.store.hold(make_job(1)), bench.store.hold(copy)]))
+        assert bench.result(bench.store.get(own.id)) == own
+        bench.result(bench.store.forget(own.id))
+        recovery = bench.restart().recover()
+        assert (recovery.own, recovery.held) == ((), (copy,))
+
+    def test_a_copy_keeps_its_blobs(self, bench: Bench) -> None:
+        own, copy = make_job(1), make_job(1, spec=JobSpec(SCRIPT.blob, stdin=STDIN.blob))
+        bench.result(gatherResults([bench.store.save(own, [SCRIPT]), bench.store.hold(copy, [STDIN, OUTPUT])]))
+        bench.result(bench.store.forget(own.id))
+        assert bench.result(bench.store.collect()) == OUTPUT.blob.size
+        assert self._present(bench, SCRIPT, STDIN) == [True, True]
+        bench.result(bench.store.hold(evolve(copy, state=JobState.EXPIRED)))
+        bench.elapse(HOUR + 1)
+        assert bench.result(bench.store.collect()) == SCRIPT.blob.size + STDIN.blob.size
 
     # pieces of the tests
 

@@ -88,9 +88,10 @@ class Watch(Protocol):
 class Upload(Protocol):
     """A blob on its way in."""
 
-    def append(self, offset: int, data: bytes) -> None:
-        """Take in a piece; it is written behind the caller's back.
+    def append(self, offset: int, data: bytes) -> Deferred[None]:
+        """Fires when the next piece may come: at once, unless the disk is slow.
 
+        :raises StoreFailed: the disk refuses the bytes.
         :raises UploadFailed: the offset is not where the last piece ended, or more came than announced.
         """
 

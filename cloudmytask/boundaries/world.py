@@ -69,20 +69,42 @@ DiskFree = Callable[[], int | None]
 
 
 class Spool(Protocol):
-    """Bytes that are still arriving: a script's output, or an upload. Writing never waits for the disk."""
+    """Bytes that are still arriving: a script's output, or an upload. No call waits for the disk: bytes are written in
+    the background, and are in memory until then."""
 
     @property
     def size(self) -> int:
-        """Bytes appended so far."""
+        """Bytes appended so far, but for those that the disk has refused."""
 
-    def append(self, data: bytes) -> None: ...
+    @property
+    def behind(self) -> bool:
+        """Whether so much waits for the disk that no more should be brought before :meth:`caught_up`. What is appended
+        nevertheless is kept, and costs memory."""
+
+    def append(self, data: bytes) -> None:
+        """Add bytes at the end; :meth:`read` sees them at once. They outlive the node's death once :meth:`caught_up`
+        has fired. Bytes that the disk has no room for are lost, and all that come later: :meth:`caught_up` and
+        :meth:`seal` say so.
+
+        :raises RuntimeError: the spool was sealed or discarded.
+        """
+
+    def caught_up(self) -> Deferred[None]:
+        """Fires when all that was appended so far is in the file.
+
+        :raises StoreFailed: some of it was lost.
+        """
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
-        """Up to ``size`` bytes from ``offset``; empty where nothing has been written yet."""
+        """Up to ``size`` bytes from ``offset``, at least one if there are any; empty beyond the end."""
 
     def seal(self) -> Deferred[Content | Blob | None]:
         """End writing. None if there are no bytes; :class:`Content` if they are small, to be saved together with
-        the job; otherwise the :class:`Blob`, already durable. Reading goes on to work until :meth:`discard`."""
+        the job; otherwise the :class:`Blob`, already durable. Reading goes on to work until :meth:`discard`. It may be
+        repeated, after a failure for instance.
+
+        :raises StoreFailed: a piece is missing, or the bytes could not be made durable.
+        """
 
     def discard(self) -> None:
         """Forget the bytes (the blob made by :meth:`seal` stays). Idempotent."""
@@ -119,6 +141,13 @@ class JobStore(Protocol):
 
     def save(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
         """Make the job's present record durable, and ``contents`` with it in the same commit.
+
+        :raises StoreFailed: nothing of it was stored.
+        """
+
+    def hold(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
+        """Make a copy of another node's job durable, apart from this node's own: only :attr:`Recovery.held` tells of
+        it. It takes the place of an older copy.
 
         :raises StoreFailed: nothing of it was stored.
         """

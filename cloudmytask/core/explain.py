@@ -21,21 +21,28 @@ class Surroundings:
     node: str
     slots: int
     running: int
+    free: int
+    """Scripts that the node would start at once: load and threshold counted."""
     ahead: int | None
     """Waiting jobs that go first."""
     load: float | None
+    threshold: float
     idle_threshold: float
     draining: bool
     retry_in: float | None
     """Seconds until the next attempt may start; None if it is not pausing."""
     elsewhere: str = ""
     """Why no other node runs it, as the end of a sentence."""
-    threshold: float = 1.0
 
 
 def explain(job: Job, around: Surroundings) -> Explanation:
     """Why the job is in its state."""
     return Explanation(sentence=_sentence(job, around), details=tuple(_details(job)))
+
+
+def node_failed(bug: BaseException | None) -> str:
+    """What is told of an attempt that a bug of ours has ended; the node's log has the traceback."""
+    return f"the node failed: {bug!r}"
 
 
 def describe_outcome(outcome: Outcome) -> str:
@@ -123,7 +130,7 @@ def _why_waiting(job: Job, around: Surroundings) -> str:
         return f"{slots} of {around.node} {'is' if around.slots == 1 else 'are'} taken{elsewhere}{ahead}."
     if around.threshold <= 0:
         return f"{around.node} runs nothing (threshold 0){elsewhere}{ahead}."
-    if around.load is not None and around.load >= around.threshold and around.elsewhere:
+    if around.load is not None and around.free <= 0:
         return (
             f"The load of {around.node} is {around.load:.2f}, and it starts jobs below {around.threshold:.2f}"
             f"{elsewhere}{ahead}."

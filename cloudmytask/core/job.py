@@ -43,6 +43,14 @@ ATTEMPTS_MAX = 1000
 """Attempts of one job, interrupted ones included; beyond it the job is ``lost``."""
 REMARKS_MAX = 100
 """Entries of a trail beyond which no remarks are added."""
+TRAIL_MAX = 240
+"""Entries that a trail keeps: the first and the last ones, so that a job of a thousand attempts fits into an answer."""
+TRAIL_HEAD = 40
+"""How many of them are the first ones."""
+OMITTED = "omitted"
+"""The stage of the entry that stands for those which a trail has not kept."""
+DETAIL_MAX = 240
+"""Characters of an outcome's detail that are kept."""
 
 
 class ImpossibleTransition(Exception):
@@ -163,7 +171,7 @@ def take_over(job: Job, owner: Owner, sequence: int, at: float) -> Job:
         sequence=sequence,
         owner=evolve(owner, epoch=job.owner.epoch + 1),
         state=JobState.PENDING,
-        trail=(*job.trail, Stamp(at, "taken over", owner.name, f"from {job.owner.name}")),
+        trail=_extended(job, Stamp(at, "taken over", owner.name, f"from {job.owner.name}")),
     )
 
 
@@ -230,18 +238,20 @@ def _remark(job: Job, event: Remark) -> Job:
 def _start(job: Job, event: Start) -> Job:
     attempts = _latest_evolved(job, started_at=event.at)
     stamp = Stamp(at=event.at, stage="started", node=_latest(job).executor)
-    return evolve(job, state=JobState.RUNNING, attempts=attempts, trail=(*job.trail, stamp))
+    return evolve(job, state=JobState.RUNNING, attempts=attempts, trail=_extended(job, stamp))
 
 
 def _end(job: Job, event: End) -> Job:
     job = _told_elsewhere(job, event.trail)
-    attempts = _latest_evolved(job, ended_at=event.at, outcome=event.outcome, stdout=event.stdout, stderr=event.stderr)
+    attempts = _latest_evolved(
+        job, ended_at=event.at, outcome=_shortened(event.outcome), stdout=event.stdout, stderr=event.stderr
+    )
     if event.retry and len(attempts) < ATTEMPTS_MAX:
         trail = _stamped(job, event, "failed", "another attempt follows")
         return evolve(job, state=JobState.WAITING, attempts=attempts, trail=trail)
     state = terminal_state(event.outcome)
     ended = Stamp(at=event.at, stage="ended", node=_latest(job).executor, note=state.value)
-    return evolve(job, state=state, ended_at=event.at, attempts=attempts, trail=(*job.trail, ended))
+    return evolve(job, state=state, ended_at=event.at, attempts=attempts, trail=_extended(job, ended))
 
 
 def _cancel_unstarted(job: Job, event: Cancel) -> Job:
@@ -261,7 +271,7 @@ def _interrupt_attempt(job: Job, event: Interrupt) -> Job:
     job = _told_elsewhere(job, event.trail)
     attempt = _latest(job)
     wall = None if attempt.started_at is None else max(0.0, event.at - attempt.started_at)
-    outcome = Outcome(reason=Reason.LOST, detail=event.note, usage=Usage(wall_seconds=wall))
+    outcome = Outcome(reason=Reason.LOST, detail=event.note[:DETAIL_MAX], usage=Usage(wall_seconds=wall))
     attempts = _latest_evolved(job, ended_at=event.at, outcome=outcome, stdout=event.stdout, stderr=event.stderr)
     started = job.state is JobState.RUNNING
     if job.cancellation is not None:
@@ -293,7 +303,7 @@ _late = _unchanged
 
 
 def _told_elsewhere(job: Job, trail: tuple[Stamp, ...]) -> Job:
-    return evolve(job, trail=(*job.trail, *trail)) if trail else job
+    return evolve(job, trail=_extended(job, *trail)) if trail else job
 
 
 def _latest(job: Job) -> Attempt:
@@ -306,7 +316,25 @@ def _latest_evolved(job: Job, **changes: Any) -> tuple[Attempt, ...]:
 
 
 def _stamped(job: Job, event: Event, stage: str, note: str = "") -> tuple[Stamp, ...]:
-    return (*job.trail, Stamp(at=event.at, stage=stage, node=event.node, note=note))
+    return _extended(job, Stamp(at=event.at, stage=stage, node=event.node, note=note))
+
+
+def _extended(job: Job, *stamps: Stamp) -> tuple[Stamp, ...]:
+    """The trail with ``stamps`` at its end; beyond :data:`TRAIL_MAX` one entry stands for those in the middle."""
+    trail = (*job.trail, *stamps)
+    if len(trail) <= TRAIL_MAX:
+        return trail
+    tail = trail[TRAIL_HEAD - TRAIL_MAX + 1 :]
+    gap = trail[TRAIL_HEAD]
+    if gap.stage != OMITTED:
+        gap = evolve(gap, stage=OMITTED, note="the entries between the first and the last ones are not kept")
+    return (*trail[:TRAIL_HEAD], gap, *tail)
+
+
+def _shortened(outcome: Outcome) -> Outcome:
+    if len(outcome.detail) <= DETAIL_MAX:
+        return outcome
+    return evolve(outcome, detail=outcome.detail[: DETAIL_MAX - 1] + "…")
 
 
 _P, _W, _S, _R, _X = JobState.PENDING, JobState.WAITING, JobState.STAGING, JobState.RUNNING, JobState.EXPIRED

@@ -7,7 +7,6 @@ reaches a verb that the connection's principal may not call.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -22,7 +21,7 @@ from twisted.logger import Logger
 from cloudmytask.api.client_api import ClientApi, Riding, inline
 from cloudmytask.api.principals import check_allowed, client_principal
 from cloudmytask.boundaries import Clock, ClusterDoor, DelayedCall, Receipt
-from cloudmytask.codec import decode, encode
+from cloudmytask.codec import decode, dump, encode
 from cloudmytask.codec.people import job_to_document, node_to_document
 from cloudmytask.core.job_id import normalize
 from cloudmytask.model.cluster import Ban, BanPage, ClusterView
@@ -337,7 +336,7 @@ def _page_answer(page: JobPage) -> Answer:
     following = page.next
     for job in page.jobs:
         document = job_to_document(job)
-        room -= len(json.dumps(document))
+        room -= len(dump(document))
         if room < 0 and documents:
             following = page.jobs[len(documents) - 1].sequence
             break

@@ -50,9 +50,9 @@ class IncomingUploads:
         incoming = self.under_way[number] = Incoming()
         return Deferred.fromCoroutine(self._begin(number, incoming, blob))
 
-    def piece(self, number: int, offset: int, data: bytes) -> None:
-        """The next bytes. :raises UploadFailed:"""
-        self._get(number).append(offset, data)
+    def piece(self, number: int, offset: int, data: bytes) -> Deferred[dict[str, Any]]:
+        """The next bytes; answered when more may come. :raises UploadFailed:"""
+        return self._get(number).append(offset, data).addCallback(lambda _: {})
 
     def commit(self, number: int) -> Deferred[Blob]:
         """All bytes are here. :raises UploadFailed:"""

@@ -51,6 +51,8 @@ PLACE_INTERVAL = 1.0
 """Seconds between looks around on behalf of waiting jobs."""
 HANDOVER_TIME = 10.0
 """Seconds within which waiting jobs of a node that shuts down find another owner, or stay."""
+LAST_CALL_TIME = 15.0
+"""Seconds that a call to another owner, begun just before that, may take: a link and an answer."""
 DELIVERY_TIME = 5.0
 """Seconds that a node which shuts down waits for the followers of its guests to take their last words."""
 
@@ -170,6 +172,12 @@ class Node:
         """Refuse new work, give running scripts ``drain_timeout`` to end, interrupt the rest, and flush."""
         return Deferred.fromCoroutine(self._drain())
 
+    @property
+    def drain_time(self) -> float:
+        """Seconds that :meth:`drain` takes at the most, the disk aside."""
+        scripts = self._config.drain_timeout + self._config.kill_grace
+        return HANDOVER_TIME + LAST_CALL_TIME + scripts + DELIVERY_TIME
+
     def stop_now(self) -> None:
         """Cut a drain short: running scripts are killed; their jobs run again after the next start."""
         self._gate.close()
@@ -228,6 +236,7 @@ class Node:
 
     def _look_around(self) -> None:
         self._executor.lend_slots()
+        self._origin.check_whereabouts()
         self._placer.look_around()
         self._work_stealer.seek()
 

@@ -65,7 +65,7 @@ class NodeService(InstanceService[NodeConfig, Node]):
         return self._life.role.describe().running if self._life is not None else 0
 
     def _work_time(self) -> float:
-        return self._config.drain_timeout + self._config.kill_grace
+        return 0.0 if self._life is None else self._life.role.drain_time
 
     def _hurry(self, role: Node) -> None:
         role.stop_now()

@@ -1,7 +1,7 @@
 """Whether an instance could start, found out before twistd turns into a daemon and its terminal is gone.
 
 The state directory is made if there is none, for the log goes there too; the sockets are bound for a moment. The
-database is looked at only: it is made, upgraded and searched for damage, which takes its time, by the start.
+database is looked at only: it is made and upgraded, which takes its time, by the start.
 
 Invariant: nothing is held afterwards, and no thread was started: the process may fork. No job is touched.
 """
@@ -17,14 +17,13 @@ from cloudmytask.config import InstanceConfig
 from cloudmytask.model.cluster import Role
 from cloudmytask.model.errors import StartFailed
 from cloudmytask.service.claim import claim
-from cloudmytask.store import history_schema, schema
+from cloudmytask.store import history, schema
 from cloudmytask.store.database import connect
 from cloudmytask.store.files import reason
-from cloudmytask.store.history import DATABASE
 from cloudmytask.store.opened import Paths
 
 NODE = (schema.APPLICATION_ID, schema.CURRENT_VERSION)
-CSU = (history_schema.APPLICATION_ID, len(history_schema.STEPS))
+CSU = (history.APPLICATION_ID, len(history.STEPS))
 
 
 def rehearse(config: InstanceConfig) -> None:
@@ -35,7 +34,7 @@ def rehearse(config: InstanceConfig) -> None:
     held = claim(config)
     try:
         csu = config.ROLE is Role.CSU
-        database = config.state / DATABASE if csu else Paths(config.state).database
+        database = config.state / history.DATABASE if csu else Paths(config.state).database
         if database.exists():
             _look_at(database, *(CSU if csu else NODE))
     finally:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 
 from cloudmytask.core.blobs import UPLOAD_PREFIX, blob_of
 from cloudmytask.model.errors import StoreFailed
@@ -96,8 +96,15 @@ class MemorySpool:
     def size(self) -> int:
         return len(self._data)
 
+    @property
+    def behind(self) -> bool:
+        """Never: a disk in memory is quick."""
+        return False
+
+    def caught_up(self) -> Deferred[None]:
+        return succeed(None) if not self._broken else fail(StoreFailed("The disk is full."))
+
     def append(self, data: bytes) -> None:
-        """Never fails: bytes that the disk has no room for are lost, and :meth:`seal` will say so."""
         if self._closed:
             raise RuntimeError("the spool was sealed or discarded")
         self._broken = self._broken or (self._disk.full and bool(data))

@@ -2,28 +2,30 @@
 
 Invariant: a row for a large blob implies its durable file, because the file comes into place before the row is
 committed and leaves only after the row's deletion is. Both happen in the writer's thread, so they cannot overtake one
-another; a file without a row is the trace of a crash, and is deleted at the next start.
+another; a file without a row is the trace of a crash, and is deleted after the next start.
+
+Every blob that no job refers to is in the table ``loose``, so a collection never looks at the others. It goes in steps,
+and no commit waits for more than one of them.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from attrs import frozen
 
-from cloudmytask.core.blobs import blob_of, digest_of
-from cloudmytask.model.errors import BlobCorrupt, BlobMissing
+from cloudmytask.core.blobs import blob_of
+from cloudmytask.model.errors import BlobCorrupt
 from cloudmytask.model.job import Blob, Content, Digest
-from cloudmytask.store.files import read_whole, sync_directory
-from cloudmytask.store.leaves import DIGEST_BYTES, LEAF, LeafCache, Measured
+from cloudmytask.store.blob_reader import Measured
+from cloudmytask.store.files import file_of, sync_directory
 
-
-def file_of(directory: Path, digest: Digest) -> Path:
-    """Where the large blob ``digest`` lies. Only for digests that we computed."""
-    return directory / digest[:2] / digest
+STEP_BLOBS = 100
+"""Loose blobs that one step of a collection looks at."""
+STEP_BYTES = 1024 * 1024
+"""Bytes of small blobs that one step deletes; it stops when it has reached them."""
 
 
 def put_content(connection: sqlite3.Connection, content: Content, brought: float | None = None) -> None:
@@ -41,6 +43,8 @@ def put_content(connection: sqlite3.Connection, content: Content, brought: float
         """,
         (content.blob.digest, content.blob.size, brought, content.data),
     )
+    if brought is not None:
+        loosen(connection, [content.blob.digest])
 
 
 def verify_content(content: Content) -> bytes:
@@ -82,6 +86,7 @@ def adopt_file(
         """,
         (digest, measured.blob.size, brought, measured.leaves),
     )
+    loosen(connection, [digest])
 
 
 def brought_since(connection: sqlite3.Connection, moment: float) -> list[tuple[Digest, float]]:
@@ -89,26 +94,67 @@ def brought_since(connection: sqlite3.Connection, moment: float) -> list[tuple[D
     return connection.execute("SELECT digest, brought FROM blobs WHERE brought > ?", (moment,)).fetchall()
 
 
-def delete_unreferenced(connection: sqlite3.Connection, keep: Collection[Digest]) -> list[Blob]:
-    """Delete the rows that no job refers to, but those in ``keep``. The large ones' files still have to be buried."""
+def loosen(connection: sqlite3.Connection, digests: Iterable[Digest]) -> None:
+    """Note that perhaps no job refers to these blobs: a collection will have a look at them, and at no others."""
+    connection.executemany("INSERT OR IGNORE INTO loose (digest) VALUES (?)", [(digest,) for digest in digests])
+
+
+@frozen
+class Sweep:
+    """What one step of a collection came to."""
+
+    gone: tuple[Blob, ...]
+    """Their rows are deleted; the large ones' files still have to be buried."""
+    last: Digest | None
+    """Where the next step goes on; None if there is no more to look at."""
+
+
+def sweep_loose(connection: sqlite3.Connection, after: str, keep: Collection[Digest]) -> Sweep:
+    """Delete the rows of loose blobs that no job refers to, but of those in ``keep``.
+
+    One step: it looks at the first :data:`STEP_BLOBS` after the digest ``after``, fewer if they are large rows.
+    """
     rows = connection.execute(
-        "SELECT digest, size FROM blobs WHERE NOT EXISTS (SELECT 1 FROM job_blobs WHERE digest = blobs.digest)"
-    )
-    found = [Blob(Digest(digest), size) for digest, size in rows if digest not in keep]
-    connection.executemany("DELETE FROM blobs WHERE digest = ?", [(blob.digest,) for blob in found])
-    return found
+        """
+        SELECT loose.digest, blobs.size, blobs.leaves IS NULL,
+            EXISTS (SELECT 1 FROM job_blobs WHERE job_blobs.digest = loose.digest)
+            OR EXISTS (SELECT 1 FROM held_blobs WHERE held_blobs.digest = loose.digest)
+        FROM loose LEFT JOIN blobs USING (digest) WHERE loose.digest > ? ORDER BY loose.digest LIMIT ?
+        """,
+        (after, STEP_BLOBS),
+    ).fetchall()
+    gone, settled, last, room = [], [], None, STEP_BYTES
+    for digest, size, small, needed in rows:
+        if not needed and digest in keep:
+            continue
+        settled.append((digest,))
+        if not needed and size is not None:
+            gone.append(Blob(digest, size))
+            room -= size if small else 0
+        if room <= 0:
+            last = digest
+            break
+    else:
+        last = rows[-1][0] if len(rows) == STEP_BLOBS else None
+    connection.executemany("DELETE FROM loose WHERE digest = ?", settled)
+    connection.executemany("DELETE FROM blobs WHERE digest = ?", [(blob.digest,) for blob in gone])
+    return Sweep(tuple(gone), last)
 
 
 def bury(connection: sqlite3.Connection, directory: Path, blobs: Sequence[Blob]) -> list[Path]:
     """Take the files of deleted blobs out of the way, but of those that came back meanwhile.
 
-    Deleting a large file takes long; what is returned is to be unlinked where nobody waits.
+    Deleting a large file takes long; what is returned is to be unlinked in another thread.
     """
+    return bury_files(connection, directory, [file_of(directory, blob.digest) for blob in blobs])
+
+
+def bury_files(connection: sqlite3.Connection, directory: Path, files: Sequence[Path]) -> list[Path]:
+    """The same for files among the large blobs, but for those that a row knows."""
     buried = []
-    for blob in blobs:
-        source = file_of(directory, blob.digest)
-        grave = directory / f".{blob.digest}"
-        if connection.execute("SELECT 1 FROM blobs WHERE digest = ?", (blob.digest,)).fetchone() is None:
+    for source in files:
+        grave = directory / f".{source.name}"
+        if connection.execute("SELECT 1 FROM blobs WHERE digest = ?", (source.name,)).fetchone() is None:
             try:
                 source.rename(grave)
             except FileNotFoundError:
@@ -118,112 +164,28 @@ def bury(connection: sqlite3.Connection, directory: Path, blobs: Sequence[Blob])
     return buried
 
 
-def orphans(connection: sqlite3.Connection, directory: Path) -> list[Path]:
-    """Files that no row knows: what a crash left. Only before the writer starts."""
-    known = {digest for (digest,) in connection.execute("SELECT digest FROM blobs WHERE leaves IS NOT NULL")}
-    found = []
-    for entry in sorted(directory.iterdir()):
-        files = sorted(entry.iterdir()) if entry.is_dir() else [entry]
-        found += [file for file in files if file.name not in known]
-    return found
-
-
 @frozen
-class _Row:
-    data: bytes | None
-    leaves: bytes
+class Strays:
+    """Files that a crash may have left among the blobs."""
+
+    graves: tuple[Path, ...]
+    """To be unlinked."""
+    suspects: tuple[Path, ...]
+    """No row knew them a moment ago: for :func:`bury_files`, since the writer may be at work."""
 
 
-@frozen(eq=False)
-class BlobSource:
-    """Reads blobs through one connection, for the one thread that the connection belongs to."""
+def strays(connection: sqlite3.Connection, directory: Path) -> Strays:
+    """Compare the files with the rows. Takes as long as there are files.
 
-    connection: sqlite3.Connection
-    directory: Path
-    cache: LeafCache
-
-    def has(self, blob: Blob) -> bool:
-        """Whether the blob can be read. Small ones are verified, of large ones only the size is."""
-        try:
-            row = self._row(blob, 0, 0)
-            if row.data is not None:
-                self.leaf(blob, 0)
-                return True
-            return file_of(self.directory, blob.digest).stat().st_size == blob.size
-        except (BlobMissing, BlobCorrupt, FileNotFoundError):
-            return False
-
-    def read(self, blob: Blob, offset: int, size: int) -> bytes:
-        """Up to ``size`` verified bytes.
-
-        :raises BlobMissing, BlobCorrupt, OSError, sqlite3.Error:
-        """
-        if offset >= blob.size:
-            # no leaf will be looked at, but an unknown blob must not pass for one that has ended
-            self._row(blob, 0, 0)
-        first, last = leaf_range(blob, offset, size)
-        data = b"".join(self.leaf(blob, index) for index in range(first, last))
-        return data[offset - first * LEAF :][:size]
-
-    def leaf(self, blob: Blob, index: int) -> bytes:
-        """One verified leaf."""
-        data = self.cache.get(blob, index)
-        if data is None:
-            row = self._row(blob, index, 1)
-            if row.data is None:
-                [data] = self._file_leaves(blob, index, row.leaves)
-            elif len(row.data) == blob.size and digest_of(row.data) == blob.digest:
-                data = row.data
-            else:
-                raise _corrupt(blob)
-            self.cache.put(blob.digest, index, data)
-        return data
-
-    def copy(self, blob: Blob, write: Callable[[bytes], None]) -> None:
-        """Write out all of a blob, each piece verified before. A large one leaves the cache alone."""
-        if blob.size <= LEAF:
-            write(self.read(blob, 0, blob.size))
-            return
-        leaves = self._row(blob, 0, (blob.size + LEAF - 1) // LEAF).leaves
-        for data in self._file_leaves(blob, 0, leaves):
-            write(data)
-
-    def _row(self, blob: Blob, first: int, count: int) -> _Row:
-        row = self.connection.execute(
-            "SELECT size, data, substr(leaves, ?, ?) FROM blobs WHERE digest = ?",
-            (first * DIGEST_BYTES + 1, count * DIGEST_BYTES, blob.digest),
-        ).fetchone()
-        if row is None or row[0] != blob.size:
-            raise BlobMissing(f"The blob {blob.digest} of {blob.size} bytes is not on this node.")
-        data, leaves = row[1], row[2] or b""
-        if data is None and len(leaves) != count * DIGEST_BYTES:
-            raise _corrupt(blob)
-        return _Row(data, leaves)
-
-    def _file_leaves(self, blob: Blob, first: int, leaves: bytes) -> Iterator[bytes]:
-        """The leaves from ``first`` on, as many as there are digests in ``leaves``."""
-        try:
-            descriptor = os.open(file_of(self.directory, blob.digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError as error:
-            raise BlobMissing(f"The file of blob {blob.digest} is gone.") from error
-        try:
-            for start in range(0, len(leaves), DIGEST_BYTES):
-                offset = (first + start // DIGEST_BYTES) * LEAF
-                data = read_whole(descriptor, min(LEAF, blob.size - offset), offset)
-                if bytes.fromhex(digest_of(data)) != leaves[start : start + DIGEST_BYTES]:
-                    raise _corrupt(blob)
-                yield data
-        finally:
-            os.close(descriptor)
-
-
-def leaf_range(blob: Blob, offset: int, size: int) -> tuple[int, int]:
-    """First leaf, and the one after the last, that ``size`` bytes from ``offset`` on lie in."""
-    end = min(offset + size, blob.size)
-    if offset >= end:
-        return (0, 0)
-    return (offset // LEAF, (end + LEAF - 1) // LEAF)
-
-
-def _corrupt(blob: Blob) -> BlobCorrupt:
-    return BlobCorrupt(f"The stored bytes of blob {blob.digest} do not match it.")
+    :raises OSError, sqlite3.Error:
+    """
+    graves, suspects = [], []
+    for entry in sorted(directory.iterdir()):
+        if not entry.is_dir():
+            graves.append(entry)
+            continue
+        for file in sorted(entry.iterdir()):
+            row = connection.execute("SELECT 1 FROM blobs WHERE digest = ? AND leaves IS NOT NULL", (file.name,))
+            if row.fetchone() is None:
+                suspects.append(file)
+    return Strays(tuple(graves), tuple(suspects))

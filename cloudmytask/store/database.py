@@ -1,19 +1,26 @@
-"""Opening the database file: made whole or not at all, checked, upgraded with a backup beside it.
+"""The database file: made whole or not at all, upgraded with a backup beside it; and its table ``meta``.
 
-Invariant: the file at its final name is always a complete database of some known version; whatever is wrong with it
-is a StartFailed that names it, and leaves it as it was.
+Invariant: the file at its final name is always a complete database of some known version; what is wrong with it is a
+StartFailed that names it, and leaves it as it was. A start costs the same however much is stored: the search for
+damage (:func:`damage`) is for afterwards.
+
+``meta`` has the few values that belong to the node and not to a job. What the node remembers under names of its own has
+keys with a prefix, so that no such name can hide one of ours.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
+
+from attrs import frozen
 
 from cloudmytask.model.errors import StartFailed
-from cloudmytask.store.files import reason, sync_directory, sync_file
+from cloudmytask.store.files import need_access, reason, sync_directory, sync_file
 from cloudmytask.store.schema import APPLICATION_ID, Step
 
 BUSY_TIMEOUT = 10.0
@@ -50,7 +57,7 @@ def prepare(
         if not path.exists():
             _create(path, steps, new_node_id(), application)
         # SQLite would fall back to reading only, and say so at the first commit
-        _need_access(path, os.R_OK | os.W_OK)
+        need_access(path, os.R_OK | os.W_OK)
         connection = connect(path)
         try:
             _check(connection, path, len(steps), application)
@@ -90,9 +97,18 @@ def _check(connection: sqlite3.Connection, path: Path, known: int, application: 
         raise StartFailed(
             f"The database {path} has schema {version}, written by a newer Cloud My Task; this one knows {known}."
         )
+    # every tree's root is read: a file that lost its beginning is refused at once
+    for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+        connection.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone()  # noqa: S608 - of the schema
+
+
+def damage(connection: sqlite3.Connection) -> str | None:
+    """What is wrong with the database's pages, None if nothing is. Reads all of it; ``interrupt()`` ends it.
+
+    :raises sqlite3.Error:
+    """
     [verdict] = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        raise StartFailed(f"The database {path} is damaged ({verdict}).")
+    return None if verdict == "ok" else str(verdict)
 
 
 def _upgrade(connection: sqlite3.Connection, path: Path, steps: Sequence[Step]) -> None:
@@ -122,8 +138,11 @@ def _back_up(connection: sqlite3.Connection, target: Path) -> None:
 
 def _run(connection: sqlite3.Connection, steps: Sequence[Step], version: int) -> None:
     for step in steps[version:]:
-        for statement in step:
-            connection.execute(statement)
+        for change in step:
+            if isinstance(change, str):
+                connection.execute(change)
+            else:
+                change(connection)
     connection.execute(f"PRAGMA user_version = {len(steps)}")
 
 
@@ -132,27 +151,48 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
-def _need_access(path: Path, mode: int) -> None:
-    """
-    :raises PermissionError: see access(2).
-    """
-    if not os.access(path, mode, effective_ids=True):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+_PUT = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+_MEMORY = "memory:"
+_BOOTS = "boots"
 
 
-def own_directory(path: Path) -> None:
-    """Make ``path`` a directory of ours with mode 0700, or accept one that is ours already.
+def put_checkpoint(connection: sqlite3.Connection, age: float, wall: float) -> None:
+    """Remember the retention clock (seconds), and the wall clock at that moment."""
+    connection.executemany(_PUT, [("age", age), ("checkpoint_at", wall)])
 
-    :raises StartFailed: it cannot be made or used, is not a directory, or belongs to somebody else.
+
+def put_memory(connection: sqlite3.Connection, key: str, text: str) -> None:
+    """Keep a text of the node's own; it takes the place of the one before."""
+    connection.execute(_PUT, (_MEMORY + key, text))
+
+
+def count_boot(database: Path) -> None:
+    """Note that this state was opened once more; durable when it returns. It comes before all else that a start does: a
+    boot that others heard of must never be counted a second time.
+
+    :raises ValueError, TypeError: the count so far has rotted. :raises sqlite3.Error:
     """
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = path.stat().st_uid
-        if owner == os.geteuid():
-            _need_access(path, os.R_OK | os.W_OK | os.X_OK)
-    except FileExistsError as error:
-        raise StartFailed(f"The path {path} is not a directory.") from error
-    except OSError as error:
-        raise StartFailed(f"The directory {path} cannot be used: {reason(error)}.") from error
-    if owner != os.geteuid():
-        raise StartFailed(f"The directory {path} belongs to another user (uid {owner}).")
+    with closing(connect(database)) as connection:
+        row = connection.execute("SELECT value FROM meta WHERE key = ?", (_BOOTS,)).fetchone()
+        connection.execute(_PUT, (_BOOTS, int(row[0]) + 1 if row is not None else 1))
+
+
+@frozen
+class MetaValues:
+    """What the table holds, but for the retention clock."""
+
+    node_id: str
+    boots: int
+    memory: Mapping[str, str]
+    others: Mapping[str, Any]
+
+
+def read_meta(connection: sqlite3.Connection) -> MetaValues:
+    """
+    :raises ValueError, TypeError: a value that no node can do without has rotted.
+    """
+    values = {str(key): value for key, value in connection.execute("SELECT key, value FROM meta")}
+    if "node_id" not in values:
+        raise ValueError("it has no node id")
+    memory = {key.removeprefix(_MEMORY): str(value) for key, value in values.items() if key.startswith(_MEMORY)}
+    return MetaValues(str(values["node_id"]), int(values.get(_BOOTS, 0)), memory, values)

@@ -5,11 +5,13 @@ Invariant: a name that came from outside is checked to be one plain component be
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from pathlib import Path
 
-from cloudmytask.model.errors import InvalidArgument, StoreFailed
+from cloudmytask.model.errors import InvalidArgument, StartFailed, StoreFailed
+from cloudmytask.model.job import Digest
 
 
 def plain_name(name: str) -> str:
@@ -24,6 +26,11 @@ def plain_name(name: str) -> str:
     if encoded in (b"", b".", b"..") or b"/" in encoded or b"\0" in encoded or len(encoded) > 255:
         raise InvalidArgument(f"{name!r} is not a plain file name.")
     return name
+
+
+def file_of(directory: Path, digest: Digest) -> Path:
+    """Where the large blob ``digest`` lies. Only for digests that we computed."""
+    return directory / digest[:2] / digest
 
 
 def store_failed(path: Path, error: OSError | sqlite3.Error) -> StoreFailed:
@@ -83,3 +90,29 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def need_access(path: Path, mode: int) -> None:
+    """
+    :raises PermissionError: see access(2).
+    """
+    if not os.access(path, mode, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def own_directory(path: Path) -> None:
+    """Make ``path`` a directory of ours with mode 0700, or accept one that is ours already.
+
+    :raises StartFailed: it cannot be made or used, is not a directory, or belongs to somebody else.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = path.stat().st_uid
+        if owner == os.geteuid():
+            need_access(path, os.R_OK | os.W_OK | os.X_OK)
+    except FileExistsError as error:
+        raise StartFailed(f"The path {path} is not a directory.") from error
+    except OSError as error:
+        raise StartFailed(f"The directory {path} cannot be used: {reason(error)}.") from error
+    if owner != os.geteuid():
+        raise StartFailed(f"The directory {path} belongs to another user (uid {owner}).")

@@ -19,16 +19,52 @@ from twisted.internet.defer import Deferred, succeed
 from cloudmytask.boundaries.supervision import SeenInstance, Supervision
 from cloudmytask.model.cluster import LoadSample, NodeId, Role, Standing
 from cloudmytask.model.errors import StartFailed, StoreFailed
-from cloudmytask.store import meta
-from cloudmytask.store.database import connect, own_directory, prepare
-from cloudmytask.store.files import reason
-from cloudmytask.store.history_schema import APPLICATION_ID, STEPS
+from cloudmytask.store.database import connect, count_boot, prepare, put_memory, read_meta
+from cloudmytask.store.files import own_directory, reason
 from cloudmytask.store.schema import Step
-from cloudmytask.store.threads import Delivery, WorkThread
-from cloudmytask.store.writer import Operation, Writer
+from cloudmytask.store.threads import Delivery, MakeWorker, Operation, ThreadWorker, WorkThread, Writer
 
 DATABASE = "csu.sqlite"
 """The file in the state directory."""
+
+APPLICATION_ID = 0x434D5453
+"""Marks the file as a CSU's (``PRAGMA application_id``): "CMTS"."""
+
+# as in ``schema``: a step that was released is never edited, a change is a further step at the end
+_VERSION_1: Step = (
+    """
+    CREATE TABLE meta (
+        key TEXT PRIMARY KEY,
+        value
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE samples (
+        at REAL NOT NULL,
+        node TEXT NOT NULL,
+        load REAL,
+        slots INTEGER NOT NULL,
+        free INTEGER NOT NULL,
+        waiting INTEGER NOT NULL
+    )
+    """,
+    "CREATE INDEX samples_at ON samples (at)",
+    """
+    CREATE TABLE instances (
+        node_id TEXT PRIMARY KEY,
+        role TEXT NOT NULL,
+        name TEXT NOT NULL,
+        address TEXT NOT NULL,
+        version TEXT NOT NULL,
+        standing TEXT NOT NULL,
+        first_seen REAL NOT NULL,
+        last_seen REAL NOT NULL
+    ) WITHOUT ROWID
+    """,
+)
+
+STEPS: Sequence[Step] = (_VERSION_1,)
+"""Entry n leads from version n to version n + 1."""
 
 
 @frozen(eq=False)
@@ -48,17 +84,20 @@ class HistoryStore:
         call_from_thread: Callable[..., object],
         new_node_id: Callable[[], str] = lambda: secrets.token_hex(16),
         steps: Sequence[Step] = STEPS,
+        make_worker: MakeWorker = ThreadWorker,
     ) -> None:
         """
         :param directory: where the database lies; made if it is absent.
         :param call_from_thread: runs a function on the reactor thread soon: ``reactor.callFromThread``.
         :param new_node_id: called once in the store's life, when the database is made.
         :param steps: the schema, version by version.
+        :param make_worker: makes what writes, and what reads.
         """
         self._directory = directory.absolute()
         self._call_from_thread = call_from_thread
         self._new_node_id = new_node_id
         self._steps = steps
+        self._make_worker = make_worker
         self._opened: _Opened | None = None
 
     @property
@@ -74,7 +113,7 @@ class HistoryStore:
         own_directory(self._directory)
         prepare(self.path, self._steps, self._new_node_id, APPLICATION_ID)
         try:
-            meta.count_boot(self.path)
+            count_boot(self.path)
             with ExitStack() as undo:
                 writing, reading = (undo.enter_context(closing(connect(self.path))) for _ in range(2))
                 undo.pop_all()
@@ -82,12 +121,10 @@ class HistoryStore:
             raise StartFailed(f"The database {self.path} cannot be opened: {reason(error)}.") from error
         delivery = Delivery(self._call_from_thread)
         self._opened = _Opened(
-            Writer(writing, self.path, delivery),
-            WorkThread("reader", self.path, delivery, at_end=reading.close),
+            Writer(self._make_worker("writer"), writing, self.path, delivery),
+            WorkThread(self._make_worker("reader"), self.path, delivery, at_end=reading.close),
             reading,
         )
-        self._opened.writer.start()
-        self._opened.reading.start()
 
     @property
     def _parts(self) -> _Opened:
@@ -99,7 +136,7 @@ class HistoryStore:
         """:raises StartFailed: the database cannot be read."""
         try:
             with closing(connect(self.path)) as connection:
-                values = meta.read_values(connection)
+                values = read_meta(connection)
                 rows = connection.execute(
                     """
                     SELECT node_id, role, name, address, version, standing, first_seen, last_seen
@@ -116,7 +153,7 @@ class HistoryStore:
             raise StartFailed(f"The database {self.path} cannot be read: {reason(error)}.") from error
 
     def remember(self, key: str, text: str) -> Deferred[None]:
-        return self._parts.writer.submit(Operation(lambda connection: meta.put_memory(connection, key, text)))
+        return self._parts.writer.submit(Operation(lambda connection: put_memory(connection, key, text)))
 
     def record(self, samples: Sequence[LoadSample], instances: Sequence[SeenInstance]) -> Deferred[None]:
         def write(connection: sqlite3.Connection) -> None:

@@ -1,25 +1,73 @@
-"""The tables ``jobs`` and ``job_blobs``: statements that write and read job records.
+"""Job records in the database: statements that write and read them.
 
-Invariant: ``job_blobs`` names exactly the blobs that the job's last saved record needs; a tombstone needs none.
-Functions that write run inside the writer's transaction; functions that read run on any connection.
+Invariant: ``job_blobs`` names exactly the blobs that the job's last saved record needs, ``held_blobs`` those of a copy
+of another node's job; a tombstone needs none. Functions that write run inside the writer's transaction; functions that
+read run on any connection, and look at no more rows than they return, but for a listing by prefix.
+
+A record that cannot be read, because it has rotted or a later version wrote it, is left as it is, is reported once, and
+keeps no other record from being found.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Mapping
+from typing import Generic, TypeVar
 
+from attrs import frozen
+from twisted.logger import Logger
+
+from cloudmytask.boundaries import Recovery
 from cloudmytask.codec import to_text
 from cloudmytask.codec.records import job_from_record, job_to_record
 from cloudmytask.model.errors import InvalidArgument, StoreFailed
-from cloudmytask.model.job import ClientId, Digest, Job, JobId, JobPage, JobQuery, JobState
-from cloudmytask.store.unreadable import Found, Unreadable
+from cloudmytask.model.job import ClientId, Digest, Job, JobId, JobPage, JobQuery, JobState, NodeId
+from cloudmytask.store.blobs import loosen
+from cloudmytask.store.database import read_meta
+
+T = TypeVar("T")
+
+_log = Logger()
 
 _Row = tuple[bytes, int, bytes, bytes]
 _ROW = "CAST(id AS BLOB), sequence, CAST(spec AS BLOB), CAST(record AS BLOB)"
 """As bytes: what has rotted need not be UTF-8, and then SQLite would fail the whole query and not the one row."""
 
 _LAST_CHARACTER = "\U0010ffff"
+
+
+@frozen
+class Unreadable:
+    """One of them."""
+
+    job_id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"The record of job {self.job_id} cannot be read ({self.reason})."
+
+
+@frozen
+class Found(Generic[T]):
+    """What a query found, and what it had to leave out."""
+
+    value: T
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+class UnreadableRecords:
+    """Those that were reported already. From one thread only, the one that may log."""
+
+    def __init__(self) -> None:
+        self._reported: set[str] = set()
+
+    def report(self, found: Found[T]) -> T:
+        """What was found; the log gets what was left out, each record once."""
+        for record in found.unreadable:
+            if record.job_id not in self._reported:
+                self._reported.add(record.job_id)
+                _log.error("{record} It is skipped.", record=record)
+        return found.value
 
 
 def save_job(connection: sqlite3.Connection, job: Job) -> None:
@@ -46,7 +94,17 @@ def save_job(connection: sqlite3.Connection, job: Job) -> None:
                 job_to_record(job),
             ),
         )
-    _refer(connection, key, references(job))
+    _refer(connection, "job_blobs", key, references(job))
+
+
+def hold_job(connection: sqlite3.Connection, job: Job) -> None:
+    """Write the copy of another node's job; it takes the place of an older copy."""
+    key = column(job.id)
+    connection.execute(
+        "INSERT OR REPLACE INTO held_jobs (id, sequence, spec, record) VALUES (?, ?, ?, ?)",
+        (key, job.sequence, to_text(job.spec), job_to_record(job)),
+    )
+    _refer(connection, "held_blobs", key, references(job))
 
 
 def references(job: Job) -> dict[Digest, None]:
@@ -54,21 +112,22 @@ def references(job: Job) -> dict[Digest, None]:
     return {} if job.state is JobState.EXPIRED else {blob.digest: None for blob in job.blobs()}
 
 
-def _refer(connection: sqlite3.Connection, key: str | bytes, wanted: dict[Digest, None]) -> None:
+def _refer(connection: sqlite3.Connection, table: str, key: str | bytes, wanted: Collection[Digest]) -> None:
     # most saves change nothing here, and looking is cheaper than writing
-    rows = connection.execute("SELECT digest FROM job_blobs WHERE job_id = ?", (key,))
+    rows = connection.execute(f"SELECT digest FROM {table} WHERE job_id = ?", (key,))  # noqa: S608 - one of two
     present = {digest for (digest,) in rows}
     if missing := [(key, digest) for digest in wanted if digest not in present]:
-        connection.executemany("INSERT INTO job_blobs (job_id, digest) VALUES (?, ?)", missing)
+        connection.executemany(f"INSERT INTO {table} (job_id, digest) VALUES (?, ?)", missing)  # noqa: S608
     if gone := [(key, digest) for digest in present if digest not in wanted]:
-        connection.executemany("DELETE FROM job_blobs WHERE job_id = ? AND digest = ?", gone)
+        connection.executemany(f"DELETE FROM {table} WHERE job_id = ? AND digest = ?", gone)  # noqa: S608
+        loosen(connection, (digest for _, digest in gone))
 
 
 def forget_job(connection: sqlite3.Connection, job_id: JobId) -> None:
-    """Delete the job's row and its references."""
+    """Delete an own job's row and its references."""
     key = column(job_id)
     connection.execute("DELETE FROM jobs WHERE id = ?", (key,))
-    connection.execute("DELETE FROM job_blobs WHERE job_id = ?", (key,))
+    _refer(connection, "job_blobs", key, ())
 
 
 def get_job(connection: sqlite3.Connection, job_id: JobId) -> Job | None:
@@ -86,34 +145,69 @@ def get_job(connection: sqlite3.Connection, job_id: JobId) -> Job | None:
 
 def newest_jobs(connection: sqlite3.Connection, client: ClientId, query: JobQuery) -> Found[JobPage]:
     """A page of the records that can be read."""
-    parameters: list[str | bytes | int] = [column(client)]
-    # with a prefix the primary key narrows more than the client does: a unary plus takes the client's index away
-    conditions = ["+client = ?" if query.prefix else "client = ?"]
+    values: dict[str, str | bytes | float] = {"client": column(client)}
+    condition = "client = :client"
     if query.prefix:
-        conditions.append("id >= ? AND id < ?")
-        parameters += [column(query.prefix), column(query.prefix + _LAST_CHARACTER)]
+        # the primary key narrows more than any other index: a unary plus takes the client's away
+        condition = "+client = :client AND id >= :first AND id < :last"
+        values |= {"first": column(query.prefix), "last": column(query.prefix + _LAST_CHARACTER)}
     if query.name is not None:
-        conditions.append("name = ?")
-        parameters.append(column(query.name))
-    if query.states:
-        conditions.append(f"state IN ({', '.join('?' * len(query.states))})")
-        parameters += sorted(query.states)
-    else:
-        conditions.append("state != 'expired'")
+        condition += " AND name = :name"
+        values["name"] = column(query.name)
     if query.before is not None:
-        conditions.append("sequence < ?")
-        parameters.append(query.before)
-    # only the fixed fragments above are put together here
-    statement = f"SELECT {_ROW} FROM jobs WHERE {' AND '.join(conditions)} ORDER BY sequence DESC"  # noqa: S608
-    found = _first(connection, statement, parameters, query.limit + 1)
+        condition += " AND sequence < :before"
+        values["before"] = query.before
+    states = sorted(query.states) or [state for state in JobState if state is not JobState.EXPIRED]
+    if query.prefix:
+        arms = [f"state IN ({', '.join(map(_quoted, states))})"]
+    elif query.name is None and not query.states:
+        arms = ["state != 'expired'"]
+    else:
+        # the newest of each state by an index, and of these the newest: jobs of other states are not looked at
+        arms = [f"state = {_quoted(state)}" for state in states]
+    # only fixed fragments and names of states are put together here
+    found = _first(
+        connection,
+        f"SELECT {_ROW} FROM jobs WHERE rowid IN (SELECT place FROM ("  # noqa: S608
+        + " UNION ALL ".join(
+            f"SELECT * FROM (SELECT rowid AS place, sequence FROM jobs WHERE {condition} AND {arm}"  # noqa: S608
+            " ORDER BY sequence DESC LIMIT :limit)"
+            for arm in arms
+        )
+        + ") ORDER BY sequence DESC LIMIT :limit) ORDER BY sequence DESC",
+        values,
+        query.limit + 1,
+    )
     jobs = found.value[: query.limit]
     page = JobPage(jobs, jobs[-1].sequence if jobs and len(found.value) > query.limit else None)
     return Found(page, found.unreadable)
 
 
 def due_jobs(connection: sqlite3.Connection, age: float, limit: int) -> Found[tuple[Job, ...]]:
-    statement = f"SELECT {_ROW} FROM jobs WHERE expires <= ? ORDER BY expires, sequence"  # noqa: S608 - fixed
-    return _first(connection, statement, [age], limit)
+    """Own records that fell due at ``age``, earliest first."""
+    statement = f"SELECT {_ROW} FROM jobs WHERE expires <= :age ORDER BY expires, sequence LIMIT :limit"  # noqa: S608 - fixed
+    return _first(connection, statement, {"age": age}, limit)
+
+
+def read_recovery(connection: sqlite3.Connection) -> Found[Recovery]:
+    """All that a starting node needs to know.
+
+    :raises ValueError, TypeError: a value that it cannot do without has rotted.
+    """
+    values = read_meta(connection)
+    checkpoint_at = values.others.get("checkpoint_at")
+    own, held = open_jobs(connection), held_jobs(connection)
+    recovery = Recovery(
+        node_id=NodeId(values.node_id),
+        own=own.value,
+        next_sequence=next_sequence(connection),
+        age=float(values.others.get("age", 0.0)),
+        checkpoint_at=float(checkpoint_at) if checkpoint_at is not None else None,
+        boots=values.boots,
+        memory=values.memory,
+        held=held.value,
+    )
+    return Found(recovery, (*own.unreadable, *held.unreadable))
 
 
 def open_jobs(connection: sqlite3.Connection) -> Found[tuple[Job, ...]]:
@@ -123,17 +217,13 @@ def open_jobs(connection: sqlite3.Connection) -> Found[tuple[Job, ...]]:
     return _sorted_out(connection.execute(f"SELECT {_ROW} FROM jobs WHERE {states} ORDER BY sequence"))  # noqa: S608 - fixed
 
 
-def every_id(connection: sqlite3.Connection) -> Iterator[str]:
-    """The id of every record, but of those that have rotted: nobody can ask for such a one."""
-    for (key,) in connection.execute("SELECT CAST(id AS BLOB) FROM jobs"):
-        try:
-            yield _text(key)
-        except UnicodeDecodeError:
-            continue
+def held_jobs(connection: sqlite3.Connection) -> Found[tuple[Job, ...]]:
+    """Every copy of another node's job."""
+    return _sorted_out(connection.execute(f"SELECT {_ROW} FROM held_jobs ORDER BY sequence, id"))  # noqa: S608 - fixed
 
 
 def next_sequence(connection: sqlite3.Connection) -> int:
-    """One more than the highest sequence in use."""
+    """One more than the highest sequence of this node's own jobs."""
     [highest] = connection.execute("SELECT max(sequence) FROM jobs").fetchone()
     return int(highest or 0) + 1
 
@@ -156,13 +246,17 @@ def _text(key: bytes) -> str:
     return key.decode("utf-8", "surrogatepass")
 
 
+def _quoted(state: JobState) -> str:
+    return f"'{state}'"
+
+
 def _first(
-    connection: sqlite3.Connection, statement: str, parameters: Sequence[str | bytes | float], limit: int
+    connection: sqlite3.Connection, statement: str, values: Mapping[str, str | bytes | float], limit: int
 ) -> Found[tuple[Job, ...]]:
     """The first ``limit`` records that can be read."""
     wanted = limit
     while True:
-        rows = connection.execute(f"{statement} LIMIT ?", (*parameters, wanted)).fetchall()
+        rows = connection.execute(statement, {**values, "limit": wanted}).fetchall()
         found = _sorted_out(rows)
         if len(found.value) >= limit or len(rows) < wanted:
             return Found(found.value[:limit], found.unreadable)

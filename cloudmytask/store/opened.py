@@ -1,30 +1,34 @@
 """Everything that exists while a store is open: connections, threads, and what was found on the disk.
 
 Invariant: either all of it exists or none; each connection belongs to one thread. What an earlier life of the node
-left behind is out of the way before anything new is made, and deleted in the background.
+left behind is out of the way before anything new is made, and deleted in the background. A start takes no longer for a
+large store: what has to read all of it comes after.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from cloudmytask.store.blobs import BlobSource, orphans
-from cloudmytask.store.database import connect
-from cloudmytask.store.leaves import LeafCache
-from cloudmytask.store.spool import remove_file
-from cloudmytask.store.spools import SpoolDirectory
+from cloudmytask.model.errors import StoreFailed
+from cloudmytask.store.blob_reader import BlobSource, LeafCache
+from cloudmytask.store.blobs import Strays, bury_files, strays
+from cloudmytask.store.database import connect, damage
+from cloudmytask.store.spool import SpoolDirectory
 from cloudmytask.store.staging import Staging
-from cloudmytask.store.threads import Delivery, WorkThread
-from cloudmytask.store.writer import Writer
+from cloudmytask.store.threads import Delivery, MakeWorker, Operation, WorkThread, Writer
 
 _log = Logger()
+
+LISTINGS_MAX = 256
+"""Listings that may wait at a time: each is quick, and its answer is large."""
 
 
 @frozen
@@ -57,24 +61,34 @@ class Opened:
     paths: Paths
     writer: Writer
     reading: WorkThread
-    """Queries, and pieces of blobs and spools."""
+    """Single records, pieces of blobs and spools: all that is quick."""
+    listing: WorkThread
+    """Queries for many records."""
     staging: WorkThread
     """Makes work directories; nothing slow may delay it."""
+    spooling: WorkThread
+    """Writes to spools."""
     sealing: WorkThread
     """Hashes large outputs."""
+    checking: WorkThread
+    """Looks for damage, and for what a crash left."""
     removing: WorkThread
     """Deletes files."""
     clearing: WorkThread
     """Deletes trees, each for a slice of time, so that one that takes long holds no other up."""
+    lister: sqlite3.Connection
+    checker: sqlite3.Connection
     reader: sqlite3.Connection
     read_source: BlobSource
     stage_source: BlobSource
     directories: Staging
     spools: SpoolDirectory
+    searching: threading.Event = field(factory=threading.Event)
+    """Set once the search for damage has begun: it may be interrupted."""
 
     def remove_file(self, path: Path) -> None:
         """Unlink in the background; a failure is only logged."""
-        removal = self.removing.call(partial(remove_file, path))
+        removal = self.removing.call(partial(path.unlink, missing_ok=True))
         removal.addErrback(lambda failure: _log.failure("{path} could not be deleted", failure, path=path))
 
     async def remove_tree(self, gone: str) -> None:
@@ -92,20 +106,44 @@ class Opened:
         removal = Deferred.fromCoroutine(self.remove_tree(gone))
         removal.addErrback(lambda failure: _log.failure("work directory {name} stays", failure, name=gone))
 
+    async def check(self) -> None:
+        """Delete what a crash left among the blobs, then look for damage, which is logged."""
+        directory = self.paths.blobs
+        try:
+            found: Strays = await self.checking.call(partial(strays, self.checker, directory))
+            bury = partial(bury_files, directory=directory, files=found.suspects)
+            buried = await self.writer.submit(Operation(bury)) if found.suspects else []
+            for path in (*found.graves, *buried):
+                self.remove_file(path)
+            if (harm := await self.checking.call(self._damage)) is not None:
+                _log.error("the database {path} is damaged ({harm})", path=self.paths.database, harm=harm)
+        except StoreFailed as problem:
+            if not self.checking.stopping:
+                _log.error("the store could not be checked: {problem}", problem=str(problem))
+
+    def _damage(self) -> str | None:
+        self.searching.set()
+        return damage(self.checker)
+
     async def close(self) -> None:
         """Let every thread finish what it was given, and what comes of that: each may still feed those after it."""
-        for thread in (self.staging, self.sealing, self.reading, self.writer, self.removing, self.clearing):
+        if self.searching.is_set():
+            self.checker.interrupt()
+        stopped = self.checking.stop()
+        await stopped
+        threads = (self.spooling, self.staging, self.sealing, self.reading, self.listing)
+        for thread in (*threads, self.writer, self.removing, self.clearing):
             await thread.stop()
 
 
-def open_parts(paths: Paths, cache: LeafCache, delivery: Delivery) -> Opened:
+def open_parts(paths: Paths, cache: LeafCache, delivery: Delivery, make_worker: MakeWorker) -> Opened:
     """Connect, take stock, start the threads.
 
     :raises OSError, sqlite3.Error: nothing was started.
     """
     with ExitStack() as undo:
-        writing, reading, staging = (undo.enter_context(closing(connect(paths.database))) for _ in range(3))
-        thread = partial(WorkThread, path=paths.directory, delivery=delivery)
+        connections = (undo.enter_context(closing(connect(paths.database))) for _ in range(5))
+        writing, reading, listing, staging, checking = connections
 
         def remove_later(gone: str) -> None:
             # called by the thread that stages; Deferreds are for the reactor's
@@ -114,33 +152,33 @@ def open_parts(paths: Paths, cache: LeafCache, delivery: Delivery) -> Opened:
             delivery.send([(told, gone)])
 
         directories = Staging(paths.work, remove_later)
-        spools, useless = SpoolDirectory.survey(paths.spool)
-        useless += orphans(reading, paths.blobs)
-        opened = Opened(
-            paths=paths,
-            writer=Writer(writing, paths.directory, delivery),
-            reading=thread("reader", at_end=reading.close),
-            staging=thread("stager", at_end=staging.close),
-            sealing=thread("sealer"),
-            removing=thread("remover"),
-            clearing=thread("clearer"),
-            reader=reading,
-            read_source=BlobSource(reading, paths.blobs, cache),
-            stage_source=BlobSource(staging, paths.blobs, cache),
-            directories=directories,
-            spools=spools,
-        )
         left_behind = directories.set_all_aside()
+        spools, useless = SpoolDirectory.survey(paths.spool)
         undo.pop_all()
-    for part in (
-        opened.writer,
-        opened.reading,
-        opened.staging,
-        opened.sealing,
-        opened.removing,
-        opened.clearing,
-    ):
-        part.start()
+
+    def thread(name: str, connection: sqlite3.Connection | None = None, waiting_max: int | None = None) -> WorkThread:
+        at_end = connection.close if connection is not None else lambda: None
+        return WorkThread(make_worker(name), paths.directory, delivery, at_end, waiting_max)
+
+    opened = Opened(
+        paths=paths,
+        writer=Writer(make_worker("writer"), writing, paths.directory, delivery),
+        reading=thread("reader", reading),
+        listing=thread("lister", listing, LISTINGS_MAX),
+        staging=thread("stager", staging),
+        spooling=thread("spooler"),
+        sealing=thread("sealer"),
+        checking=thread("checker", checking),
+        removing=thread("remover"),
+        clearing=thread("clearer"),
+        lister=listing,
+        checker=checking,
+        reader=reading,
+        read_source=BlobSource(reading, paths.blobs, cache),
+        stage_source=BlobSource(staging, paths.blobs, cache),
+        directories=directories,
+        spools=spools,
+    )
     for gone in left_behind:
         opened.remove_tree_later(gone)
     for path in useless:

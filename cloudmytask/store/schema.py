@@ -1,4 +1,4 @@
-"""The tables, version by version.
+"""The tables of a node, version by version.
 
 Invariant: a step that was released is never edited; a change is a further step at the end. A new database goes
 through the same steps as an old one, so the two cannot differ.
@@ -6,10 +6,21 @@ through the same steps as an old one, so the two cannot differ.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-Step = tuple[str, ...]
-"""SQL statements, each on its own, that lead from one version to the next inside one transaction."""
+from attrs import evolve
+
+from cloudmytask.codec import body_digest, to_text
+from cloudmytask.codec.records import job_to_record
+from cloudmytask.codec.version_1 import job_from_version_1
+from cloudmytask.model.errors import InvalidArgument
+from cloudmytask.model.job import NodeId
+
+Step = tuple[str | Callable[[sqlite3.Connection], object], ...]
+"""SQL statements, each on its own, and functions for what SQL cannot say, that lead from one version to the next inside
+one transaction."""
 
 _VERSION_1: Step = (
     """
@@ -55,7 +66,58 @@ _VERSION_1: Step = (
     "CREATE INDEX job_blobs_digest ON job_blobs (digest)",
 )
 
-STEPS: Sequence[Step] = (_VERSION_1,)
+
+def _rewrite_records(connection: sqlite3.Connection) -> None:
+    """Records of version 1 in today's form. Those that cannot be read stay as they are, and are reported when read."""
+    place = 0
+    while rows := connection.execute(
+        "SELECT rowid, CAST(spec AS BLOB), CAST(record AS BLOB) FROM jobs WHERE rowid > ? ORDER BY rowid LIMIT 500",
+        (place,),
+    ).fetchall():
+        [node_id] = connection.execute("SELECT value FROM meta WHERE key = 'node_id'").fetchone()
+        changed = []
+        for place, spec, record in rows:
+            with suppress(InvalidArgument):
+                job = job_from_version_1(spec, record, NodeId(node_id))
+                # over the spec's new text, so that the same key submitted again is still the same job
+                job = evolve(job, body=body_digest(job.spec))
+                changed.append((to_text(job.spec), job_to_record(job), place))
+        connection.executemany("UPDATE jobs SET spec = ?, record = ? WHERE rowid = ?", changed)
+
+
+_VERSION_2: Step = (
+    _rewrite_records,
+    # Copies of other nodes' jobs are in tables of their own, so that no query can take one for a job of this node.
+    """
+    CREATE TABLE held_jobs (
+        id TEXT PRIMARY KEY,
+        sequence INTEGER NOT NULL,
+        spec TEXT NOT NULL,
+        record TEXT NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE held_blobs (
+        job_id TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        PRIMARY KEY (job_id, digest)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX held_blobs_digest ON held_blobs (digest)",
+    # listings by state or name, and the highest sequence, without a look at other rows
+    "DROP INDEX jobs_newest",
+    "CREATE INDEX jobs_newest ON jobs (client, sequence DESC) WHERE state != 'expired'",
+    "CREATE INDEX jobs_state ON jobs (client, state, sequence)",
+    "CREATE INDEX jobs_name ON jobs (client, name, state, sequence)",
+    "CREATE INDEX jobs_sequence ON jobs (sequence)",
+    # what a start asks for
+    "CREATE INDEX blobs_brought ON blobs (brought) WHERE brought IS NOT NULL",
+    # blobs that came in without a job or lost one: all that no job refers to, and perhaps some that one does again
+    "CREATE TABLE loose (digest TEXT PRIMARY KEY) WITHOUT ROWID",
+    "INSERT INTO loose SELECT digest FROM blobs WHERE digest NOT IN (SELECT digest FROM job_blobs)",
+)
+
+STEPS: Sequence[Step] = (_VERSION_1, _VERSION_2)
 """Entry n leads from version n to version n + 1."""
 
 CURRENT_VERSION = len(STEPS)

@@ -1,6 +1,8 @@
-"""Bytes that are still arriving, kept in the page cache: they outlive the node, and after :meth:`seal` a loss of power.
+"""Bytes that are still arriving, kept in files: they outlive the node, and after a seal a loss of power.
 
-Invariant: a spool has no gaps. Once a piece could not be written, every later one is dropped and the seal fails.
+Invariant: a spool has no gaps. Once a piece could not be written, every later one is dropped and the seal fails. Bytes
+are in memory until they are in the file, so a reader sees what was appended; the thread that writes takes all that has
+gathered of a spool at once.
 
 The file is ``spool/<name>.<number>`` with a number never used before, so that deleting an old spool late cannot hit
 a new one of the same name.
@@ -9,20 +11,22 @@ a new one of the same name.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from attrs import frozen
-from twisted.internet.defer import Deferred, fail, succeed
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from cloudmytask.core.blobs import blob_of
+from cloudmytask.core.blobs import UPLOAD_PREFIX, blob_of
 from cloudmytask.model.errors import StoreFailed
-from cloudmytask.model.job import INLINE_MAX, Blob, Content
-from cloudmytask.store.files import read_whole, store_failed, write_whole
-from cloudmytask.store.leaves import Measured, measure
+from cloudmytask.model.job import FIRST_EPOCH, INLINE_MAX, Blob, Content, StreamName
+from cloudmytask.store.blob_reader import Measured, measure
+from cloudmytask.store.files import plain_name, read_whole, write_whole
 from cloudmytask.store.threads import WorkThread
 
 T = TypeVar("T")
@@ -30,16 +34,81 @@ R = TypeVar("R")
 
 _log = Logger()
 
+BEHIND = 1024 * 1024
+"""Bytes of one spool that may wait for the disk before it says that it is behind."""
 
-@frozen(eq=False)
+
+class SpoolFile:
+    """The file of one spool, opened when it is first needed. For any thread; each method blocks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+
+    def write(self, data: bytes, offset: int) -> None:
+        """Write all of ``data`` or nothing.
+
+        :raises OSError:
+        """
+        descriptor = self._open()
+        try:
+            write_whole(descriptor, data, offset)
+        except OSError:
+            # a later life must not take the half of a piece for the whole
+            os.ftruncate(descriptor, offset)
+            raise
+
+    def read(self, offset: int, size: int) -> bytes:
+        """
+        :raises OSError:
+        """
+        return read_whole(self._open(), size, offset)
+
+    def make_durable(self, size: int) -> Measured:
+        """Flush and hash the first ``size`` bytes.
+
+        :raises OSError:
+        """
+        descriptor = self._open()
+        os.fsync(descriptor)
+        return measure(descriptor, size)
+
+    def remove(self) -> None:
+        """Close and unlink; both take long for a large file.
+
+        :raises OSError:
+        """
+        try:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+        finally:
+            self.path.unlink(missing_ok=True)
+
+    def _open(self) -> int:
+        with self._lock:
+            if self._descriptor is None:
+                self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            return self._descriptor
+
+
+@define(eq=False)
 class SpoolSupport:
-    """What spools need of the store that they belong to."""
+    """What the spools of a store share."""
 
+    writing: WorkThread
     reading: WorkThread
     sealing: WorkThread
     removing: WorkThread
     adopt: Callable[[Path, Measured], Deferred[None]]
     """Make a durable file a blob of the store, durably."""
+    busy: set[FileSpool] = field(factory=set)
+    """Spools with bytes that are not in their files yet."""
+
+    async def flush(self) -> None:
+        """Wait until every spool has written what was appended to it, or could not."""
+        while self.busy:
+            await DeferredList([spool.caught_up() for spool in self.busy], consumeErrors=True)
 
 
 class FileSpool:
@@ -49,14 +118,15 @@ class FileSpool:
         """
         :param size: bytes that the file holds already; 0: there is no file.
         """
-        self._path = path
-        self._support = support
-        self._size = size
-        self._descriptor: int | None = None
+        self._file = SpoolFile(path)
         self._exists = size > 0
+        self._support = support
+        self._size = self._written = self._base = size
+        # the bytes from `_base` on: those that are not in the file yet, and all while they are few and known, so that
+        # neither reading nor sealing has to touch the disk
+        self._buffer = bytearray()
         self._users = 0
-        # all bytes, while they are few and known: then neither reading nor sealing touches the disk
-        self._memory: bytearray | None = bytearray() if size == 0 else None
+        self._waiting: list[Deferred[None]] = []
         self._broken: str | None = None
         self._blob: Blob | None = None
         self._closed = False
@@ -66,39 +136,71 @@ class FileSpool:
     def size(self) -> int:
         return self._size
 
+    @property
+    def behind(self) -> bool:
+        return self._size - self._written > BEHIND
+
     def append(self, data: bytes) -> None:
-        """Never fails: bytes that the disk has no room for are lost, and :meth:`seal` will say so."""
         if self._closed:
             raise RuntimeError("the spool was sealed or discarded")
-        if self._broken is not None or not data:
+        if self._broken is None and data:
+            self._buffer += data
+            self._size += len(data)
+            if self not in self._support.busy:
+                self._write()
+
+    def caught_up(self) -> Deferred[None]:
+        if self._broken is not None:
+            return fail(StoreFailed(self._broken))
+        if self not in self._support.busy:
+            return succeed(None)
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
+
+    def _write(self) -> None:
+        self._support.busy.add(self)
+        self._exists = True
+        data = bytes(memoryview(self._buffer)[self._written - self._base :])
+        written = self._with_file(self._support.writing, partial(self._file.write, data, self._written))
+        written.addCallbacks(self._wrote, self._failed, callbackArgs=(len(data),))
+        written.addCallback(self._go_on)
+
+    def _wrote(self, _: None, count: int) -> None:
+        if not self._discarded:
+            self._written += count
+            if self._base or self._size > INLINE_MAX:
+                del self._buffer[: self._written - self._base]
+                self._base = self._written
+
+    def _failed(self, failure: Failure) -> None:
+        self._broken = failure.getErrorMessage()
+        if not self._discarded:
+            del self._buffer[self._written - self._base :]
+            self._size = self._written
+
+    def _go_on(self, _: None) -> None:
+        if self._size > self._written:
+            self._write()
             return
-        try:
-            write_whole(self._open(), data, self._size)
-        except OSError as error:
-            self._broken = str(store_failed(self._path, error))
-            if self._descriptor is not None:
-                # a later life must not take the half of a piece for the whole
-                os.ftruncate(self._descriptor, self._size)
-            return
-        self._size += len(data)
-        if self._memory is not None and self._size <= INLINE_MAX:
-            self._memory += data
-        else:
-            self._memory = None
+        self._support.busy.discard(self)
+        waiting, self._waiting = self._waiting, []
+        for deferred in waiting:
+            if self._broken is not None:
+                deferred.errback(StoreFailed(self._broken))
+            else:
+                deferred.callback(None)
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
         size = min(size, self._size - offset)
         if size <= 0:
             return succeed(b"")
-        if self._memory is not None:
-            return succeed(bytes(self._memory[offset : offset + size]))
-        return self._with_file(self._support.reading, partial(read_whole, size=size, offset=offset))
+        if offset >= self._base:
+            start = offset - self._base
+            return succeed(bytes(self._buffer[start : start + size]))
+        read = partial(self._file.read, offset, min(size, self._base - offset))
+        return self._with_file(self._support.reading, read)
 
     def seal(self) -> Deferred[Content | Blob | None]:
-        """May be repeated, after a failure for instance.
-
-        :raises StoreFailed: a piece is missing, or the bytes could not be made durable.
-        """
         self._closed = True
         if self._broken is not None:
             return fail(StoreFailed(self._broken))
@@ -106,18 +208,19 @@ class FileSpool:
             return succeed(None)
         if self._blob is not None:
             return succeed(self._blob)
-        if self._memory is not None:
-            return succeed(_content(bytes(self._memory)))
+        if self._base == 0 and self._size <= INLINE_MAX:
+            return succeed(_content(bytes(self._buffer)))
         return Deferred.fromCoroutine(self._seal_file(self._size))
 
     async def _seal_file(self, size: int) -> Content | Blob:
-        if size <= INLINE_MAX:
-            return _content(await self._with_file(self._support.sealing, partial(read_whole, size=size, offset=0)))
         # one user more until the file has its second name, so that a discard does not take the first away too early
         self._users += 1
         try:
-            measured = await self._with_file(self._support.sealing, partial(_make_durable, size=size))
-            await self._support.adopt(self._path, measured)
+            await self.caught_up()
+            if size <= INLINE_MAX:
+                return _content(await self._with_file(self._support.sealing, partial(self._file.read, 0, size)))
+            measured = await self._with_file(self._support.sealing, partial(self._file.make_durable, size))
+            await self._support.adopt(self._file.path, measured)
         finally:
             self._release()
         self._blob = measured.blob
@@ -125,59 +228,108 @@ class FileSpool:
 
     def discard(self) -> None:
         self._closed = self._discarded = True
-        self._size = 0
-        self._memory = None
+        self._size = self._written = self._base = 0
+        self._buffer.clear()
         self._tidy()
 
-    def _open(self) -> int:
-        if self._descriptor is None:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._exists = True
-        return self._descriptor
-
-    def _with_file(self, thread: WorkThread, work: Callable[[int], T]) -> Deferred[T]:
-        """Run ``work`` on the descriptor, which stays open meanwhile."""
-        try:
-            descriptor = self._open()
-        except OSError as error:
-            return fail(store_failed(self._path, error))
+    def _with_file(self, thread: WorkThread, work: Callable[[], T]) -> Deferred[T]:
+        """Do ``work`` on the file, which stays there meanwhile."""
 
         def done(result: R) -> R:
             self._release()
             return result
 
         self._users += 1
-        return thread.call(partial(work, descriptor)).addBoth(done)
+        return thread.call(work).addBoth(done)
 
     def _release(self) -> None:
         self._users -= 1
         self._tidy()
 
     def _tidy(self) -> None:
-        """Close and unlink once nobody wants the bytes any more; both take long for a large file."""
-        if not self._discarded or self._users or not self._exists:
-            return
-        self._exists = False
-        removal = self._support.removing.call(partial(remove_file, self._path, self._descriptor))
-        removal.addErrback(lambda failure: _log.failure("spool file {path} stays", failure, path=self._path))
-
-
-def remove_file(path: Path, descriptor: int | None = None) -> None:
-    """Close and unlink, whichever of both there still is to do.
-
-    :raises OSError:
-    """
-    try:
-        if descriptor is not None:
-            os.close(descriptor)
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _make_durable(descriptor: int, size: int) -> Measured:
-    os.fsync(descriptor)
-    return measure(descriptor, size)
+        """Remove the file once nobody wants the bytes any more."""
+        if self._discarded and self._exists and not self._users:
+            self._exists = False
+            removal = self._support.removing.call(self._file.remove)
+            removal.addErrback(lambda failure: _log.failure("spool file {path} stays", failure, path=self._file.path))
 
 
 def _content(data: bytes) -> Content:
     return Content(blob_of(data), data)
+
+
+@frozen
+class Leftover:
+    """A spool of an earlier life; ``size`` in bytes."""
+
+    path: Path
+    size: int
+
+
+@define(eq=False)
+class SpoolDirectory:
+    """Bookkeeping only: knows the files, opens none."""
+
+    _directory: Path
+    _leftovers: dict[str, Leftover]
+    _number: int
+
+    @classmethod
+    def survey(cls, directory: Path) -> tuple[SpoolDirectory, list[Path]]:
+        """What is there, and which files of it are to be deleted: uploads, and those that have a newer namesake.
+
+        :raises OSError:
+        """
+        useless: list[Path] = []
+        leftovers: dict[str, Leftover] = {}
+        highest = 0
+        for number, path in sorted((_number(path), path) for path in directory.iterdir()):
+            highest = max(highest, number)
+            name = _present_name(path.stem)
+            if name in leftovers:
+                useless.append(leftovers.pop(name).path)
+            size = path.stat().st_size
+            if name.startswith(UPLOAD_PREFIX) or not size:
+                useless.append(path)
+            else:
+                leftovers[name] = Leftover(path, size)
+        return cls(directory, leftovers, highest), useless
+
+    def take_leftover(self, name: str) -> Leftover | None:
+        """What an earlier life left under ``name``; from now on it is the caller's."""
+        return self._leftovers.pop(name, None)
+
+    def new_path(self, name: str) -> Path:
+        """Where a new spool ``name`` is to lie.
+
+        :raises InvalidArgument: no file can have that name.
+        """
+        self._number += 1
+        return self._directory / plain_name(f"{name}.{self._number}")
+
+    def of_others(self, job_ids: Collection[str]) -> list[Path]:
+        """The leftovers of other jobs than these, which have their output already; they are nobody's from now on.
+
+        A spool is named after its attempt: ``<job id>.<epoch>.<number>.<stream>``.
+        """
+        names = [name for name in self._leftovers if name.partition(".")[0] not in job_ids]
+        return [self._leftovers.pop(name).path for name in names]
+
+    def unclaimed(self) -> list[Path]:
+        """The leftovers that nobody asked for; they are nobody's from now on."""
+        paths = [leftover.path for leftover in self._leftovers.values()]
+        self._leftovers.clear()
+        return paths
+
+
+def _present_name(name: str) -> str:
+    """The name of a spool of version 1 of the store had no epoch: ``<job id>.<number>.<stream>``."""
+    parts = name.split(".")
+    if len(parts) == 3 and parts[2] in {*StreamName}:
+        parts.insert(1, str(FIRST_EPOCH))
+    return ".".join(parts)
+
+
+def _number(path: Path) -> int:
+    digits = path.suffix.removeprefix(".")
+    return int(digits) if digits.isdecimal() else 0

@@ -1,7 +1,8 @@
 """The durable store as the node sees it: composes database, blobs, spools and work directories.
 
-Invariant: no call waits for the disk, save for the page-cache writes of a spool. The threads are the store's own, so
-closing it works while the reactor's pool is going away.
+Invariant: no call but :meth:`SqliteStore.open` and :meth:`SqliteStore.recover` waits for the disk. The threads are the
+store's own, so closing it works while the reactor's pool is going away. Short questions have a thread of their own, so
+that none waits behind a listing.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -21,19 +23,16 @@ from cloudmytask.boundaries import Recovery, Spool
 from cloudmytask.core.blobs import GRACE
 from cloudmytask.model.errors import InvalidArgument, StartFailed, StoreFailed
 from cloudmytask.model.job import Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery
-from cloudmytask.store import blobs, jobs, meta
+from cloudmytask.store import blobs, jobs
 from cloudmytask.store.arriving import ArrivingContents, Deletions, FreshBlobs
-from cloudmytask.store.database import connect, own_directory, prepare
-from cloudmytask.store.files import plain_name, reason
-from cloudmytask.store.known import KnownIds
-from cloudmytask.store.leaves import LEAF, LeafCache, Measured
+from cloudmytask.store.blob_reader import LEAF, LeafCache, Measured, leaf_range
+from cloudmytask.store.database import connect, count_boot, prepare, put_checkpoint, put_memory
+from cloudmytask.store.files import own_directory, plain_name, reason
 from cloudmytask.store.opened import Opened, Paths, open_parts
 from cloudmytask.store.schema import STEPS, Step
-from cloudmytask.store.spool import FileSpool, SpoolSupport, remove_file
+from cloudmytask.store.spool import FileSpool, SpoolSupport
 from cloudmytask.store.staging import directory_name
-from cloudmytask.store.threads import Delivery
-from cloudmytask.store.unreadable import UnreadableRecords
-from cloudmytask.store.writer import Operation, Writer
+from cloudmytask.store.threads import Delivery, MakeWorker, Operation, ThreadWorker
 
 T = TypeVar("T")
 
@@ -54,6 +53,7 @@ class SqliteStore:
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         steps: Sequence[Step] = STEPS,
+        make_worker: MakeWorker = ThreadWorker,
     ) -> None:
         """
         :param directory: where all of it lies; made if it is absent.
@@ -62,6 +62,7 @@ class SqliteStore:
         :param monotonic: seconds of a clock that never steps.
         :param wall: UTC seconds, to tell after a restart how old an upload is.
         :param steps: the schema, version by version.
+        :param make_worker: makes what does the store's work, a thread for each kind of it.
         """
         self._paths = Paths(directory.absolute())
         self._call_from_thread = call_from_thread
@@ -69,17 +70,21 @@ class SqliteStore:
         self._monotonic = monotonic
         self._wall = wall
         self._steps = steps
+        self._make_worker = make_worker
         self._cache = LeafCache()
         self._arriving = ArrivingContents()
         self._fresh = FreshBlobs(monotonic)
         self._deletions = Deletions()
-        self._unreadable = UnreadableRecords()
-        self._known = KnownIds()
+        self._unreadable = jobs.UnreadableRecords()
         self._opened_at = 0.0
         self._opened: Opened | None = None
+        self._support: SpoolSupport | None = None
+        self.checked: Deferred[None] = succeed(None)
+        """Fires once the search for damage that :meth:`open` began has ended; what it finds is logged."""
 
     def open(self) -> None:
-        """Make or check everything on the disk, and start the threads. Blocks; after the daemon's fork.
+        """Make or check everything on the disk, and start the threads. Blocks, for a moment however large the store is;
+        after the daemon's fork.
 
         :raises StartFailed: the sentence names the path that is in the way.
         """
@@ -88,16 +93,23 @@ class SqliteStore:
             own_directory(path)
         prepare(paths.database, self._steps, self._new_node_id)
         try:
-            meta.count_boot(paths.database)
-            self._opened = open_parts(paths, self._cache, Delivery(self._call_from_thread))
-            for job_id in jobs.every_id(self._opened.reader):
-                self._known.add(job_id)
-            now = self._wall()
-            for digest, brought in blobs.brought_since(self._opened.reader, now - GRACE):
-                self._fresh.note(digest, max(0.0, now - brought))
+            count_boot(paths.database)
+            with closing(connect(paths.database)) as connection:
+                now = self._wall()
+                for digest, brought in blobs.brought_since(connection, now - GRACE):
+                    self._fresh.note(digest, max(0.0, now - brought))
+            parts = open_parts(paths, self._cache, Delivery(self._call_from_thread), self._make_worker)
         except (OSError, sqlite3.Error, ValueError, TypeError) as error:
             raise StartFailed(f"The store {paths.directory} cannot be opened: {reason(error)}.") from error
-        self._opened_at = self._monotonic()
+        self._opened, self._opened_at = parts, self._monotonic()
+
+        def adopt(source: Path, measured: Measured) -> Deferred[None]:
+            self._fresh.note(measured.blob.digest)
+            adopting = partial(blobs.adopt_file, directory=paths.blobs, source=source, measured=measured)
+            return parts.writer.submit(Operation(partial(adopting, brought=self._wall())))
+
+        self._support = SpoolSupport(parts.spooling, parts.reading, parts.sealing, parts.removing, adopt)
+        self.checked = Deferred.fromCoroutine(parts.check())
 
     @property
     def commits(self) -> int:
@@ -116,11 +128,8 @@ class SqliteStore:
         :raises StartFailed: the database cannot be read.
         """
         try:
-            connection = connect(self._paths.database)
-            try:
-                recovery = self._unreadable.report(meta.read_recovery(connection))
-            finally:
-                connection.close()
+            with closing(connect(self._paths.database)) as connection:
+                recovery = self._unreadable.report(jobs.read_recovery(connection))
         except (OSError, sqlite3.Error, ValueError, TypeError) as error:
             raise StartFailed(f"The database {self._paths.database} cannot be read: {reason(error)}.") from error
         for path in self._parts.spools.of_others({job.id for job in recovery.own}):
@@ -135,15 +144,31 @@ class SqliteStore:
         def save_contents(connection: sqlite3.Connection) -> None:
             for content in contents:
                 blobs.put_content(connection, content)
+            blobs.loosen(connection, (content.blob.digest for content in contents))
 
         def save_all(connection: sqlite3.Connection) -> None:
-            save_contents(connection)
+            for content in contents:
+                blobs.put_content(connection, content)
             jobs.save_job(connection, job)
+            needed = jobs.references(job)
+            blobs.loosen(connection, (c.blob.digest for c in contents if c.blob.digest not in needed))
 
-        self._known.add(job.id)
         saved = self._parts.writer.submit(Operation(save_all, job.id, save_contents))
         saved.addCallback(self._referred, job)
         return self._arrive(saved, contents) if contents else saved
+
+    def hold(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
+        """
+        :raises BlobCorrupt: one of ``contents`` does not match its digest; nothing was stored.
+        """
+
+        def write(connection: sqlite3.Connection) -> None:
+            for content in contents:
+                blobs.put_content(connection, content)
+            blobs.loosen(connection, (content.blob.digest for content in contents))
+            jobs.hold_job(connection, job)
+
+        return self._arrive(self._change(write).addCallback(self._referred, job), contents)
 
     def _referred(self, _: None, job: Job) -> None:
         self._fresh.claim(blob.digest for blob in job.blobs())
@@ -168,29 +193,30 @@ class SqliteStore:
         return result
 
     def get(self, job_id: JobId) -> Deferred[Job | None]:
-        if not self._known.possible(job_id):
-            return succeed(None)
-        return self._query(partial(jobs.get_job, job_id=job_id))
+        """
+        :raises StoreFailed: its record cannot be read.
+        """
+        parts = self._parts
+        return parts.reading.call(partial(jobs.get_job, parts.reader, job_id))
 
     def newest(self, client: ClientId, query: JobQuery) -> Deferred[JobPage]:
-        found = self._query(partial(jobs.newest_jobs, client=client, query=query))
-        return found.addCallback(self._unreadable.report)
+        return self._list(partial(jobs.newest_jobs, client=client, query=query))
 
     def due(self, age: float, limit: int) -> Deferred[tuple[Job, ...]]:
-        return self._query(partial(jobs.due_jobs, age=age, limit=limit)).addCallback(self._unreadable.report)
+        return self._list(partial(jobs.due_jobs, age=age, limit=limit))
 
-    def _query(self, query: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
+    def _list(self, query: Callable[[sqlite3.Connection], jobs.Found[T]]) -> Deferred[T]:
         parts = self._parts
-        return parts.reading.call(partial(query, parts.reader))
+        return parts.listing.call(partial(query, parts.lister)).addCallback(self._unreadable.report)
 
     def forget(self, job_id: JobId) -> Deferred[None]:
         return self._parts.writer.submit(Operation(lambda connection: jobs.forget_job(connection, job_id), job_id))
 
     def remember(self, key: str, text: str) -> Deferred[None]:
-        return self._change(lambda connection: meta.put_memory(connection, key, text))
+        return self._change(lambda connection: put_memory(connection, key, text))
 
     def checkpoint(self, age: float, wall: float) -> Deferred[None]:
-        return self._change(lambda connection: meta.put_checkpoint(connection, age, wall))
+        return self._change(lambda connection: put_checkpoint(connection, age, wall))
 
     def _change(self, change: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
         return self._parts.writer.submit(Operation(change))
@@ -204,14 +230,22 @@ class SqliteStore:
             # what the node has not asked for since it started it has no job for
             for path in parts.spools.unclaimed():
                 parts.remove_file(path)
-        protected = self._fresh.digests().union(keep)
-        deleting = parts.writer.submit(Operation(partial(blobs.delete_unreferenced, keep=protected)))
-        gone = await self._deletions.add(deleting)
-        self._cache.drop({blob.digest for blob in gone})
-        buried = await parts.writer.submit(Operation(partial(blobs.bury, directory=directory, blobs=gone)))
-        for path in buried:
-            await parts.removing.call(partial(remove_file, path))
-        return sum(blob.size for blob in gone)
+        freed, after = 0, ""
+        while True:
+            # what came in or was asked for since the last step is spared too
+            protected = self._fresh.digests().union(keep)
+            sweeping = parts.writer.submit(Operation(partial(blobs.sweep_loose, after=after, keep=protected)))
+            sweep = await self._deletions.add(sweeping)
+            if sweep.gone:
+                self._cache.drop({blob.digest for blob in sweep.gone})
+                burial = partial(blobs.bury, directory=directory, blobs=sweep.gone)
+                buried = await parts.writer.submit(Operation(burial))
+                for path in buried:
+                    await parts.removing.call(partial(path.unlink, missing_ok=True))
+            freed += sum(blob.size for blob in sweep.gone)
+            if sweep.last is None:
+                return freed
+            after = sweep.last
 
     def has(self, blob: Blob) -> Deferred[bool]:
         return Deferred.fromCoroutine(self._has(self._parts, blob))
@@ -235,7 +269,7 @@ class SqliteStore:
         content = self._arriving.get(blob.digest)
         if content is not None and content.blob == blob:
             return succeed(content.data[offset : offset + size])
-        first, end = blobs.leaf_range(blob, offset, size)
+        first, end = leaf_range(blob, offset, size)
         if end - first == 1 and (leaf := self._cache.get(blob, first)) is not None:
             start = offset - first * LEAF
             return succeed(leaf[start : start + size])
@@ -252,13 +286,8 @@ class SqliteStore:
             parts.remove_file(leftover.path)
             leftover = None
         path, size = (leftover.path, leftover.size) if leftover is not None else (parts.spools.new_path(name), 0)
-        adopt = partial(self._adopt, parts.writer)
-        return FileSpool(path, SpoolSupport(parts.reading, parts.sealing, parts.removing, adopt), size)
-
-    def _adopt(self, writer: Writer, source: Path, measured: Measured) -> Deferred[None]:
-        self._fresh.note(measured.blob.digest)
-        adopt = partial(blobs.adopt_file, directory=self._paths.blobs, source=source, measured=measured)
-        return writer.submit(Operation(partial(adopt, brought=self._wall())))
+        assert self._support is not None
+        return FileSpool(path, self._support, size)
 
     def stage(self, name: str, files: Mapping[str, Blob], contents: Sequence[Content] = ()) -> Deferred[str]:
         """
@@ -295,4 +324,9 @@ class SqliteStore:
     def close(self) -> Deferred[None]:
         """Also of a store that was never opened, or is closed already."""
         opened, self._opened = self._opened, None
-        return Deferred.fromCoroutine(opened.close()) if opened is not None else succeed(None)
+        return Deferred.fromCoroutine(self._close(opened)) if opened is not None else succeed(None)
+
+    async def _close(self, parts: Opened) -> None:
+        assert self._support is not None
+        await self._support.flush()
+        await parts.close()

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from cloudmytask.model.errors import InvalidArgument
 from cloudmytask.model.job import Blob, Content
-from cloudmytask.store.blobs import BlobSource, verify_content
+from cloudmytask.store.blob_reader import BlobSource
+from cloudmytask.store.blobs import verify_content
 from cloudmytask.store.files import plain_name, write_whole
 from cloudmytask.store.removal import TreeRemoval, remove_tree
 

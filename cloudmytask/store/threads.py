@@ -1,25 +1,64 @@
-"""Threads of the store's own, so that the reactor never waits for a disk and a store closes without a reactor's pool.
+"""Work off the reactor: the store's own threads, what they are given, and the one that commits, with group commit.
 
 Invariant: work given to one thread runs in the order in which it was given; Deferreds fire on the reactor thread only,
-in the order in which their results came about.
+in the order in which their results came about. An operation's Deferred fires with success only after the commit that
+holds it; one that fails leaves no trace and takes no other down with it.
+
+Waiting for the disk costs the same for one operation as for hundreds. So the writer takes all that has gathered, makes
+one transaction of it, and meanwhile the next lot gathers.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from cloudmytask.model.errors import StoreFailed
+from cloudmytask.model.errors import StoreFailed, TooManyRequests
 from cloudmytask.store.files import store_failed
 
 T = TypeVar("T")
+
+
+class Worker(Protocol):
+    """Runs tasks one after the other, in order; a thread, or a test that goes step by step."""
+
+    def do(self, task: Callable[[], None]) -> None:
+        """Run ``task``, which raises nothing, after those given before. Does not wait for it. From any thread."""
+
+    def quit(self) -> None:
+        """End after what was given so far; nothing is given later."""
+
+
+class ThreadWorker:
+    """A :class:`Worker` that is a thread."""
+
+    def __init__(self, name: str) -> None:
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"store-{name}", daemon=True)
+        self._thread.start()
+
+    def do(self, task: Callable[[], None]) -> None:
+        self._tasks.put(task)
+
+    def quit(self) -> None:
+        self._tasks.put(None)
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            task()
+
+
+MakeWorker = Callable[[str], Worker]
+"""Makes the worker of that name."""
 
 
 class Delivery:
@@ -50,22 +89,28 @@ class Delivery:
 
 
 class WorkThread:
-    """One thread that does what it is given, in order."""
+    """Calls functions in a worker. From the reactor thread only."""
 
-    def __init__(self, name: str, path: Path, delivery: Delivery, at_end: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        path: Path,
+        delivery: Delivery,
+        at_end: Callable[[], object] = lambda: None,
+        waiting_max: int | None = None,
+    ) -> None:
         """
         :param path: what its work is about, for the sentences of failures.
-        :param at_end: run in the thread as its last act.
+        :param at_end: run in the worker as its last act.
+        :param waiting_max: calls that may be unanswered at a time; None: any number.
         """
+        self._worker = worker
         self._path = path
         self._delivery = delivery
-        self._queue: SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None] = SimpleQueue()
         self._at_end = at_end
+        self._waiting_max = waiting_max
+        self._waiting = 0
         self._stopped: Deferred[None] | None = None
-        self._thread = threading.Thread(target=self._run, name=f"store-{name}", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
 
     @property
     def stopping(self) -> bool:
@@ -73,25 +118,134 @@ class WorkThread:
         return self._stopped is not None
 
     def call(self, function: Callable[[], T]) -> Deferred[T]:
-        """Run ``function`` in the thread. What it raises fails the Deferred."""
+        """Run ``function`` in the worker. What it raises fails the Deferred. Cancel the Deferred if nobody wants the
+        answer any more: then a call that has not begun never does.
+
+        :raises StoreFailed: the store is closed. :raises TooManyRequests: ``waiting_max`` are waiting.
+        """
         if self._stopped is not None:
             return fail(StoreFailed("The store is closed."))
         deferred: Deferred[T] = Deferred()
-        self._queue.put((function, deferred))
+        if self._waiting_max is not None:
+            if self._waiting >= self._waiting_max:
+                return fail(TooManyRequests(f"{self._waiting} questions wait for the store already; ask again later."))
+            self._waiting += 1
+            deferred.addBoth(self._answered)
+        self._worker.do(partial(self._run, function, deferred))
         return deferred
 
     def stop(self) -> Deferred[None]:
         """Finish what was given so far, then end. To be called once."""
-        self._stopped = Deferred()
-        self._queue.put(None)
-        return self._stopped
+        self._stopped = stopped = Deferred[None]()
+        self._worker.do(lambda: self._delivery.send([(stopped, outcome(self._at_end, self._path))]))
+        self._worker.quit()
+        return stopped
 
-    def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            function, deferred = item
+    def _run(self, function: Callable[[], T], deferred: Deferred[T]) -> None:
+        if not deferred.called:
             self._delivery.send([(deferred, outcome(function, self._path))])
-        assert self._stopped is not None
-        self._delivery.send([(self._stopped, outcome(self._at_end, self._path))])
+
+    def _answered(self, result: T) -> T:
+        self._waiting -= 1
+        return result
+
+
+@frozen(eq=False)
+class Operation(Generic[T]):
+    """A change, to be made inside a transaction that the writer began. It may run a second time after a rollback."""
+
+    apply: Callable[[sqlite3.Connection], T]
+    slot: Hashable = None
+    """What it overwrites as a whole: a later operation on the same slot makes ``apply`` superfluous. None: nothing."""
+    apply_superseded: Callable[[sqlite3.Connection], T] | None = None
+    """The part of ``apply`` that is needed nevertheless."""
+
+
+@frozen(eq=False)
+class _Entry:
+    operation: Operation[Any]
+    deferred: Deferred[Any]
+
+
+class Writer:
+    """Runs operations on ``connection``, which belongs to ``worker`` from now on."""
+
+    def __init__(self, worker: Worker, connection: sqlite3.Connection, path: Path, delivery: Delivery) -> None:
+        self.commits = 0
+        """Transactions committed so far."""
+        self._worker = worker
+        self._connection = connection
+        self._path = path
+        self._delivery = delivery
+        self._lock = threading.Lock()
+        self._gathered: list[_Entry] = []
+        self._stopped: Deferred[None] | None = None
+
+    def submit(self, operation: Operation[T]) -> Deferred[T]:
+        """Fires with what the operation returned, once that is committed. From the reactor thread.
+
+        :raises StoreFailed: the operation had no effect.
+        """
+        if self._stopped is not None:
+            return fail(StoreFailed("The store is closed."))
+        deferred: Deferred[T] = Deferred()
+        with self._lock:
+            self._gathered.append(_Entry(operation, deferred))
+            first = len(self._gathered) == 1
+        if first:
+            self._worker.do(self._commit_gathered)
+        return deferred
+
+    def stop(self) -> Deferred[None]:
+        """Commit what was submitted, close the connection, end the worker. To be called once."""
+        self._stopped = stopped = Deferred[None]()
+        self._worker.do(lambda: self._delivery.send([(stopped, outcome(self._connection.close, self._path))]))
+        self._worker.quit()
+        return stopped
+
+    def _commit_gathered(self) -> None:
+        with self._lock:
+            batch, self._gathered = self._gathered, []
+        self._delivery.send(zip((entry.deferred for entry in batch), self._commit(batch), strict=True))
+
+    def _commit(self, batch: Sequence[_Entry]) -> list[object]:
+        result = outcome(partial(self._transaction, _calls(batch)), self._path)
+        if isinstance(result, list):
+            return result
+        if len(batch) == 1:
+            return [result]
+        # somebody's operation failed: each for itself, so that only the guilty one pays
+        return [self._commit([entry])[0] for entry in batch]
+
+    def _transaction(self, calls: Sequence[Callable[[sqlite3.Connection], object]]) -> list[object]:
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            results = [call(connection) for call in calls]
+            connection.execute("COMMIT")
+        except BaseException:
+            # SQLite has rolled back by itself if the disk was full
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        self.commits += 1
+        return results
+
+
+def _calls(batch: Sequence[_Entry]) -> list[Callable[[sqlite3.Connection], object]]:
+    """What to run: of several operations on one slot only the last in full."""
+    calls: list[Callable[[sqlite3.Connection], object]] = []
+    taken: set[Hashable] = set()
+    for entry in reversed(batch):
+        operation = entry.operation
+        if operation.slot in taken and operation.apply_superseded is not None:
+            calls.append(operation.apply_superseded)
+        else:
+            calls.append(operation.apply)
+        if operation.slot is not None:
+            taken.add(operation.slot)
+    calls.reverse()
+    return calls
 
 
 def outcome(function: Callable[[], object], path: Path) -> object:
@@ -104,5 +258,5 @@ def outcome(function: Callable[[], object], path: Path) -> object:
             return function()
         except (OSError, sqlite3.Error) as error:
             raise store_failed(path, error) from error
-    except Exception:  # noqa: BLE001 - whoever called gets it as its Deferred's failure
+    except Exception:  # noqa: BLE001 - it is the failure of the caller's Deferred
         return Failure()

@@ -449,6 +449,26 @@ async def test_much_output_arrives_whole_and_is_not_gathered(workshop: Workshop)
     assert status_bytes("VmHWM") - before < 16 * MIB
 
 
+@ensureDeferred
+async def test_a_script_waits_while_its_output_cannot_be_taken(workshop: Workshop) -> None:
+    full: Deferred[None] = Deferred()
+    taken: list[int] = []
+
+    def write(_stream: StreamName, data: bytes) -> Deferred[None] | None:
+        taken.append(len(data))
+        return full if not full.called else None
+
+    flood = workshop.start("import os\nfor _ in range(100): os.write(1, bytes(65536))", write=write)
+    # another script comes and goes meanwhile
+    outcome, _ = await workshop.run("print('here')")
+    assert outcome.success
+    before = len(taken)
+    full.callback(None)
+    assert (await flood.end()).success
+    assert before <= 1
+    assert sum(taken) == 100 * 65536
+
+
 def status_bytes(name: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

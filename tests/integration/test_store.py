@@ -23,7 +23,7 @@ from cloudmytask.core.blobs import digest_of
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, InvalidArgument, StartFailed, StoreFailed
 from cloudmytask.model.job import Digest, JobId, JobState
 from cloudmytask.store.schema import CURRENT_VERSION, STEPS, Step
-from cloudmytask.store.writer import Operation
+from cloudmytask.store.threads import Operation
 from tests.disk_bench import DiskBench
 from tests.store_conformance import SCRIPT, STDIN, StoreConformance, blob_of, content_of, large_bytes, make_job
 
@@ -253,7 +253,7 @@ def test_reading_along_a_large_blob_verifies_each_leaf_once(bench: DiskBench, mo
         hashed.append(len(leaf))
         return digest_of(leaf)
 
-    monkeypatch.setattr("cloudmytask.store.blobs.digest_of", counted)
+    monkeypatch.setattr("cloudmytask.store.blob_reader.digest_of", counted)
     chunk = 48 * 1024
     # all asked for at once, as a reader with a window does
     reads = [bench.store.read(blob, start, chunk) for start in range(0, len(data), chunk)]
@@ -298,7 +298,10 @@ def test_a_full_disk_fails_saves_until_there_is_room(bench: DiskBench, little_ro
 def test_a_spool_that_met_a_full_disk_has_no_gaps(bench: DiskBench, little_room: Callable[[], None]) -> None:
     spool = bench.store.spool("s")
     spool.append(b"x" * 2_000_000)
+    bench.result(spool.caught_up())
     spool.append(b"y" * 1_000_000)
+    with pytest.raises(StoreFailed, match="too large"):
+        bench.result(spool.caught_up())
     little_room()
     spool.append(b"z")
     assert spool.size == 2_000_000
@@ -358,7 +361,7 @@ def test_a_newer_schema_is_refused_and_left_alone(bench: DiskBench) -> None:
     bench.open(steps=(*STEPS, NEXT_STEP))
     bench.result(bench.store.close())
     before = (bench.directory / "jobs.sqlite").read_bytes()
-    with pytest.raises(StartFailed, match=r"jobs\.sqlite has schema 2, written by a newer"):
+    with pytest.raises(StartFailed, match=rf"jobs\.sqlite has schema {CURRENT_VERSION + 1}, written by a newer"):
         bench.open()
     assert (bench.directory / "jobs.sqlite").read_bytes() == before
 

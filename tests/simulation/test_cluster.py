@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from cloudmytask.simulation.cluster import ClusterRun
 from cloudmytask.simulation.cluster_plan import ClusterPlan
 from cloudmytask.simulation.figures import ClusterFigures
 from cloudmytask.simulation.invariants import Violation
-from tests.conftest import ExpectFailures
+from tests.conftest import ExpectFailures, LoggedFailures
 from tests.simulation.traces import traces
 
 RUN = """
@@ -90,11 +91,13 @@ Plant = Callable[[type, str, object], None]
 
 
 @pytest.fixture
-def plant(monkeypatch: pytest.MonkeyPatch) -> Plant:
-    """Replace a method of a class; whatever then never ends is given up soon."""
+def plant(monkeypatch: pytest.MonkeyPatch, logged_failures: LoggedFailures) -> Iterator[Plant]:
+    """Replace a method of a class; what then never ends is given up soon. Nodes may log what the bug does to them."""
     monkeypatch.setattr(cluster_module, "PATIENCE", 15.0)
     monkeypatch.setattr(cluster_module, "QUIET", 10)
-    return lambda owner, name, broken: monkeypatch.setattr(owner, name, broken)
+    yield lambda owner, name, broken: monkeypatch.setattr(owner, name, broken)
+    gc.collect()
+    logged_failures.events.clear()
 
 
 def _is_noticed(match: str, run: type[ClusterRun] = ClusterRun, **plan: Any) -> None:

@@ -354,3 +354,20 @@ def test_an_idempotent_submission_is_one_job_wherever_it_runs(two: Company) -> N
     assert first.id == again.id
     two.wait(ann, first)
     assert two.ran(first) == ["b"]
+
+
+def test_a_drain_takes_no_longer_than_is_told_to_systemd() -> None:
+    """Of the nodes that could take over what waits one takes the calls and says nothing."""
+    options = {"drain_timeout": 5.0, "kill_grace": 2.0}
+    among = Company(2, options=options)
+    among.acquainted()
+    ann = among.connect("a")
+    stubborn = among.submit(ann, ScriptPlan(duration=None, term_delay=None), local=True)
+    among.reach(ann, stubborn, JobState.RUNNING)
+    among.submit(among.connect("b"), FOREVER, local=True)
+    waiting = [among.submit(ann, FOREVER) for _ in range(3)]
+    assert all(among.result(ann.getScriptJobStatus(job.id)).state is JobState.WAITING for job in waiting)
+    among.network.paths.cut("a", "b")
+    node, began = among.hosts["a"].node, among.clock.seconds()
+    among.result(node.drain())
+    assert 5.0 + 2.0 < among.clock.seconds() - began <= node.drain_time

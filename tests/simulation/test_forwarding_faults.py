@@ -882,5 +882,5 @@ def test_a_bug_on_the_way_of_a_guest_is_its_last_word(
     job = among.submit(ann, ScriptPlan(), node="b")
     done = among.wait(ann, job, patience=10.0)
     assert (done.state, done.reason) == (JobState.FAILED, Reason.LAUNCH)
-    assert "node b failed: ZeroDivisionError" in among.result(ann.explain(job.id)).sentence
+    assert "the node failed: ZeroDivisionError" in among.result(ann.explain(job.id)).sentence
     expected_failures(ZeroDivisionError)

@@ -971,3 +971,10 @@ def test_a_bug_on_the_way_of_an_attempt_ends_its_job(
     assert (done.state, done.reason) == (JobState.FAILED, Reason.LAUNCH)
     assert "ZeroDivisionError" in place.result(ann.explain(job.id)).sentence
     expected_failures(ZeroDivisionError)
+
+
+def test_why_names_the_threshold_of_a_node_that_runs_nothing() -> None:
+    place = Place(options={"threshold": 0.0})
+    ann = place.connect("ann")
+    sentence = place.result(ann.explain(place.submit(ann).id)).sentence
+    assert sentence == "node runs nothing (threshold 0), and no other node is known."

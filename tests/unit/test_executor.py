@@ -41,6 +41,10 @@ class Kept:
     """A spool in memory."""
 
     data: bytes = b""
+    behind: bool = False
+
+    def caught_up(self) -> Deferred[None]:
+        raise NotImplementedError
 
     @property
     def size(self) -> int:

@@ -31,7 +31,7 @@ from cloudmytask.model.job import (
 
 JOB = JobId("0" * 17)
 ONE, TWO = AttemptId(JOB, 1, 1), AttemptId(JOB, 1, 2)
-AROUND = Surroundings("alpha", 4, 4, 0, None, 0.5, draining=False, retry_in=None)
+AROUND = Surroundings("alpha", 4, 4, 1, 0, None, 1.0, 0.5, draining=False, retry_in=None)
 STAGED: tuple[Event, ...] = (Stage(1.0, "alpha"),)
 STARTED: tuple[Event, ...] = (*STAGED, Start(2.0, "alpha", ONE))
 WAITING: tuple[Event, ...] = (Wait(0.5, "alpha", "4 of 4 slots taken, 0 jobs before it"),)

@@ -7,9 +7,14 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloudmytask.codec import dump
+from cloudmytask.codec.people import job_to_document
+from cloudmytask.codec.records import job_to_record
 from cloudmytask.core import job as machine
 from cloudmytask.core.job import (
     ATTEMPTS_MAX,
+    TRAIL_HEAD,
+    TRAIL_MAX,
     Cancel,
     End,
     Event,
@@ -40,7 +45,9 @@ from cloudmytask.model.job import (
     Output,
     Owner,
     Reason,
+    Stamp,
 )
+from cloudmytask.wire.arguments import DOCUMENT_MAX
 
 P, W, S, R, X = JobState.PENDING, JobState.WAITING, JobState.STAGING, JobState.RUNNING, JobState.EXPIRED
 OK, FAILED, TIMED_OUT = JobState.SUCCEEDED, JobState.FAILED, JobState.TIMED_OUT
@@ -349,3 +356,22 @@ def test_whatever_happens_there_is_one_outcome(course: list[Event], once_only: b
     assert terminal in ([], [*terminal[:1]], [*terminal[:1], X])
     running = [attempt for attempt in job.attempts if attempt.outcome is None]
     assert len(running) == (job.state in (S, R))
+
+
+def test_a_job_of_a_thousand_attempts_fits_into_an_answer_and_keeps_the_first_and_the_last() -> None:
+    job = _new()
+    for number in range(1, ATTEMPTS_MAX + 1):
+        relayed = tuple(Stamp(float(number), "forwarded", f"relay{n}", "2 of 4 slots free " + "." * 80) for n in (1, 2))
+        job = step(
+            job, Stage(float(number), NODE, "beta", NodeId("b" * 32), "to beta, which had a free slot " + "." * 80)
+        )
+        job = step(job, Start(float(number), NODE, job.attempt_id))
+        job = step(job, Interrupt(float(number), NODE, "node beta died " + "!" * 2000, OUT, ERR, relayed))
+    assert job.state is LOST and len(job.attempts) == ATTEMPTS_MAX
+    assert len(job.trail) == TRAIL_MAX
+    assert [(stamp.at, stamp.stage) for stamp in job.trail[:2]] == [(1.0, "forwarded"), (1.0, "started")]
+    assert (job.trail[-1].at, job.trail[-1].stage) == (float(ATTEMPTS_MAX), "ended")
+    [omitted] = [stamp for stamp in job.trail if stamp.stage == "omitted"]
+    assert job.trail.index(omitted) == TRAIL_HEAD
+    assert len(dump(job_to_document(job))) < DOCUMENT_MAX
+    assert len(job_to_record(job)) < DOCUMENT_MAX

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from cloudmytask.boundaries import Spool
 from cloudmytask.model.job import Blob, Content, StreamName
@@ -18,6 +18,8 @@ class SlowSpool:
     discarded: bool = False
     reads: list[Deferred[bytes]] = field(factory=list)
 
+    behind: bool = False
+
     def append(self, data: bytes) -> None:
         self.size += len(data)
 
@@ -25,6 +27,9 @@ class SlowSpool:
         assert not self.discarded
         self.reads.append(Deferred())
         return self.reads[-1]
+
+    def caught_up(self) -> Deferred[None]:
+        return succeed(None)
 
     def seal(self) -> Deferred[Content | Blob | None]:
         raise NotImplementedError

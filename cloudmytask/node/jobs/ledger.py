@@ -83,6 +83,11 @@ class Ledger:
         """Whether a job of that id is open here."""
         return job_id in self._entries
 
+    def is_accepted(self, job_id: JobId) -> bool:
+        """Whether the acceptance of a live job is durable."""
+        entry = self._entries.get(job_id)
+        return entry is not None and entry.published is not None
+
     def signal(self, job_id: JobId) -> Signal | None:
         """Fired at each publication of a live job, and by whoever has news of its output."""
         entry = self._entries.get(job_id)

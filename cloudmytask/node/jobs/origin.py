@@ -17,14 +17,14 @@ from cloudmytask.boundaries import World
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.admission import NOTE_MAX, check_note
 from cloudmytask.core.backoff import RETRY
-from cloudmytask.core.explain import Surroundings
+from cloudmytask.core.explain import Surroundings, node_failed
 from cloudmytask.core.job import Cancel, End, Interrupt, Remark, Stage, Start, Wait, failures, next_attempt, retriable
 from cloudmytask.core.placement import ANYWHERE, Choice, Course, Wish
 from cloudmytask.core.queue import Entry, WaitingQueue
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.cluster import Ban, OfferAnswer, PeerIdentity
 from cloudmytask.model.errors import Banned, BlobCorrupt, BlobMissing, CloudMyTaskError, NodeDraining, StoreFailed
-from cloudmytask.model.job import AttemptId, ClientId, Job, JobId, JobState, Outcome, Output, Reason
+from cloudmytask.model.job import AttemptId, ClientId, Job, JobId, JobState, Outcome, Reason
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.node.jobs.own_work import OwnWork
 from cloudmytask.node.jobs.pauses import Pauses
@@ -32,6 +32,9 @@ from cloudmytask.node.jobs.save_retry import SaveRetry
 from cloudmytask.node.roles import Attempts, Door, Finished, Placement, RemoteAttempt, Slots
 
 _log = Logger(namespace="cloudmytask.origin")
+
+CHECKED_AT_ONCE = 100
+"""Jobs whose whereabouts are looked at in one go: a fraction of a millisecond."""
 
 
 @define(eq=False)
@@ -56,6 +59,8 @@ class Origin:
     _under_way: list[JobId] = Factory(list)
     """Jobs of which an attempt is not recorded yet."""
     _concluded: Signal = Factory(Signal)
+    _unchecked: list[JobId] = Factory(list)
+    """Jobs whose whereabouts are still to be looked at in this round."""
     _save_retry: SaveRetry = field(init=False)
     _pauses: Pauses = field(init=False)
     _slot_freed: Callable[[], None] = lambda: None
@@ -135,8 +140,10 @@ class Origin:
             node=self._config.name,
             slots=self._config.slots,
             running=self._slots.running,
+            free=self._placement.here().free,
             ahead=self._queue.position(job.id),
             load=self._world.probe.load(),
+            threshold=self._config.threshold,
             idle_threshold=self._config.idle_threshold,
             draining=self._door.draining,
             retry_in=self._pauses.remaining(job.id),
@@ -201,23 +208,24 @@ class Origin:
 
     def whereabouts(self) -> dict[JobId, list[str]]:
         """In which places each open job is: the invariant of this module, for those who check it."""
-        places: dict[JobId, list[str]] = {}
-        for job, accepted in self._ledger.open_jobs():
-            found = places.setdefault(job.id, [])
-            if job.state.terminal:
-                found.append("commit")
-                continue
-            if job.id in self._moving:
-                found.append("move")
-            if (held := self._placement.holds(job.id)) is not None:
-                found.append(held)
-            if job.id in self._pauses:
-                found.append("pause")
-            if job.id in self._under_way:
-                found.append("slot")
-            if not found and not accepted:
-                found.append("acceptance")
-        return places
+        return {job.id: self._places(job, accepted) for job, accepted in self._ledger.open_jobs()}
+
+    def _whereabouts_of(self, identity: JobId) -> list[str] | None:
+        """None if the job is not open any more."""
+        job = self._ledger.live(identity)
+        return None if job is None else self._places(job, self._ledger.is_accepted(identity))
+
+    def _places(self, job: Job, accepted: bool) -> list[str]:
+        if job.state.terminal:
+            return ["commit"]
+        found = ["move"] if job.id in self._moving else []
+        if (held := self._placement.holds(job.id)) is not None:
+            found.append(held)
+        if job.id in self._pauses:
+            found.append("pause")
+        if job.id in self._under_way:
+            found.append("slot")
+        return found if found or accepted else ["acceptance"]
 
     def _work(self, job: Job) -> OwnWork:
         course = Course(Wish.of(job.spec))
@@ -271,26 +279,59 @@ class Origin:
             self._ledger.note(identity, Wait(at=self._world.wall(), node=self._config.name, note=note))
 
     def _follow(self, identity: JobId, work: Coroutine[Deferred[object], object, None]) -> None:
-        """Let an attempt run on by itself; only a bug makes it fail, and then the job ends with it."""
+        """Let an attempt run on by itself; only a bug makes it fail, and that ends the job."""
         self._under_way.append(identity)
+
+        def broke(failure: Failure) -> None:
+            _log.failure("job {job_id}: broken attempt", failure, job_id=identity)
+            self._break_off(identity, node_failed(failure.value))
 
         def concluded(_: object) -> None:
             self._under_way.remove(identity)
             self._concluded.fire()
 
-        followed = Deferred.fromCoroutine(work)
-        followed.addErrback(lambda failure: Deferred.fromCoroutine(self._broken(identity, failure)))
-        followed.addErrback(lambda failure: _log.failure("job {job_id}: left open", failure, job_id=identity))
-        followed.addBoth(concluded)
+        Deferred.fromCoroutine(work).addErrback(broke).addBoth(concluded)
 
-    async def _broken(self, identity: JobId, failure: Failure) -> None:
-        """A bug of ours has ended the course of an attempt: the job must not wait for its end for ever."""
-        _log.failure("job {job_id}: broken attempt", failure, job_id=identity)
-        live = self._ledger.live(identity)
-        if live is not None and live.state in (JobState.STAGING, JobState.RUNNING):
-            outcome = Outcome(reason=Reason.LAUNCH, detail=f"the node failed: {failure.value!r}")
-            end = End(self._world.wall(), self._config.name, live.attempt_id, outcome, Output(), Output(), retry=False)
-            await self._ledger.record(identity, end)
+    def _break_off(self, identity: JobId, why: str) -> None:
+        """The last resort after a bug of ours: nothing of the job goes on, and it ends with ``why``."""
+        self._slots.stop(identity, Reason.LOST)
+        self._slots.hurry(identity)
+        if identity in self._remotes:
+            self._remotes[identity].stop(Reason.LOST, hurry=True)
+        job = self._ledger.live(identity)
+        if job is None or job.state.terminal:
+            return
+        self._call_off(identity)
+        self._pauses.end(identity)
+        if job.state in (JobState.PENDING, JobState.WAITING):
+            job = self._ledger.note(identity, Stage(at=self._world.wall(), node=self._config.name))
+        outcome = Outcome(reason=Reason.LAUNCH, detail=why)
+        ended = End(at=self._world.wall(), node=self._config.name, attempt=job.attempt_id, outcome=outcome)
+
+        async def record() -> None:
+            try:
+                await self._ledger.record(identity, ended)
+            except StoreFailed as problem:
+                await self._save_retry.insist(identity, problem)
+
+        Deferred.fromCoroutine(record()).addErrback(
+            lambda failure: _log.failure("job {job_id}: it could not even be ended", failure, job_id=identity)
+        )
+
+    def check_whereabouts(self) -> None:
+        """Look whether some of the open jobs are where they should be; the clock calls it, so that all have their turn.
+
+        One that is nowhere, by a bug of ours, would stay open for ever: it is logged and ended.
+        """
+        if not self._unchecked:
+            self._unchecked = [job.id for job, _ in self._ledger.open_jobs()]
+        for identity in self._unchecked[-CHECKED_AT_ONCE:]:
+            found = self._whereabouts_of(identity)
+            if found is not None and len(found) != 1:
+                _log.error("job {job_id} is in {places}", job_id=identity, places=" and ".join(found) or "no place")
+            if found == []:
+                self._break_off(identity, f"node {self._config.name} lost track of it")
+        del self._unchecked[-CHECKED_AT_ONCE:]
 
     async def _starts(self, attempt: AttemptId) -> None:
         """The script of an attempt is about to start."""
@@ -320,8 +361,10 @@ class Origin:
         finally:
             del self._remotes[job.id]
             self._placement.returned(job.client)
-        await self._conclude(job.attempt_id, finished, finished.outcome.detail or "the node shut down")
-        finished.settled()
+        try:
+            await self._conclude(job.attempt_id, finished, finished.outcome.detail or "the node shut down")
+        finally:
+            finished.settled()
 
     async def _discard(self, attempt: AttemptId, client: ClientId, remote: RemoteAttempt) -> None:
         """An attempt that nobody wants any more was accepted all the same."""
@@ -373,7 +416,9 @@ class Origin:
             await self._ledger.record(identity, event, contents)
         except StoreFailed as problem:
             await self._save_retry.insist(identity, problem)
-        Deferred.fromCoroutine(self._clean(attempt))  # nothing of the job waits for it
+        Deferred.fromCoroutine(self._clean(attempt)).addErrback(  # nothing of the job waits for it
+            lambda failure: _log.failure("attempt {attempt}: its files stay", failure, attempt=attempt)
+        )
         job = self._ledger.live(identity)
         if job is None or job.state is not JobState.WAITING:  # it has ended, perhaps by a cancel meanwhile
             return

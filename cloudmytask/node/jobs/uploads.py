@@ -7,7 +7,7 @@ leaves nothing behind.
 from __future__ import annotations
 
 from attrs import define
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from cloudmytask.boundaries import Spool, World
 from cloudmytask.core.blobs import EMPTY
@@ -26,13 +26,14 @@ class IncomingBlob:
     _blob: Blob
     _spool: Spool
 
-    def append(self, offset: int, data: bytes) -> None:
-        """The next piece."""
+    def append(self, offset: int, data: bytes) -> Deferred[None]:
+        """The next piece; fires when another one may come."""
         if offset != self._spool.size:
             raise UploadFailed(f"upload: a piece for offset {offset} came where {self._spool.size} was next")
         if offset + len(data) > self._blob.size:
             raise UploadFailed(f"upload: more than the announced {self._blob.size} bytes came")
         self._spool.append(data)
+        return self._spool.caught_up() if self._spool.behind else succeed(None)
 
     def commit(self) -> Deferred[Blob]:
         """All pieces are here."""

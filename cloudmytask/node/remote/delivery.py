@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import AttemptSink, DelayedCall, Link, World
+from cloudmytask.core.explain import node_failed
 from cloudmytask.deferreds import Signal
 from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import RemoteEnd
 from cloudmytask.model.errors import CloudMyTaskError, ConnectionInterrupted, RequestTimeout
-from cloudmytask.model.job import AttemptId, StreamName
+from cloudmytask.model.job import AttemptId, Outcome, Reason, StreamName
 from cloudmytask.node.running.outputs import LiveOutput, Outputs
 
 _log = Logger(namespace="cloudmytask.delivery")
@@ -50,6 +52,8 @@ class Delivery:
     _followed: Signal = field(init=False, factory=Signal)
     _timer: DelayedCall | None = field(init=False, default=None)
     _over: bool = field(init=False, default=False)
+    _broken: str = field(init=False, default="")
+    """What a bug of ours did to the delivery; then no output is told any more."""
 
     def follow(self, link: Link, sink: AttemptSink, offsets: Mapping[StreamName, int]) -> None:
         """Somebody follows from now on, instead of whoever did before."""
@@ -59,10 +63,7 @@ class Delivery:
         self._listening = link.gone.add(lambda: self._lost(sink))
         if self._sink is sink:
             self._followed.fire()
-            pushed = Deferred.fromCoroutine(self._push(sink, {name: offsets.get(name, 0) for name in StreamName}))
-            pushed.addErrback(
-                lambda failure: _log.failure("attempt {attempt}: delivery broke", failure, attempt=self._attempt)
-            )
+            self._begin(sink, {name: offsets.get(name, 0) for name in StreamName})
 
     def news(self) -> None:
         """There may be output now."""
@@ -86,6 +87,8 @@ class Delivery:
 
     def finish(self, end: RemoteEnd) -> None:
         """The attempt has ended."""
+        if self._broken:
+            end = evolve(end, outcome=Outcome(Reason.LAUNCH, detail=self._broken), interrupted=False)
         self._end = end
         self._news.fire()
         if self._sink is None and (self._timer is None or not self._grace):
@@ -132,6 +135,19 @@ class Delivery:
         if timer is not None and timer.active():
             timer.cancel()
 
+    def _broke(self, failure: Failure, sink: AttemptSink) -> None:
+        """A bug of ours: the follower gets no output from us any more, but the last word, which says so."""
+        _log.failure("attempt {attempt}: delivery broke", failure, attempt=self._attempt)
+        if self._sink is sink and not self._broken:
+            self._broken = node_failed(failure.value)
+            self._orphaned()
+            if self._end is not None:
+                self.finish(self._end)
+            self._begin(sink, {})
+
+    def _begin(self, sink: AttemptSink, offsets: dict[StreamName, int]) -> None:
+        Deferred.fromCoroutine(self._push(sink, offsets)).addErrback(self._broke, sink)
+
     async def _push(self, sink: AttemptSink, offsets: dict[StreamName, int]) -> None:
         window: deque[Deferred[None]] = deque()
         try:
@@ -155,7 +171,7 @@ class Delivery:
     ) -> bool:
         """Push what there is, then wait for more; whether there will be none."""
         live = self._outputs.live(self._attempt)
-        if live is not None and await self._pushed_some(live, sink, offsets, window):
+        if live is not None and not self._broken and await self._pushed_some(live, sink, offsets, window):
             return False
         if self._end is not None:
             return True

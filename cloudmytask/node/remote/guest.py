@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import World
 from cloudmytask.config import NodeConfig
+from cloudmytask.core.explain import node_failed
 from cloudmytask.core.placement import Choice, Course, Wish
 from cloudmytask.core.queue import Entry
 from cloudmytask.model.cluster import NodeId, Offer, OfferAnswer, RemoteEnd
@@ -200,8 +201,10 @@ class Guest:
     async def _relay(self, remote: RemoteAttempt) -> None:
         finished = await remote.finished()
         self._placement.returned(self.taken.client)
-        self._conclude(finished)
-        finished.settled()
+        try:
+            self._conclude(finished)
+        finally:
+            finished.settled()
 
     def _conclude(self, finished: Finished) -> None:
         discarded = {stream: kept.discarded for stream, kept in finished.live.streams.items()}
@@ -228,10 +231,9 @@ class Guest:
         self.stop(Reason.LOST, hurry=False)
 
     def _follow(self, work: Coroutine[Deferred[object], object, None]) -> None:
-        Deferred.fromCoroutine(work).addErrback(self._broken)
+        def broke(failure: Failure) -> None:
+            _log.failure("job {job_id}: broken guest", failure, job_id=self.job_id)
+            self._last_word(Outcome(Reason.LAUNCH, detail=node_failed(failure.value)), False, self._config.name, {})
+            self.stop(Reason.LOST, hurry=True)
 
-    def _broken(self, failure: Failure) -> None:
-        """A bug of ours: whoever follows must not wait for a last word for ever."""
-        _log.failure("job {job_id}: broken guest", failure, job_id=self.job_id)
-        outcome = Outcome(reason=Reason.LAUNCH, detail=f"node {self._config.name} failed: {failure.value!r}")
-        self._last_word(outcome, False, self._config.name, {})
+        Deferred.fromCoroutine(work).addErrback(broke)

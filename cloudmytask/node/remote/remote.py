@@ -10,16 +10,17 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Protocol
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Link, World
+from cloudmytask.core.explain import node_failed
 from cloudmytask.core.placement import Choice, Course
 from cloudmytask.deferreds import Signal, pause
 from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import BootId, Capacity, NodeId, Offer, OfferAnswer, PeerIdentity, RemoteEnd
-from cloudmytask.model.errors import CloudMyTaskError, NoSuchJob
+from cloudmytask.model.errors import CloudMyTaskError, InternalError, NoSuchJob
 from cloudmytask.model.job import AttemptId, Blob, ClientId, JobSpec, Outcome, Reason, StreamName, Usage
 from cloudmytask.node.remote.asking import RETRY_INTERVAL, Asking
 from cloudmytask.node.roles import Acquaintances, Finished
@@ -98,12 +99,11 @@ class Remote:
 
     def output(self, stream: StreamName, offset: int, data: bytes) -> Deferred[None]:
         if self._noted or self._over:
-            self._take(stream, offset, data)
-            return succeed(None)
-        return Deferred.fromCoroutine(self._take_later(stream, offset, data))
+            return maybeDeferred(self._take, stream, offset, data).addErrback(self._broke)
+        return Deferred.fromCoroutine(self._take_later(stream, offset, data)).addErrback(self._broke)
 
     def ended(self, end: RemoteEnd) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._ended(end))
+        return Deferred.fromCoroutine(self._ended(end)).addErrback(self._broke)
 
     # its course
 
@@ -231,13 +231,16 @@ class Remote:
                 return
 
     def _lose(self, why: str) -> None:
+        wall = self._delegate.world.clock.seconds() - self._began
+        self._finish_with(Outcome(Reason.LOST, detail=why, usage=Usage(wall_seconds=wall)), interrupted=True)
+
+    def _finish_with(self, outcome: Outcome, *, interrupted: bool) -> None:
+        """End it without its executor's last word."""
         if self._over or self._live is None:
             return
-        wall = self._delegate.world.clock.seconds() - self._began
-        outcome = Outcome(reason=Reason.LOST, detail=why, usage=Usage(wall_seconds=wall))
         assert self.node_id is not None
         self._delegate.abandon(self.node_id, self.attempt)
-        self._finish(Finished(outcome, True, self._live, self._name))
+        self._finish(Finished(outcome, interrupted, self._live, self._name))
 
     def _finish(self, finished: Finished) -> None:
         self._over = True
@@ -249,8 +252,19 @@ class Remote:
         self._done.callback(finished)
 
     def _spawn(self, work: Coroutine[Deferred[object], object, None]) -> None:
-        reached = Deferred.fromCoroutine(work)
-        reached.addErrback(lambda failure: _log.failure("following {attempt} broke", failure, attempt=self.attempt))
+        Deferred.fromCoroutine(work).addErrback(self._broke).addErrback(self._not_told)
+
+    def _broke(self, failure: Failure) -> None:
+        """A bug of ours ends the attempt, as far as we follow it; a declared failure is passed on.
+
+        :raises CloudMyTaskError: in any case, for the other end.
+        """
+        if failure.check(CloudMyTaskError) is not None:
+            failure.raiseException()
+        _log.failure("following {attempt} broke", failure, attempt=self.attempt)
+        self.stop(Reason.LOST, hurry=True)
+        self._finish_with(Outcome(Reason.LAUNCH, detail=node_failed(failure.value)), interrupted=False)
+        raise InternalError(f"attempt {self.attempt} cannot be followed any more")
 
     def _not_told(self, failure: Failure) -> None:
         """The link broke over it: it is told again on the next one."""

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from cloudmytask.boundaries import Launch, Running, World
 from cloudmytask.config import NodeConfig
+from cloudmytask.core.explain import node_failed
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, StoreFailed
 from cloudmytask.model.job import Assignment, AttemptId, Content, JobId, Outcome, Reason
@@ -103,7 +104,7 @@ class Executor:
             _log.failure("attempt {attempt} broke", attempt=attempt)
             if active.running is not None:
                 active.running.kill()
-            outcome = Outcome(reason=Reason.LAUNCH, detail=f"the node failed: {bug!r}")
+            outcome = Outcome(reason=Reason.LAUNCH, detail=node_failed(bug))
         del self._active[job_id]
         active.claim.release()
         live = self._outputs.finish(attempt)

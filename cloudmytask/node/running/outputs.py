@@ -33,14 +33,15 @@ class CappedSpool:
         """Bytes kept."""
         return self.spool.size
 
-    def append(self, data: bytes) -> None:
-        """Keep what fits."""
+    def append(self, data: bytes) -> Deferred[None] | None:
+        """Keep what fits. A Deferred: bring no more before it fires."""
         room = self.limit - self.spool.size
         if len(data) > room:
             self.discarded += len(data) - max(0, room)
             data = data[: max(0, room)]
         if data:
             self.spool.append(data)
+        return self.spool.caught_up() if self.spool.behind else None
 
     async def seal(self) -> tuple[Output, Content | None]:
         """What goes into the job's record, and the bytes that have to be saved along with it. Output that the disk
@@ -67,9 +68,9 @@ class LiveOutput:
 
     def write(self, stream: StreamName, data: bytes) -> Deferred[None] | None:
         """Take in what the script wrote. A Deferred: bring no more before it fires."""
-        self.streams[stream].append(data)
+        full = self.streams[stream].append(data)
         self.grown.fire()
-        return None
+        return full
 
     async def read(self, stream: StreamName, offset: int, size: int) -> bytes:
         """Bytes from ``offset``, as many as are there up to ``size``."""
