@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TypeVar
 
+from twisted.internet import defer
 from twisted.internet.defer import Deferred
 
 from cloudmytask.addresses import Address
@@ -30,9 +31,10 @@ from cloudmytask.client.options import Duration, Size, default_client, qos_class
 from cloudmytask.client.reactor_thread import ReactorGone
 from cloudmytask.client.result import Result
 from cloudmytask.client.sources import Source
+from cloudmytask.client.subscriptions import PushedOutcome
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.directories import known_nodes_file
-from cloudmytask.model.errors import ConnectionInterrupted, JobFailed
+from cloudmytask.model.errors import ConnectionInterrupted, JobFailed, WaitTimeout
 from cloudmytask.model.job import Explanation, JobQuery, JobSpec, JobState, Limits, QoS, StreamName
 
 T = TypeVar("T")
@@ -134,12 +136,12 @@ class Client(ClusterCalls):
         )
         once = key or new_key()
         fed = None if stdin is None else stdin_source(stdin)
-        return JobHandle(
-            self,
-            *self._run(
-                lambda session: session.submit(lambda node: node.submit(spec, source, fed, key=once), once=at_most_once)
-            ),
+        (status, outcome), home = self._run(
+            lambda session: session.submit(
+                lambda node: node.submit_and_watch(spec, source, fed, key=once), once=at_most_once
+            )
         )
+        return JobHandle(self, status, home, outcome)
 
     def job(self, job_id: str) -> JobHandle:
         """A job that was submitted before. :raises NoSuchJob:"""
@@ -178,10 +180,11 @@ class Client(ClusterCalls):
 class JobHandle:
     """One submitted job; the object remembers the last state it was told, and which node to ask."""
 
-    def __init__(self, client: Client, status: JobStatus, home: Address) -> None:
+    def __init__(self, client: Client, status: JobStatus, home: Address, outcome: PushedOutcome | None = None) -> None:
         self._client = client
         self._status = status
         self._home = home
+        self._outcome = outcome
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.id} {self._status.state.value}>"
@@ -216,8 +219,18 @@ class JobHandle:
         """
         lasting = seconds("timeout", timeout)
         if not self._status.state.terminal:
-            self._status = self._ask(lambda node: node.wait(self.id, lasting))
+            self._status = self._pushed(lasting) or self._ask(lambda node: node.wait(self.id, lasting))
         return self._status
+
+    def _pushed(self, lasting: float | None) -> JobStatus | None:
+        """The outcome, if the node tells it by itself; None if it has to be asked."""
+        outcome = self._outcome
+        if outcome is None:
+            return None
+        try:
+            return self._client._run(lambda session: outcome.wait(session.connector.clock, lasting))
+        except defer.TimeoutError:
+            raise WaitTimeout(f"job {self.id} is {self.status().state.value} after {lasting:g} s") from None
 
     def result(self, timeout: Duration | None = None) -> Result:
         """Wait for success, and fetch the output into memory (see :meth:`copy_output` for a large one).
@@ -228,6 +241,8 @@ class JobHandle:
         status = self.wait(timeout)
         if status.state is not JobState.SUCCEEDED:
             raise self._failure(status)
+        if self._outcome is not None and self._outcome.output is not None:
+            return Result(status, *(self._outcome.output[stream] for stream in (StreamName.STDOUT, StreamName.STDERR)))
         pieces: dict[StreamName, list[bytes]] = {stream: [] for stream in StreamName}
         self._fetch(lambda stream, data: pieces[stream].append(data))
         return Result(status, b"".join(pieces[StreamName.STDOUT]), b"".join(pieces[StreamName.STDERR]))

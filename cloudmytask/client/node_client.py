@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Clock, OutputEnd
 from cloudmytask.client.sources import Source
-from cloudmytask.client.subscriptions import Changed, Subscriptions, Write
+from cloudmytask.client.subscriptions import Changed, PushedOutcome, Subscriptions, Write
 from cloudmytask.client.uploading import upload
 from cloudmytask.codec import decode, encode
 from cloudmytask.codec.people import JobStatus
@@ -68,6 +68,16 @@ class NodeClient:
     ) -> Deferred[JobStatus]:
         """Submit a job; ``spec``'s blobs are replaced by the sources' own."""
         return Deferred.fromCoroutine(self._submit(spec, script, stdin, key or self._new_key()))
+
+    def submit_and_watch(
+        self, spec: JobSpec, script: Source, stdin: Source | None = None, key: str | None = None
+    ) -> Deferred[tuple[JobStatus, PushedOutcome | None]]:
+        """Like :meth:`submit`; the node then tells the outcome by itself, with the output if that is small."""
+
+        async def submitted() -> tuple[JobStatus, PushedOutcome | None]:
+            return await self._subscriptions.submit(**await self._prepared(spec, script, stdin, key or self._new_key()))
+
+        return Deferred.fromCoroutine(submitted())
 
     def cancel(self, job_id: str, note: str = "") -> Deferred[JobStatus]:
         """End a job; answered when the node has noted the wish."""
@@ -180,6 +190,10 @@ class NodeClient:
         self.node = answer["node"]
 
     async def _submit(self, spec: JobSpec, script: Source, stdin: Source | None, key: str) -> JobStatus:
+        return _job(await self.protocol.ask(commands.SubmitJob, **await self._prepared(spec, script, stdin, key)))
+
+    async def _prepared(self, spec: JobSpec, script: Source, stdin: Source | None, key: str) -> dict[str, Any]:
+        """The arguments of ``SubmitJob``, once what does not fit into it was sent."""
         spec = evolve(spec, script=script.blob, stdin=None if stdin is None else stdin.blob)
         riding: dict[str, bytes] = {}
         for field, source in (("script", script), ("stdin", stdin)):
@@ -189,15 +203,13 @@ class NodeClient:
                 riding[field] = source.data
             else:
                 await upload(self.protocol, next(self._numbers), source)
-        answer = await self.protocol.ask(
-            commands.SubmitJob,
-            key=key,
-            qos=spec.qos.value,
-            spec=encode(spec),
-            script=riding.get("script"),
-            stdin=riding.get("stdin"),
-        )
-        return _job(answer)
+        return {
+            "key": key,
+            "qos": spec.qos.value,
+            "spec": encode(spec),
+            "script": riding.get("script"),
+            "stdin": riding.get("stdin"),
+        }
 
     async def _cluster(self) -> ClusterView:
         pages: list[ClusterView] = []

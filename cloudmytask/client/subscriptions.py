@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from cloudmytask.boundaries import Clock, OutputEnd
 from cloudmytask.codec import decode
 from cloudmytask.codec.people import JobStatus
+from cloudmytask.deferreds import Signal, patiently
 from cloudmytask.model.errors import (
     CloudMyTaskError,
     ConnectionInterrupted,
@@ -33,6 +34,8 @@ from cloudmytask.wire.guard import GuardedAMP, Vocabulary
 Write = Callable[[StreamName, bytes], Deferred[None] | None]
 """Takes a piece of output. A Deferred says when there is room for more: the node sends a window's worth until then."""
 Changed = Callable[[JobStatus], None]
+OUTCOMES_MAX = 500
+"""Outcomes that are awaited on one connection: a node keeps a limited number of watches for each."""
 
 
 @define(eq=False)
@@ -71,6 +74,42 @@ class _Stream:
             self.ended.callback(self.last_word)
 
 
+@define(eq=False)
+class PushedOutcome:
+    """The outcome of a job that was submitted on a connection: its node tells it by itself.
+
+    :ivar job: the job with its outcome, once it has come.
+    :ivar output: what it has written, if that is small and came along.
+    """
+
+    job: JobStatus | None = None
+    output: Mapping[StreamName, bytes] | None = None
+    _over: bool = field(init=False, default=False)
+    _end: Signal = field(init=False, factory=Signal)
+
+    async def wait(self, clock: Clock, timeout: float | None) -> JobStatus | None:
+        """The job with its outcome; None if the connection ended before it came.
+
+        :raises twisted.internet.defer.TimeoutError: neither happened within ``timeout`` seconds.
+        """
+        if not self._over:
+            ending = self._end.wait()
+            await (ending if timeout is None else patiently(clock, timeout, ending))
+        return self.job
+
+    def come(self, job: JobStatus, stdout: bytes | None, stderr: bytes | None) -> None:
+        """It has."""
+        self.job = job
+        if stdout is not None and stderr is not None:
+            self.output = {StreamName.STDOUT: stdout, StreamName.STDERR: stderr}
+        self.end()
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._over = True
+        self._end.fire()
+
+
 class Subscriptions:
     """The client's end of watches and output streams, and the connection that they come on.
 
@@ -83,6 +122,7 @@ class Subscriptions:
         self._watches: dict[int, Changed] = {}
         self._streams: dict[int, _Stream] = {}
         self._waiting: dict[int, Deferred[JobStatus]] = {}
+        self._outcomes: dict[int, PushedOutcome] = {}
         vocabulary = Vocabulary(
             {
                 commands.JobChanged: self._job_changed,
@@ -91,6 +131,23 @@ class Subscriptions:
             }
         )
         self.protocol = GuardedAMP(vocabulary, clock, self._lost)
+
+    async def submit(self, **arguments: Any) -> tuple[JobStatus, PushedOutcome | None]:
+        """Submit a job, and have its outcome pushed, with a small output; None if too many are awaited already."""
+        if len(self._outcomes) >= OUTCOMES_MAX:
+            answer = await self.protocol.ask(commands.SubmitJob, **arguments)
+            return JobStatus.from_document(answer["job"]), None
+        number = next(self._numbers)
+        outcome = self._outcomes[number] = PushedOutcome()
+        try:
+            answer = await self.protocol.ask(commands.SubmitJob, watch=number, output=True, **arguments)
+        except CloudMyTaskError:
+            self._outcomes.pop(number, None)
+            raise
+        job = JobStatus.from_document(answer["job"])
+        if job.state.terminal and self._outcomes.pop(number, None) is not None:
+            outcome.come(job, answer.get("stdout"), answer.get("stderr"))
+        return job, outcome
 
     async def watch(self, job_id: str, changed: Changed, every: bool) -> tuple[JobStatus, Callable[[], None]]:
         """See ``NodeClient.watch``."""
@@ -161,8 +218,13 @@ class Subscriptions:
             if self._streams.pop(number, None) is not None:
                 self._unsubscribe(number)
 
-    def _job_changed(self, watch: int, job: Mapping[str, Any]) -> dict[str, Any]:
+    def _job_changed(
+        self, watch: int, job: Mapping[str, Any], stdout: bytes | None = None, stderr: bytes | None = None
+    ) -> dict[str, Any]:
         status = JobStatus.from_document(job)
+        if status.state.terminal and watch in self._outcomes:
+            self._outcomes.pop(watch).come(status, stdout, stderr)
+            return {}
         changed = self._watches.pop(watch, None) if status.state.terminal else self._watches.get(watch)
         if changed is not None:
             changed(status)
@@ -198,6 +260,9 @@ class Subscriptions:
             self.protocol.ask(commands.Unsubscribe, watch=number).addErrback(_gone)
 
     def _lost(self) -> None:
+        outcomes, self._outcomes = self._outcomes, {}
+        for outcome in outcomes.values():
+            outcome.end()
         self._watches.clear()
         streams, self._streams = self._streams, {}
         for stream in streams.values():
