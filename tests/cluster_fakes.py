@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, succeed
 
-from cloudmytask.core.admission import check_client
+from cloudmytask.boundaries import Event, Watch
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import (
     Announcement,
     Backlog,
@@ -25,7 +27,7 @@ from cloudmytask.model.cluster import (
     Standing,
     TreePosition,
 )
-from cloudmytask.model.errors import NoSuchBan, NotSupervised
+from cloudmytask.model.errors import NoSuchBan, NotPermitted, NotSupervised
 from cloudmytask.model.job import ClientId, NodeStatus, QoS
 
 BOOT = BootId("0000000189abcdef")
@@ -105,9 +107,20 @@ class FakeCluster:
     samples: tuple[LoadSample, ...] | None = None
     """None: this is no CSU."""
 
-    def identify(self, claim: str) -> ClientId:
-        """Whoever it claims to be."""
-        return check_client(claim)
+    def jobs_of(self) -> NoReturn:
+        """It takes none."""
+        raise NotPermitted("a takes no jobs")
+
+    def admit(self, client: ClientId, size: int) -> float:
+        """As fast as they like."""
+        return 0.0
+
+    def malformed(self, client: ClientId) -> None:
+        """Nobody minds."""
+
+    def follow(self, client: ClientId, told: Callable[[Event], None]) -> Watch:
+        """Nobody is ever told anything."""
+        return Listeners[[Event]]().add(told)
 
     def describe(self) -> NodeStatus:
         """A picture that nobody looks at."""

@@ -15,8 +15,8 @@ from cloudmytask.client.connection import connect
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.config import CsuConfig
 from cloudmytask.csu.unit import CentralSupervisoryUnit
+from cloudmytask.net.client_session import NodeFactory
 from cloudmytask.net.peer_links import PeerLinks
-from cloudmytask.net.server import NodeFactory
 from cloudmytask.simulation.bus import SimulatedBus, SimulatedGroup
 from cloudmytask.simulation.clock import Lifetime, VirtualClock
 from cloudmytask.simulation.host import SeededEntropy

@@ -5,8 +5,11 @@ Invariant: protocols only, no logic. Each is implemented twice: by a shell for t
 """
 
 from cloudmytask.boundaries.front_door import (
+    BansChanged,
     ClusterDoor,
-    FrontDoor,
+    Event,
+    JobDoor,
+    MemberChanged,
     OutputEnd,
     OutputPiece,
     OutputReader,
@@ -33,17 +36,20 @@ from cloudmytask.boundaries.world import (
 
 __all__ = [
     "AttemptSink",
+    "BansChanged",
     "Bus",
     "Clock",
     "ClusterDoor",
     "DelayedCall",
     "Entropy",
-    "FrontDoor",
+    "Event",
+    "JobDoor",
     "JobStore",
     "Launch",
     "Link",
     "Links",
     "LoadProbe",
+    "MemberChanged",
     "OutputEnd",
     "OutputPiece",
     "OutputReader",

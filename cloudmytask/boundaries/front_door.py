@@ -11,7 +11,7 @@ from typing import Protocol
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
-from cloudmytask.model.cluster import Ban, ClusterView, LoadSample
+from cloudmytask.model.cluster import Ban, ClusterView, LoadSample, NodeId, Standing
 from cloudmytask.model.fields import Count
 from cloudmytask.model.job import (
     Blob,
@@ -79,32 +79,112 @@ class OutputReader(Protocol):
 
 
 class Watch(Protocol):
-    """A client's interest in one job."""
+    """A client's interest in one job, or in all that happens."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Call nobody any more. Idempotent."""
 
 
 class Upload(Protocol):
     """A blob on its way in."""
 
     def append(self, offset: int, data: bytes) -> None:
-        """:raises UploadFailed: the offset is not where the last piece ended, or more came than announced."""
+        """Take in a piece; it is written behind the caller's back.
+
+        :raises UploadFailed: the offset is not where the last piece ended, or more came than announced.
+        """
 
     def commit(self) -> Deferred[Blob]:
-        """:raises UploadFailed: the bytes do not match the announced digest and size."""
+        """Fires when the blob is durable. :raises UploadFailed: the bytes are not those that were announced."""
 
-    def abort(self) -> None: ...
+    def abort(self) -> None:
+        """Forget what came. Idempotent."""
+
+
+@frozen
+class MemberChanged:
+    """An instance has come, gone, or come back."""
+
+    node_id: NodeId
+    standing: Standing
+
+
+@frozen
+class BansChanged:
+    """These bans were made, lifted or changed."""
+
+    bans: tuple[Ban, ...]
+
+
+Event = Job | MemberChanged | BansChanged
+"""What a client may follow: a change of one of its jobs, or of the cluster."""
+
+
+class JobDoor(Protocol):
+    """What a node offers to clients: jobs. Jobs of another client answer like absent ones. No call waits for another
+    machine; each may raise, or fail with, a :class:`~cloudmytask.model.errors.CloudMyTaskError`."""
+
+    def submit(self, client: ClientId, submission: Submission) -> Deferred[Receipt]:
+        """Accept a job; fires when it is durable.
+
+        :raises IdempotencyConflict: the key was used for another body. :raises BlobMissing: send a blob first.
+        """
+
+    def status(self, client: ClientId, job_id: JobId) -> Deferred[Job]:
+        """The job as it stands. :raises NoSuchJob: there is none of this client."""
+
+    def cancel(self, client: ClientId, job_id: JobId, note: str) -> Deferred[Job]:
+        """End a job; fires when the wish is durable, not when the script has ended."""
+
+    def retry(self, client: ClientId, job_id: JobId, key: str) -> Deferred[Receipt]:
+        """Submit the spec of a job that has ended once more. :raises JobNotFinished: it has not."""
+
+    def remove(self, client: ClientId, job_id: JobId) -> Deferred[Job]:
+        """Delete outcome and output before their time. :raises JobNotFinished: there is no outcome yet."""
+
+    def jobs(self, client: ClientId, query: JobQuery) -> Deferred[JobPage]:
+        """Jobs of ``client``, newest first; a page may be short, or empty, while there are more."""
+
+    def explain(self, client: ClientId, job_id: JobId) -> Deferred[Explanation]:
+        """Why the job is in its state."""
+
+    def watch(self, client: ClientId, job_id: JobId, changed: Callable[[Job], None]) -> Deferred[tuple[Job, Watch]]:
+        """The job as it stands, and ``changed`` with every later state, the terminal one last. It must not block."""
+
+    def output(
+        self, client: ClientId, job_id: JobId, attempt: int, offsets: Mapping[StreamName, int], follow: bool
+    ) -> Deferred[OutputReader]:
+        """Read the output of one attempt, from an offset on for each stream asked for.
+
+        :param attempt: its number; 0 is the latest, or the first to come.
+        :param follow: wait for what the script has not written yet.
+        """
+
+    def upload(self, client: ClientId, blob: Blob) -> Deferred[Upload | None]:
+        """Begin to send a blob; None if it is here already."""
 
 
 class ClusterDoor(Protocol):
-    """What every instance, node or CSU, tells clients of the cluster. Each call may raise, or fail with, a
-    :class:`~cloudmytask.model.errors.CloudMyTaskError`."""
+    """What every instance, node or CSU, offers to clients, whatever carries their requests. Each call may raise, or
+    fail with, a :class:`~cloudmytask.model.errors.CloudMyTaskError`."""
 
-    def identify(self, claim: str) -> ClientId:
-        """Who the connection belongs to (design section 7): until certificates exist, whoever it claims to be."""
+    def jobs_of(self) -> JobDoor:
+        """Where jobs are asked for. :raises NotPermitted: this instance takes none; the sentence says which does."""
 
-    def describe(self) -> NodeStatus: ...
-    def cluster(self) -> ClusterView: ...
+    def admit(self, client: ClientId, size: int) -> float:
+        """A request of ``size`` bytes came; for how many seconds its sender is to be kept from sending more.
+
+        :raises Banned, TooManyRequests: it is not to be answered.
+        """
+
+    def malformed(self, client: ClientId) -> None:
+        """Something came that no program of ours sends. :raises Banned: it was once too often."""
+
+    def describe(self) -> NodeStatus:
+        """A picture of the instance."""
+
+    def cluster(self) -> ClusterView:
+        """All instances as this one sees them."""
 
     def bans(self) -> tuple[Ban, ...]:
         """Every ban in force."""
@@ -121,39 +201,5 @@ class ClusterDoor(Protocol):
         :raises NotSupervised: this instance keeps none; a CSU does.
         """
 
-
-class FrontDoor(ClusterDoor, Protocol):
-    """What a node offers to clients, whatever carries their requests. Objects of another client answer like absent
-    ones."""
-
-    def admit(self, client: ClientId, size: int) -> float:
-        """A request of ``size`` bytes came; for how many seconds nothing more is to be read from its sender.
-
-        :raises Banned, TooManyRequests: it is not to be answered.
-        """
-
-    def malformed(self, client: ClientId) -> None:
-        """Something came that no program of ours sends. :raises Banned: it was once too often."""
-
-    def submit(self, client: ClientId, submission: Submission) -> Deferred[Receipt]: ...
-    def status(self, client: ClientId, job_id: JobId) -> Deferred[Job]: ...
-    def cancel(self, client: ClientId, job_id: JobId, note: str) -> Deferred[Job]: ...
-    def retry(self, client: ClientId, job_id: JobId, key: str) -> Deferred[Receipt]: ...
-    def remove(self, client: ClientId, job_id: JobId) -> Deferred[Job]: ...
-    def jobs(self, client: ClientId, query: JobQuery) -> Deferred[JobPage]: ...
-    def explain(self, client: ClientId, job_id: JobId) -> Deferred[Explanation]: ...
-
-    def watch(self, client: ClientId, job_id: JobId, changed: Callable[[Job], None]) -> Deferred[tuple[Job, Watch]]:
-        """The job as it stands, and ``changed`` with every later state, the terminal one last."""
-
-    def output(
-        self, client: ClientId, job_id: JobId, attempt: int, offsets: Mapping[StreamName, int], follow: bool
-    ) -> Deferred[OutputReader]:
-        """Read the output of one attempt, from an offset on for each stream asked for.
-
-        :param attempt: its number; 0 is the latest, or the first to come.
-        :param follow: wait for what the script has not written yet.
-        """
-
-    def upload(self, client: ClientId, blob: Blob) -> Deferred[Upload | None]:
-        """Begin to send a blob; None if it is here already."""
+    def follow(self, client: ClientId, told: Callable[[Event], None]) -> Watch:
+        """Tell ``told`` of every change of the cluster, and of every job of ``client``. It must not block."""

@@ -174,8 +174,7 @@ class NodeClient:
 
     def close(self) -> None:
         """End the connection. Idempotent."""
-        if self.protocol.transport is not None:
-            self.protocol.transport.loseConnection()
+        self.protocol.close()
 
     async def hello(self, client: str) -> None:
         """Introduce ourselves."""

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from cloudmytask.boundaries import Bus, Clock, Entropy, Link, Links, PeerDoor, WallClock
+from cloudmytask.boundaries import BansChanged, Bus, Clock, Entropy, Link, Links, MemberChanged, PeerDoor, WallClock
 from cloudmytask.cluster.announcer import Announcer
 from cloudmytask.cluster.ban_exchange import BanExchange
 from cloudmytask.cluster.blacklist import KEY, Blacklist
@@ -157,6 +157,17 @@ class ClusterMember:
             for member in self.detector.members()
             if member.announcement.role is role and member.standing is Standing.ALIVE
         ]
+
+    def follow(self, told: Callable[[MemberChanged | BansChanged], object]) -> Registration:
+        """Tell ``told`` of every change of the members and of the bans."""
+        members = self.detector.changes.add(lambda member: told(MemberChanged(member.node_id, member.standing)))
+        bans = self.blacklist.changes.add(lambda news, _source: told(BansChanged(tuple(news))))
+
+        def close() -> None:
+            members.close()
+            bans.close()
+
+        return Registration(close)
 
     def linked(self, node_ids: Iterable[NodeId]) -> list[Link]:
         """The open links among those to ``node_ids``."""

@@ -1,5 +1,5 @@
-"""The Central Supervisory Unit (paper 3.1.3), composed of its roles; offers ``boundaries.FrontDoor`` to clients, where
-it refuses all that is about jobs, and :class:`~cloudmytask.csu.door.SupervisorDoor` to peers.
+"""The Central Supervisory Unit (paper 3.1.3), composed of its roles; offers ``boundaries.ClusterDoor`` to clients,
+where it refuses all that is about jobs, and :class:`~cloudmytask.csu.door.SupervisorDoor` to peers.
 
 Any number may run. They merge their bans as all instances do, and none of them is on the way of any client's request.
 
@@ -9,22 +9,22 @@ world.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import NoReturn
 
 from twisted.internet.defer import Deferred
 
-from cloudmytask.boundaries import Link
+from cloudmytask.boundaries import Event, Link, Watch
 from cloudmytask.boundaries.supervision import SeenInstance, SupervisionWorld
 from cloudmytask.cluster.flood_control import FloodControl
 from cloudmytask.cluster.member import ClusterMember, identity_of
 from cloudmytask.config import CsuConfig
-from cloudmytask.core.admission import LIMIT_MAX, check_client
+from cloudmytask.core.admission import LIMIT_MAX
 from cloudmytask.core.announcing import Condition
 from cloudmytask.core.ban_checks import check_report
 from cloudmytask.csu.door import NOTHING, SupervisorDoor
 from cloudmytask.csu.history import History
-from cloudmytask.csu.no_jobs import NoJobs
 from cloudmytask.csu.registry import Registry, status_of
 from cloudmytask.csu.witnesses import Witnesses
 from cloudmytask.model.cluster import (
@@ -48,14 +48,13 @@ SPREAD_MAX = 8
 """Instances that a CSU tells of a new ban itself; they pass it on along the tree."""
 
 
-class CentralSupervisoryUnit(NoJobs):
+class CentralSupervisoryUnit:
     """See the module. ``start`` before anything else; ``drain`` ends it.
 
     :param address: where peers reach it, ``HOST:PORT``; empty for one that stands alone.
     """
 
     def __init__(self, world: SupervisionWorld, config: CsuConfig, address: str = "") -> None:
-        super().__init__(self._where_jobs_go)
         recovery = world.store.recover()
         clock, entropy = world.clock, world.entropy
         self._world, self._config = world, config
@@ -107,8 +106,12 @@ class CentralSupervisoryUnit(NoJobs):
 
     # boundaries.ClusterDoor
 
-    def identify(self, claim: str) -> ClientId:
-        return check_client(claim)
+    def jobs_of(self) -> NoReturn:
+        node = next((f", such as {each.name} at {each.address}" for each in self._nodes()), "")
+        raise NotPermitted(f"{self._me.name} is a CSU and takes no jobs; ask a node{node}")
+
+    def follow(self, client: ClientId, told: Callable[[Event], None]) -> Watch:  # noqa: ARG002 - it has no jobs
+        return self._cluster_member.follow(told)
 
     def admit(self, client: ClientId, size: int) -> float:
         return self._flood_control.admit(client, size)
@@ -155,10 +158,6 @@ class CentralSupervisoryUnit(NoJobs):
 
     def history(self, seconds: float) -> Deferred[tuple[LoadSample, ...]]:
         return self._history.last(seconds)
-
-    def _where_jobs_go(self) -> str:
-        node = next((f", such as {each.name} at {each.address}" for each in self._nodes()), "")
-        return f"{self._me.name} is a CSU and takes no jobs; ask a node{node}"
 
     # what happens in the cluster
 

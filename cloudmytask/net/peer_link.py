@@ -68,8 +68,7 @@ class PeerLink:
         self.gone.tell_last()
 
     def close(self) -> None:
-        if self._protocol.transport is not None:
-            self._protocol.transport.loseConnection()
+        self._protocol.close()
 
     # boundaries.Link
 

@@ -183,13 +183,8 @@ class _LinkFactory(Factory):
 
 def _linked(protocol: GuardedAMP, peer: PeerIdentity, key: bytes | None) -> PeerLink:
     """The link that a connection becomes."""
-    before, link = protocol.on_lost, PeerLink(protocol, peer, key)
-
-    def lost() -> None:
-        before()
-        link.lost()
-
-    protocol.on_lost = lost
+    link = PeerLink(protocol, peer, key)
+    protocol.gone.add(link.lost)
     transport: Any = protocol.transport
     if ITCPTransport.providedBy(transport) and ISystemHandle.providedBy(transport):
         handle: Any = transport.getHandle()

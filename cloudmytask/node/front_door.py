@@ -1,4 +1,4 @@
-"""What a node offers to clients (``boundaries.FrontDoor``): each call goes to the role whose business it is.
+"""What a node offers to clients (``boundaries.ClusterDoor``, ``JobDoor``): each call goes to the role that it concerns.
 
 Invariant: no policy of its own; whoever is at the other end has been identified.
 """
@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
-from cloudmytask.boundaries import OutputReader, Receipt, Submission, Upload, Watch, World
-from cloudmytask.cluster.blacklist import Blacklist
+from cloudmytask.boundaries import Event, OutputReader, Receipt, Submission, Upload, Watch, World
+from cloudmytask.cluster.member import ClusterMember
 from cloudmytask.core.explain import explain
+from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import Ban, ClusterView, LoadSample
 from cloudmytask.model.errors import NotSupervised
 from cloudmytask.model.job import (
@@ -47,34 +48,47 @@ class NodeFrontDoor:
     _outputs: Outputs
     _acceptance: Acceptance
     _origin: Origin
-    _blacklist: Blacklist
+    _cluster_member: ClusterMember
     describe: Callable[[], NodeStatus]
     cluster: Callable[[], ClusterView]
 
     # ClusterDoor
 
-    def identify(self, claim: str) -> ClientId:
-        return self._gate.identify(claim)
+    def jobs_of(self) -> NodeFrontDoor:
+        return self
 
     def bans(self) -> tuple[Ban, ...]:
-        return self._blacklist.bans()
+        return self._cluster_member.blacklist.bans()
 
     def ban(self, by: ClientId, client: ClientId, reason: str, term: float) -> Deferred[Ban]:
-        return self._blacklist.ban(by, client, reason, term)
+        return self._cluster_member.blacklist.ban(by, client, reason, term)
 
     def lift_ban(self, by: ClientId, client: ClientId) -> Deferred[Ban]:
-        return self._blacklist.lift(by, client)
+        return self._cluster_member.blacklist.lift(by, client)
 
     def history(self, seconds: float) -> Deferred[tuple[LoadSample, ...]]:  # noqa: ARG002 - none is kept
         raise NotSupervised("this instance is a node and keeps no history of load; a CSU does")
 
-    # FrontDoor
+    def follow(self, client: ClientId, told: Callable[[Event], None]) -> Watch:
+        def changed(job: Job) -> None:
+            if job.client == client:
+                told(job)
+
+        jobs, cluster = self._ledger.published.add(changed), self._cluster_member.follow(told)
+
+        def close() -> None:
+            jobs.close()
+            cluster.close()
+
+        return Registration(close)
 
     def admit(self, client: ClientId, size: int) -> float:
         return self._gate.admit(client, size)
 
     def malformed(self, client: ClientId) -> None:
         self._gate.malformed(client)
+
+    # JobDoor
 
     def submit(self, client: ClientId, submission: Submission) -> Deferred[Receipt]:
         return Deferred.fromCoroutine(self._acceptance.submit(client, submission))

@@ -137,7 +137,7 @@ class Node:
         self._recovered = recovery.own
         self._placing: Periodic | None = None
         self.front_door = NodeFrontDoor(
-            world, gate, ledger, outputs, acceptance, origin, cluster_member.blacklist, self.describe, self.cluster
+            world, gate, ledger, outputs, acceptance, origin, cluster_member, self.describe, self.cluster
         )
         self.peer_door = NodePeerDoor(world, cluster_member, acceptance, guests, placer, neighborhood)
         self._wire(News(entropy, accounts, placer, self._work_stealer, delegate))

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from cloudmytask.boundaries.supervision import SupervisionWorld
 from cloudmytask.config import CsuConfig
 from cloudmytask.csu.unit import CentralSupervisoryUnit
-from cloudmytask.net.server import NodeFactory
+from cloudmytask.net.client_session import NodeFactory
 from cloudmytask.service.claim import claim
 from cloudmytask.service.instance_service import InstanceService, Life, Step
 from cloudmytask.service.peers import make_peers

@@ -25,7 +25,7 @@ from twisted.python.components import Componentized
 from cloudmytask.boundaries import Clock
 from cloudmytask.config import InstanceConfig
 from cloudmytask.model.errors import StartFailed
-from cloudmytask.net.server import NodeFactory
+from cloudmytask.net.client_session import NodeFactory
 from cloudmytask.periodic import Periodic, every
 from cloudmytask.service.claim import SOCKET_MODE, Claim
 from cloudmytask.service.signals import on_termination

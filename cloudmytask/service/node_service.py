@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 
 from cloudmytask.config import NodeConfig
-from cloudmytask.net.server import NodeFactory
+from cloudmytask.net.client_session import NodeFactory
 from cloudmytask.node.node import Node
 from cloudmytask.probe import SAMPLE_INTERVAL
 from cloudmytask.service.claim import claim

@@ -3,7 +3,8 @@
 Invariant: a direction delivers its bytes in order, each ``latency`` after it was written. A process that dies is
 noticed at the other end by a lost connection, after what it had written, as by TCP. Where a path is cut, bytes wait:
 they go on when it is mended within the network's ``patience``; otherwise the connection times out at the end that
-waits, and only there. Whoever dies behind a cut is missed by nobody until something is sent to it.
+waits, and only there. Whoever dies behind a cut is missed by nobody until something is sent to it. Whoever does not
+read is sent more than ``IN_FLIGHT_MAX`` bytes only by those who do not heed it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 from twisted.internet import error
 from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import IPushProducer, ITransport
+from twisted.internet.interfaces import IConsumer, IPushProducer, ITransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -24,8 +25,11 @@ from cloudmytask.simulation.clock import Timer
 if TYPE_CHECKING:
     from cloudmytask.simulation.network import Network
 
+IN_FLIGHT_MAX = 512 * 1024
+"""Bytes that were written and not read yet, beyond which a producer is paused: what a socket and its buffers hold."""
 
-@implementer(ITransport, IPushProducer)
+
+@implementer(ITransport, IPushProducer, IConsumer)
 @define(eq=False, repr=False)
 class SimulatedTransport:
     """One end of a connection."""
@@ -43,12 +47,20 @@ class SimulatedTransport:
     _impatient: Timer | None = field(init=False, default=None)
     _unread: deque[bytes] | None = field(init=False, default=None)
     """What has arrived while nothing was to be read; None while reading."""
+    _producer: Any = field(init=False, default=None)
+    _producer_paused: bool = field(init=False, default=False)
+    _in_flight: int = field(init=False, default=0)
+    """Bytes that the other end has not read yet."""
 
     def write(self, data: bytes) -> None:
         """Twisted's interface."""
         if data and not self.disconnecting and not self._lost:
             self.network.carried += len(data)
+            self._in_flight += len(data)
             self._send(self.peer.deliver, data)
+            if self._producer is not None and not self._producer_paused and self._in_flight > IN_FLIGHT_MAX:
+                self._producer_paused = True
+                self._producer.pauseProducing()
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Twisted's interface."""
@@ -86,7 +98,7 @@ class SimulatedTransport:
         """Bytes arrive; where nobody is left to take them, their sender is told so."""
         if not self._lost:
             if self._unread is None:
-                self.protocol.dataReceived(data)
+                self._read(data)
             else:
                 self._unread.append(data)
         elif not self.peer._lost:
@@ -101,11 +113,31 @@ class SimulatedTransport:
         """Twisted's interface: read what has arrived meanwhile, and go on reading."""
         unread, self._unread = self._unread, None
         while unread and not self._lost:
-            self.protocol.dataReceived(unread.popleft())
+            self._read(unread.popleft())
             if self._paused():  # once more, by what was read
                 unread.extend(self._unread or ())
                 self._unread = unread
                 return
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Twisted's interface; for producers that push."""
+        assert streaming
+        self._producer = producer
+
+    def unregisterProducer(self) -> None:
+        """Twisted's interface."""
+        self._producer = None
+
+    def _read(self, data: bytes) -> None:
+        self.peer._was_read(len(data))
+        self.protocol.dataReceived(data)
+
+    def _was_read(self, size: int) -> None:
+        self._in_flight -= size
+        if self._producer_paused and not self._lost and self._in_flight <= IN_FLIGHT_MAX // 2:
+            self._producer_paused = False
+            if self._producer is not None:
+                self._producer.resumeProducing()
 
     def _paused(self) -> bool:
         return self._unread is not None

@@ -12,11 +12,12 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
-from cloudmytask.boundaries import FrontDoor, Launch, Receipt, Submission
+from cloudmytask.boundaries import Launch, Receipt, Submission
 from cloudmytask.core.blobs import blob_of
 from cloudmytask.core.job_id import job_id as id_of
 from cloudmytask.model.errors import CloudMyTaskError
 from cloudmytask.model.job import ClientId, Content, Job, JobId, JobSpec, JobState
+from cloudmytask.node.front_door import NodeFrontDoor
 from cloudmytask.simulation.arrivals import Arrival
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.cluster_checker import ClusterChecker
@@ -148,7 +149,7 @@ class Workload:
             self._progress(self.closed, len(self.cases))
 
 
-def _request(door: FrontDoor, client: ClientId, submission: Submission) -> Deferred[Receipt]:
+def _request(door: NodeFrontDoor, client: ClientId, submission: Submission) -> Deferred[Receipt]:
     """As a session does for its client, but for the pauses of those who are too fast."""
     door.admit(client, len(SCRIPT))
     return door.submit(client, submission)

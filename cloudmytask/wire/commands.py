@@ -11,7 +11,8 @@ disk. A script or an input of up to ``INLINE_PART`` bytes rides along; a larger 
 No call stays open for as long as a job lives. ``WatchJob`` answers at once, and from then on the *node* calls
 ``JobChanged`` on the client, the last time with the outcome. ``StreamOutput`` likewise: the node calls
 ``OutputData`` with piece after piece, a window of them unanswered at a time, and ``OutputEnded`` after the last. The
-client numbers its watches, streams and uploads; ``Unsubscribe`` ends a watch or a stream.
+client numbers its watches, streams and uploads; ``Unsubscribe`` ends a watch or a stream. ``SubmitJob`` takes such
+numbers too, so that a script is run in two exchanges: all else is pushed. A small output may ride with the outcome.
 
 Of the cluster every instance tells what it sees: ``DescribeCluster``, ``ListBans``. ``AddBan`` and ``LiftBan`` are for
 whoever works on the instance's own machine; ``LoadHistory`` is kept by a CSU only.
@@ -33,6 +34,10 @@ PIECE = 60 * 1024
 """Bytes in one piece of an upload or of output."""
 WINDOW = 8
 """Pieces that may be unanswered at a time."""
+
+
+RIDING = ((b"stdout", amp.String(optional=True)), (b"stderr", amp.String(optional=True)))
+"""The whole output of a job that has ended, where it rides along."""
 
 
 class NodeCommand(amp.Command):
@@ -60,7 +65,12 @@ class DescribeNode(NodeCommand):
 
 
 class SubmitJob(NodeCommand):
-    """The paper's ``submitJob``. ``known``: this key was submitted before."""
+    """The paper's ``submitJob``. ``known``: this key was submitted before.
+
+    ``watch``, ``every`` and ``output`` mean what they mean in ``WatchJob``, ``stream`` is a number for the output of
+    the latest attempt, or the first to come, from its beginning to its end, as by ``StreamOutput``: as if both had been
+    called in the same breath.
+    """
 
     arguments = [
         (b"key", amp.Unicode()),
@@ -68,8 +78,12 @@ class SubmitJob(NodeCommand):
         (b"spec", Document()),
         (b"script", amp.String(optional=True)),
         (b"stdin", amp.String(optional=True)),
+        (b"watch", amp.Integer(optional=True)),
+        (b"every", Flag(optional=True)),
+        (b"output", Flag(optional=True)),
+        (b"stream", amp.Integer(optional=True)),
     ]
-    response = [(b"job", Document()), (b"known", Flag())]
+    response = [(b"job", Document()), (b"known", Flag()), *RIDING]
 
 
 class GetScriptJobStatus(NodeCommand):
@@ -116,16 +130,22 @@ class ExplainJob(NodeCommand):
 
 class WatchJob(NodeCommand):
     """The job as it stands; ``JobChanged`` follows with its outcome, and before at ``every`` change if asked for. The
-    outcome ends the watch."""
+    outcome ends the watch. With ``output`` the outcome brings ``stdout`` and ``stderr`` of the latest attempt along if
+    both are small and the client is not behind; otherwise they are absent."""
 
-    arguments = [(b"watch", amp.Integer()), (b"job", amp.Unicode()), (b"every", Flag(optional=True))]
-    response = [(b"job", Document())]
+    arguments = [
+        (b"watch", amp.Integer()),
+        (b"job", amp.Unicode()),
+        (b"every", Flag(optional=True)),
+        (b"output", Flag(optional=True)),
+    ]
+    response = [(b"job", Document()), *RIDING]
 
 
 class JobChanged(NodeCommand):
-    """Node to client: a watched job is in another state."""
+    """Node to client: a watched job is in another state. A client that is behind is told the last one only."""
 
-    arguments = [(b"watch", amp.Integer()), (b"job", Document())]
+    arguments = [(b"watch", amp.Integer()), (b"job", Document()), *RIDING]
 
 
 class StreamOutput(NodeCommand):

@@ -1,17 +1,18 @@
 """An AMP connection that a stranger cannot hurt, and that a mistake does not end.
 
 Invariants: no peer can make a connection hold more than ``BOX_MAX`` bytes of an unfinished box, nor keep one
-unfinished for longer than ``BOX_DEADLINE``; a malformed argument or an unforeseen failure is answered, and neither
+unfinished for longer than ``BOX_DEADLINE``; one that does not read what it is sent is read from no more, and at last
+closed (see :mod:`cloudmytask.wire.sending`); a malformed argument or an unforeseen failure is answered, and neither
 the connection nor another call on it suffers; every call that we make ends, by an answer or in time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.error import ConnectionAborted, ConnectionClosed
+from twisted.internet.error import ConnectionAborted, ConnectionClosed, ConnectionLost
 from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.logger import Logger
 from twisted.protocols import amp
@@ -19,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from cloudmytask.boundaries import Clock, DelayedCall
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.errors import (
     CloudMyTaskError,
     ConnectionInterrupted,
@@ -28,6 +30,7 @@ from cloudmytask.model.errors import (
 )
 from cloudmytask.wire.arguments import VALUE_MAX, Flag
 from cloudmytask.wire.commands import NodeCommand
+from cloudmytask.wire.sending import SendQueue
 
 _log = Logger(namespace="cloudmytask.wire")
 
@@ -38,6 +41,8 @@ BOX_DEADLINE = 30.0
 """Seconds that a box may take to arrive."""
 CALL_TIMEOUT = 30.0
 """Seconds that an answer may take, unless the caller says otherwise."""
+REQUESTS_MAX = 1000
+"""Requests of the other end that are answered at a time; it is read from no more while there are so many."""
 DESCRIPTION_MAX = 2000
 """Characters of an error's sentence on the wire."""
 
@@ -53,6 +58,7 @@ _KINDS: Mapping[type[amp.Argument], str] = {
 }
 
 Responder = Callable[..., object]
+T = TypeVar("T")
 
 
 @implementer(amp.IResponderLocator)
@@ -133,21 +139,29 @@ class GuardedAMP(amp.AMP):
     """One end of a connection.
 
     :param clock: for deadlines, never the wall clock.
-    :param on_lost: called once, when the connection is gone.
+    :param on_lost: the first of those who are told when the connection is gone.
     """
 
     def __init__(self, vocabulary: Vocabulary, clock: Clock, on_lost: Callable[[], None] = lambda: None) -> None:
         super().__init__(locator=vocabulary)
         self._clock = clock
-        self.on_lost = on_lost
+        self.gone: Listeners[[]] = Listeners()
+        """Told once, when the connection is gone."""
+        self.gone.add(on_lost)
         self._bytes = self._keys = 0
         self._deadline: DelayedCall | None = None
         self._refused = False
+        self._held_until = 0.0
+        self._sending: SendQueue | None = None
+        self._reading = True
+        self._parsing = False
+        self._under_way = 0
         self.alive = False
 
     def connectionMade(self) -> None:
         """Twisted's interface."""
         self.alive = True
+        self._sending = SendQueue(self.transport, self._clock, self._read_or_not, self._refuse)
         super().connectionMade()
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
@@ -156,19 +170,72 @@ class GuardedAMP(amp.AMP):
         """Twisted's interface. Outstanding calls fail with :class:`ConnectionInterrupted`."""
         self.alive = False
         self._box_done()
+        if self._sending is not None:
+            self._sending.drop()
         super().connectionLost(reason)
-        self.on_lost()
+        self.gone.tell_last()
+
+    @property
+    def clear(self) -> bool:
+        """Whether the other end reads as fast as it is sent to."""
+        return self._sending is not None and self._sending.clear
+
+    def cleared(self) -> Deferred[None]:
+        """Fires when the other end has read what it was sent; never, if the connection ends first."""
+        return Deferred() if self._sending is None else self._sending.cleared()
+
+    def close(self) -> None:
+        """End the connection after what was written; at once if the other end does not read it. Idempotent."""
+        if self.alive and self._sending is not None:
+            self._sending.close()
+
+    def sendBox(self, box: amp.AmpBox) -> None:  # noqa: N802 - Twisted's interface
+        """Twisted's interface."""
+        if self._sending is None:
+            raise ConnectionLost()
+        self._sending.write(box.serialize())
 
     def hold(self, seconds: float) -> None:
-        """Read nothing more from the other end for a while: it waits, and what it sends stays on its side."""
-        transport: Any = self.transport
-        if self.alive and IPushProducer.providedBy(transport):
-            transport.pauseProducing()
-            self._clock.callLater(seconds, self._read_on, transport)
+        """Read nothing more from the other end for a while: it waits, and what it sends stays on its side. Of holds
+        that overlap the one that ends last counts."""
+        until = self._clock.seconds() + seconds
+        if until > self._held_until:
+            self._held_until = until
+            self._clock.callLater(seconds, self._read_or_not)
+            self._read_or_not()
 
-    def _read_on(self, transport: IPushProducer) -> None:
-        if self.alive:
+    def _read_or_not(self) -> None:
+        """Read from the other end, unless it is held, asks too much at once, or does not read itself."""
+        transport: Any = self.transport
+        if not self.alive or self._refused or not IPushProducer.providedBy(transport):
+            return
+        full = self._sending is not None and self._sending.full
+        reading = not full and self._under_way < REQUESTS_MAX
+        self.paused = not reading
+        if reading and not self._parsing:
+            self.dataReceived(b"")  # boxes that arrived before reading ended
+        reading = not self.paused and self._clock.seconds() >= self._held_until
+        if reading is self._reading:
+            return
+        self._reading = reading
+        if reading:
             transport.resumeProducing()
+        else:
+            transport.pauseProducing()
+            self._stop_deadline()  # what does not arrive now is not the other end's fault
+
+    def dispatchCommand(self, box: amp.AmpBox) -> Deferred[amp.AmpBox]:  # noqa: N802
+        """Twisted's interface."""
+        self._under_way += 1
+        if self._under_way == REQUESTS_MAX:
+            self._read_or_not()
+        return cast("Deferred[amp.AmpBox]", super().dispatchCommand(box)).addBoth(self._answered)
+
+    def _answered(self, answer: T) -> T:
+        self._under_way -= 1
+        if self._under_way == REQUESTS_MAX - 1:
+            self._read_or_not()
+        return answer
 
     def answer_with(self, vocabulary: Vocabulary) -> None:
         """Answer other commands from now on."""
@@ -206,8 +273,12 @@ class GuardedAMP(amp.AMP):
         """Twisted's interface. A box that is not complete by now has a deadline."""
         if self._refused:  # what still comes is not looked at
             return
-        super().dataReceived(data)
-        if self._bytes and self._deadline is None and self.alive:
+        self._parsing = True
+        try:
+            super().dataReceived(data)
+        finally:
+            self._parsing = False
+        if self._bytes and self._deadline is None and self._reading and self.alive:
             self._deadline = self._clock.callLater(BOX_DEADLINE, self._refuse, "a box that did not end in time")
 
     def lengthLimitExceeded(self, length: int) -> None:
@@ -255,6 +326,9 @@ class GuardedAMP(amp.AMP):
 
     def _box_done(self) -> None:
         self._bytes = self._keys = 0
+        self._stop_deadline()
+
+    def _stop_deadline(self) -> None:
         if self._deadline is not None:
             deadline, self._deadline = self._deadline, None
             if deadline.active():

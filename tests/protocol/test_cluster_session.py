@@ -8,17 +8,21 @@ import pytest
 from attrs import define, evolve, field
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import Factory
+from twisted.internet.testing import StringTransport
 
+from cloudmytask.api.client_api import PAGE, SAMPLES_MAX, thinned
+from cloudmytask.api.principals import client_principal
 from cloudmytask.client.connection import connect
 from cloudmytask.client.node_client import NodeClient
+from cloudmytask.model.access import AccessRole
 from cloudmytask.model.cluster import LoadSample, Role
 from cloudmytask.model.errors import InvalidArgument, NoSuchBan, NotPermitted, NotSupervised
 from cloudmytask.model.job import ClientId
-from cloudmytask.net.cluster_session import PAGE, SAMPLES_MAX, ClusterResponders, is_local, thinned
+from cloudmytask.net.client_session import ClientSession
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.network import Network
-from cloudmytask.wire.commands import PROTOCOL_VERSION, AddBan, Hello, LoadHistory, NodeCommand
-from cloudmytask.wire.guard import GuardedAMP, Vocabulary
+from cloudmytask.wire.commands import PROTOCOL_VERSION, AddBan, LoadHistory
+from cloudmytask.wire.guard import GuardedAMP
 from tests.cluster_fakes import FakeCluster, member, small_view, view
 from tests.virtual import Place, result_of
 
@@ -39,20 +43,7 @@ class Instance:
         self.network.listen("instance", Factory.forProtocol(self._accept))
 
     def _accept(self) -> GuardedAMP:
-        identified: list[ClientId] = []
-
-        def hello(versions: list[int], role: str, client: str, software: str | None) -> dict[str, Any]:
-            identified.append(self.door.identify(client))
-            return {"version": PROTOCOL_VERSION, "node": {}}
-
-        def peer() -> object:
-            transport: Any = protocol.transport
-            return transport.getPeer()
-
-        cluster = ClusterResponders(self.door, lambda: identified[0], peer)
-        responders: dict[type[NodeCommand], Any] = {**cluster.responders(), Hello: hello}
-        protocol = GuardedAMP(Vocabulary(responders), self.clock)
-        return protocol
+        return ClientSession(self.door, self.clock).protocol
 
     def client(self, host: str = HERE) -> NodeClient:
         """A connection from a host."""
@@ -133,11 +124,11 @@ def test_a_ban_that_cannot_be_meant(instance: Instance, client: str, reason: str
 
 @pytest.mark.parametrize(("command", "argument"), [(AddBan, b"term"), (LoadHistory, b"seconds")])
 def test_a_number_that_is_none_is_named(command: Any, argument: bytes) -> None:
-    door = FakeCluster()
-    responders = ClusterResponders(door, lambda: ClientId("ann"), lambda: UNIXAddress(None)).responders()
+    session = ClientSession(FakeCluster(), clock := VirtualClock())
+    session.protocol.makeConnection(StringTransport(peerAddress=UNIXAddress(None)))
+    session.hello([PROTOCOL_VERSION], "client", "ann", None)
     box: Any = {b"client": b"bob", b"reason": b"x", argument: b"soon"}
-    clock = VirtualClock()
-    failed = Vocabulary(responders).locateResponder(command.commandName)
+    failed = session.protocol.locator.locateResponder(command.commandName)
     assert failed is not None
     with pytest.raises(Exception, match=f"{argument.decode()}: b'soon' is not a number"):
         result_of(failed(box), clock)
@@ -198,7 +189,7 @@ def test_a_short_history_is_left_alone() -> None:
     ],
 )
 def test_who_is_on_this_machine(peer: object, local: bool) -> None:
-    assert is_local(peer) is local
+    assert (AccessRole.ADMIN in client_principal("ann", peer).roles) is local
 
 
 def test_a_real_node_answers_like_that(place: Place) -> None:

@@ -26,11 +26,11 @@ from cloudmytask.model.errors import (
 )
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.network import Network
-from cloudmytask.wire import guard
+from cloudmytask.wire import guard, sending
 from cloudmytask.wire.commands import CommitUpload, DescribeNode, Unsubscribe
 from cloudmytask.wire.guard import BOX_DEADLINE, BOX_MAX, CALL_TIMEOUT, KEYS_MAX, GuardedAMP, Vocabulary
 from tests.conftest import ExpectFailures
-from tests.virtual import Stranger, result_of
+from tests.virtual import Stranger, result_of, until
 
 Responder = Callable[..., object]
 
@@ -392,3 +392,161 @@ def test_answers_come_in_whatever_order() -> None:
     assert line.result(asked[2]) == {} and not asked[1].called
     waiting[1].callback({})
     assert line.result(asked[1]) == {}
+
+
+# Reading and being read from
+
+
+@pytest.mark.parametrize("holds", [(0.01, 0.5, 2.0), (2.0, 0.5, 0.01), (2.0, 2.0)])
+def test_of_holds_that_overlap_the_last_to_end_counts(holds: tuple[float, ...]) -> None:
+    line = Line()
+    stranger = line.stranger()
+    began = line.clock.seconds()
+    for seconds in holds:
+        line.server.hold(seconds)
+    stranger.accept(b"Unsubscribe", {b"watch": b"1"})
+    assert line.clock.seconds() - began == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_box_that_was_interrupted_by_a_hold_has_its_time() -> None:
+    line = Line()
+    stranger = line.stranger()
+    box = amp.AmpBox({amp.COMMAND: b"Unsubscribe", amp.ASK: b"1", b"watch": b"1"}).serialize()
+    stranger.write(box[:9])
+    line.clock.advance(1.0)
+    line.server.hold(2 * BOX_DEADLINE)
+    stranger.write(box[9:])
+    line.clock.advance(2 * BOX_DEADLINE + 1.0)
+    assert [each[amp.ANSWER] for each in stranger.boxes] == [b"1"]
+
+
+ANSWER = {"node": {"text": "x" * 50_000}}
+
+
+@define(eq=False)
+class Deaf(Line):
+    """One whose answers are large, and a stranger who asks and does not read."""
+
+    asked: int = 0
+
+    def describe(self) -> dict[str, Any]:
+        self.asked += 1
+        return ANSWER
+
+    def deaf_stranger(self) -> Stranger:
+        self.server = GuardedAMP(Vocabulary({DescribeNode: self.describe}), self.clock, lambda: self.ended.append(1.0))
+        stranger = self.stranger()
+        stranger.protocol.transport.pauseProducing()
+        return stranger
+
+    @property
+    def unsent(self) -> int:
+        assert self.server._sending is not None
+        return self.server._sending.size
+
+
+def _ask_again_and_again(line: Deaf, stranger: Stranger, number: int) -> None:
+    for tag in range(number):
+        stranger.send({amp.COMMAND: b"DescribeNode", amp.ASK: b"%d" % tag})
+        if tag % 10 == 0:
+            line.clock.advance(0.01)
+
+
+def test_a_client_that_does_not_read_is_not_read_from() -> None:
+    line = Deaf()
+    stranger = line.deaf_stranger()
+    _ask_again_and_again(line, stranger, 2000)
+    assert sending.UNSENT_MAX < line.unsent < sending.UNSENT_MAX + 100_000
+    assert line.asked < 200 and not line.ended
+    stranger.protocol.transport.resumeProducing()
+    until(lambda: len(stranger.boxes) == 2000, line.clock)
+    assert line.unsent == 0 and line.timers == 0
+
+
+def test_requests_that_came_in_one_piece_are_not_answered_into_the_void_either() -> None:
+    line = Deaf()
+    stranger = line.deaf_stranger()
+    stranger.write(amp.AmpBox({amp.COMMAND: b"DescribeNode", amp.ASK: b"1"}).serialize() * 2000)
+    line.clock.advance(1.0)
+    assert line.asked < 200 and line.unsent < sending.UNSENT_MAX + 100_000
+    stranger.protocol.transport.resumeProducing()
+    until(lambda: len(stranger.boxes) == 2000, line.clock)
+
+
+def test_a_client_that_reads_nothing_at_all_is_given_up() -> None:
+    line = Deaf()
+    stranger = line.deaf_stranger()
+    _ask_again_and_again(line, stranger, 300)
+    line.clock.advance(sending.STALL_TIMEOUT - 5.0)
+    assert not line.ended
+    line.clock.advance(10.0)
+    assert line.ended and line.unsent == 0 and line.timers == 0
+
+
+def test_a_client_that_reads_slowly_is_served() -> None:
+    line = Deaf()
+    stranger = line.deaf_stranger()
+    _ask_again_and_again(line, stranger, 100)
+    for _ in range(20):
+        line.clock.callLater(sending.STALL_TIMEOUT / 2, lambda: None)  # advance() runs past timers that were cancelled
+        line.clock.advance(sending.STALL_TIMEOUT / 2)
+        stranger.protocol.transport.resumeProducing()
+        line.clock.advance(0.001)
+        stranger.protocol.transport.pauseProducing()
+    assert not line.ended and len(stranger.boxes) == 100
+
+
+def test_a_connection_that_is_closed_ends_though_nobody_reads() -> None:
+    line = Deaf()
+    stranger = line.deaf_stranger()
+    _ask_again_and_again(line, stranger, 100)
+    line.server.close()
+    line.clock.advance(1.0)
+    assert not line.ended
+    line.clock.advance(sending.STALL_TIMEOUT)
+    assert line.ended and line.timers == 0
+
+
+def test_a_connection_that_is_closed_says_first_what_was_to_be_said() -> None:
+    line = Deaf()
+    stranger = line.deaf_stranger()
+    _ask_again_and_again(line, stranger, 50)
+    line.server.close()
+    stranger.protocol.transport.resumeProducing()
+    line.clock.advance(1.0)
+    assert stranger.lost and len(stranger.boxes) == 50
+
+
+def test_so_many_requests_are_answered_at_a_time() -> None:
+    waiting: list[Deferred[dict[str, Any]]] = []
+
+    def later(watch: int) -> Deferred[dict[str, Any]]:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    line = Line(unsubscribe=later)
+    stranger = line.stranger()
+    request = amp.AmpBox({amp.COMMAND: b"Unsubscribe", amp.ASK: b"1", b"watch": b"1"}).serialize()
+    stranger.write(request * 2 * guard.REQUESTS_MAX)
+    line.clock.advance(1.0)
+    assert len(waiting) == guard.REQUESTS_MAX
+    for answer in waiting:
+        answer.callback({})
+        line.clock.advance(0.001)
+    assert len(waiting) == 2 * guard.REQUESTS_MAX
+
+
+def test_a_callback_that_fails_leaves_the_connection_its_end(expected_failures: ExpectFailures) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    line = Line()
+    stranger = line.stranger()
+    line.server.gone.add(broken)
+    asked = line.server.ask(DescribeNode)
+    stranger.protocol.transport.loseConnection()
+    with pytest.raises(ConnectionInterrupted):
+        line.result(asked)
+    line.clock.advance(1.0)
+    expected_failures(ZeroDivisionError)
+    assert line.timers == 0

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, fail
 
-from cloudmytask.boundaries import OutputEnd
+from cloudmytask.api.client_api import RIDES_MAX, ClientApi
+from cloudmytask.api.principals import client_principal
+from cloudmytask.boundaries import BansChanged, Event, OutputEnd
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.sources import Source
 from cloudmytask.codec.people import JobStatus
@@ -25,9 +29,21 @@ from cloudmytask.model.errors import (
     ScriptTooLarge,
     UploadFailed,
 )
-from cloudmytask.model.job import AttemptId, Blob, JobId, JobQuery, JobSpec, JobState, QoS, StreamName
-from cloudmytask.net import interests
-from cloudmytask.net import session as session_module
+from cloudmytask.model.job import (
+    AttemptId,
+    Blob,
+    ClientId,
+    Job,
+    JobId,
+    JobPage,
+    JobQuery,
+    JobSpec,
+    JobState,
+    QoS,
+    StreamName,
+)
+from cloudmytask.net import channels, push
+from cloudmytask.net import client_session as session_module
 from cloudmytask.net.incoming import UPLOADS_MAX
 from cloudmytask.node.running.outputs import Reader
 from cloudmytask.simulation.runner import ScriptPlan
@@ -47,7 +63,7 @@ def stranger(place: Place) -> Stranger:
     return stranger
 
 
-def _sessions(place: Place) -> list[session_module.Session]:
+def _sessions(place: Place) -> list[session_module.ClientSession]:
     """The node's ends of its connections."""
     factory: Any = place.network._listening["node"]
     return [protocol.locator._responders[b"Hello"][1].__self__ for protocol in factory.connections.values()]
@@ -325,10 +341,10 @@ def test_a_client_that_vanishes_mid_run_mid_watch_and_mid_output(place: Place) -
     reading = ann.output(job.id, lambda stream, data: None, follow=True)
     place.clock.advance(3.0)
     [session] = _sessions(place)
-    assert len(session.interests.held) == 3
+    assert len(session.channels.held) == 3
     place.network.cut_off("ann")
     place.clock.advance(1.0)
-    assert not session.interests.held and not _sessions(place)
+    assert not session.channels.held and not _sessions(place)
     entry = place.host.node._ledger._entries[JobId(job.id)]
     live = place.host.node._outputs.live(AttemptId(JobId(job.id), 1, 1))
     assert live is not None
@@ -455,7 +471,7 @@ def test_a_watch_tells_every_state_the_terminal_one_last(place: Place, ann: Node
     ]
     place.wait(ann, blocker)
     place.wait(ann, other)
-    assert not _sessions(place)[0].interests.held, "a watch ends with the outcome"
+    assert not _sessions(place)[0].channels.held, "a watch ends with the outcome"
 
 
 def test_a_watch_tells_the_cancel_too(place: Place, ann: NodeClient) -> None:
@@ -475,7 +491,7 @@ def test_a_watch_of_a_job_that_has_ended(place: Place, ann: NodeClient) -> None:
     job = place.submit(ann)
     place.wait(ann, job)
     assert _states(place, ann, job) == [JobState.SUCCEEDED]
-    assert not _sessions(place)[0].interests.held
+    assert not _sessions(place)[0].channels.held
 
 
 def test_a_watch_that_was_ended_tells_nothing_more(place: Place, ann: NodeClient, stranger: Stranger) -> None:
@@ -504,7 +520,7 @@ def test_a_number_is_in_use_once(place: Place, stranger: Stranger) -> None:
     assert code == "InvalidArgument" and sentence.startswith("watch: 5 ")
     stream = {**watch, b"attempt": b"0", b"offsets": b"{}", b"follow": b"True"}
     assert stranger.refused(b"StreamOutput", stream)[0] == "InvalidArgument"
-    assert len(_sessions(place)[0].interests.held) == 1, "a refusal takes nothing away from the watch that is there"
+    assert len(_sessions(place)[0].channels.held) == 1, "a refusal takes nothing away from the watch that is there"
     stranger.refused(b"WatchJob", {b"watch": b"6", b"job": b"0" * 17})
     stranger.accept(b"WatchJob", {**watch, b"watch": b"6"})
 
@@ -539,7 +555,7 @@ def test_a_number_that_is_used_again_while_its_first_stream_is_being_made(place:
     stranger.answer(piece)
     place.clock.advance(1.0)
     assert len(stranger.calls(b"OutputEnded")) == 1
-    assert not _sessions(place)[0].interests.held
+    assert not _sessions(place)[0].channels.held
 
 
 def test_a_number_that_is_used_again_while_its_first_watch_fails(place: Place, stranger: Stranger) -> None:
@@ -552,8 +568,8 @@ def test_a_number_that_is_used_again_while_its_first_watch_fails(place: Place, s
     stranger.send({b"_command": b"Unsubscribe", b"_ask": b"b", b"watch": b"1"})
     stranger.send({b"_command": b"WatchJob", b"_ask": b"c", **unknown, b"job": mine.encode()})
     place.clock.advance(1.0)
-    [interest] = _sessions(place)[0].interests.held.values()
-    assert interest.lasts
+    [channel] = _sessions(place)[0].channels.held.values()
+    assert channel.is_open
     stranger.accept(b"CancelJob", {b"job": mine.encode()})
     place.clock.advance(1.0)
     told = [json.loads(call[b"job"])["state"] for call in stranger.calls(b"JobChanged")]
@@ -563,7 +579,7 @@ def test_a_number_that_is_used_again_while_its_first_watch_fails(place: Place, s
 def test_how_many_subscriptions_one_connection_has(
     place: Place, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(interests, "INTERESTS_MAX", 5)
+    monkeypatch.setattr(channels, "CHANNELS_MAX", 5)
     place.plans["script.py"] = (FOREVER,)
     job = json.loads(stranger.accept(b"SubmitJob", {b"key": b"k", b"spec": b"{}", b"script": b"1"})[b"job"])["id"]
     for number in range(5):
@@ -697,7 +713,7 @@ def test_no_more_than_a_window_is_unanswered(place: Place, stranger: Stranger) -
     assert json.loads(end[b"end"])["sizes"]["stdout"] == received
     stranger.answer(end)
     place.clock.advance(1.0)
-    assert not _sessions(place)[0].interests.held
+    assert not _sessions(place)[0].channels.held
 
 
 def test_a_client_that_takes_nothing_costs_bounded_memory(place: Place, stranger: Stranger) -> None:
@@ -750,7 +766,7 @@ def test_a_stream_of_which_pieces_are_refused_gives_its_number_back(place: Place
         [call] = stranger.calls(b"OutputData")
         stranger.send({b"_error": call[b"_ask"], b"_error_code": b"UNKNOWN", b"_error_description": b"no, thanks"})
         place.clock.advance(1.0)
-    assert not stranger.calls(b"OutputEnded") and not _sessions(place)[0].interests.held
+    assert not stranger.calls(b"OutputEnded") and not _sessions(place)[0].channels.held
 
 
 def test_a_reader_that_breaks_ends_its_stream(
@@ -765,7 +781,7 @@ def test_a_reader_that_breaks_ends_its_stream(
     assert "its log says how" in sentence
     expected_failures(ZeroDivisionError)
     place.clock.advance(1.0)
-    assert not _sessions(place)[0].interests.held
+    assert not _sessions(place)[0].channels.held
     assert place.read(ann, job)[2].attempt == 1
 
 
@@ -836,3 +852,210 @@ def test_a_connection_stays_whose_it_is(place: Place, stranger: Stranger) -> Non
     again = {b"versions": b"\x00\x011", b"role": b"client"}
     code, sentence = stranger.refused(b"Hello", {**again, b"client": b"somebody.else"})
     assert (code, sentence[-29:]) == ("InvalidArgument", "cannot become somebody.else's")
+
+
+# Clients that do not keep up
+
+
+def _open_streams(stranger: Stranger, job: str, numbers: range) -> None:
+    for number in numbers:
+        arguments = {b"watch": b"%d" % number, b"job": job.encode(), b"attempt": b"1", b"follow": b"True"}
+        stranger.accept(b"StreamOutput", {**arguments, b"offsets": b'{"stdout": 0}'})
+
+
+def test_the_streams_of_one_connection_hold_a_bounded_amount_together(place: Place) -> None:
+    ann = place.connect("ann")
+    job = place.submit(ann, ScriptPlan(duration=None, output=((0.1, OUT, b"x" * 2_000_000),)))
+    place.clock.advance(1.0)
+    stranger = place.stranger()
+    stranger.hello("ann")
+    _open_streams(stranger, job.id, range(200))
+    place.clock.advance(5.0)
+    pieces = stranger.calls(b"OutputData")
+    assert pieces and sum(len(piece[b"data"]) for piece in pieces) <= push.OUTPUT_MAX
+    [session] = [each for each in _sessions(place) if each.channels.held]
+    assert session._budget.streams == 200 and session._budget.share == push.OUTPUT_MAX // 200
+    for piece in pieces:  # whoever answers gets more
+        stranger.answer(piece)
+    place.clock.advance(1.0)
+    assert stranger.calls(b"OutputData")
+
+
+def test_a_stream_among_silent_ones_goes_on_when_those_end(place: Place) -> None:
+    ann = place.connect("ann")
+    job = place.submit(ann, ScriptPlan(duration=None, output=((0.1, OUT, b"x" * 2_000_000),)))
+    place.clock.advance(1.0)
+    stranger = place.stranger()
+    stranger.hello("ann")
+    _open_streams(stranger, job.id, range(30))
+    place.clock.advance(1.0)
+    silent = stranger.calls(b"OutputData")
+    for number in range(29):
+        stranger.accept(b"Unsubscribe", {b"watch": b"%d" % number})
+    for piece in silent:
+        stranger.answer(piece)
+    read = 0
+    while read < 2_000_000 - 100 * PIECE:
+        place.clock.advance(1.0)
+        pieces = stranger.calls(b"OutputData")
+        for piece in pieces:
+            stranger.answer(piece)
+        mine = [piece for piece in pieces if piece[b"watch"] == b"29"]
+        assert mine
+        read += sum(len(piece[b"data"]) for piece in mine)
+
+
+def test_a_client_that_is_behind_is_told_of_the_last_change(place: Place) -> None:
+    stranger = place.stranger()
+    stranger.hello("ann")
+    ann = place.connect("ann")
+    jobs = [place.submit(ann, ScriptPlan(duration=1.0), ScriptPlan(duration=1.0)) for _ in range(4)]
+    for number, job in enumerate(jobs):
+        stranger.accept(b"WatchJob", {b"watch": b"%d" % number, b"job": job.id.encode(), b"every": b"True"})
+    [session] = [each for each in _sessions(place) if each.channels.held]
+    sending = session.protocol._sending
+    assert sending is not None
+    sending.pauseProducing()  # as a transport does whose other end reads no more
+    place.clock.advance(10.0)
+    assert not stranger.calls(b"JobChanged") and len(session._changes._waiting) == 4
+    sending.resumeProducing()
+    place.clock.advance(1.0)
+    told = [json.loads(call[b"job"])["state"] for call in stranger.calls(b"JobChanged")]
+    assert told == ["succeeded"] * 4
+
+
+def test_a_client_that_answers_nothing_costs_a_bounded_amount(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "CHANGES_MAX", 3)
+    stranger = place.stranger()
+    stranger.hello("ann")
+    ann = place.connect("ann")
+    job = place.submit(ann, ScriptPlan(duration=1.0))
+    for number in range(6):
+        stranger.accept(b"WatchJob", {b"watch": b"%d" % number, b"job": job.id.encode()})
+    place.wait(ann, job)
+    told = stranger.calls(b"JobChanged")
+    assert len(told) == 3
+    stranger.answer(told[0])
+    place.clock.advance(0.1)
+    assert [call[b"watch"] for call in stranger.calls(b"JobChanged")] == [b"3"]
+    stranger.accept(b"Unsubscribe", {b"watch": b"4"})
+    for call in told[1:]:
+        stranger.answer(call)
+    place.clock.advance(0.1)
+    assert [call[b"watch"] for call in stranger.calls(b"JobChanged")] == [b"5"]
+
+
+# A script in two exchanges
+
+
+def _run_at_once(stranger: Stranger, spec: JobSpec, script: bytes, **more: bytes) -> dict[bytes, bytes]:
+    document = json.dumps({"script_name": spec.script_name}).encode()
+    arguments = {b"key": b"k", b"spec": document, b"script": script}
+    return stranger.accept(b"SubmitJob", {**arguments, **{name.encode(): value for name, value in more.items()}})
+
+
+def test_a_script_is_run_by_one_call_and_the_rest_is_pushed(place: Place) -> None:
+    stranger = place.stranger()
+    stranger.hello("ann")
+    spec, source = place.spec(ScriptPlan(duration=1.0, output=((0.5, OUT, b"hello"), (0.6, ERR, b"oh"))))
+    assert source.data is not None
+    answer = _run_at_once(stranger, spec, source.data, watch=b"1", every=b"True", output=b"True", stream=b"2")
+    assert json.loads(answer[b"job"])["state"] in ("pending", "staging", "running") and b"stdout" not in answer
+    place.clock.advance(5.0)
+    pieces = stranger.calls(b"OutputData")
+    assert [(piece[b"watch"], piece[b"stream"], piece[b"data"]) for piece in pieces] == [
+        (b"2", b"stdout", b"hello"),
+        (b"2", b"stderr", b"oh"),
+    ]
+    told = stranger.calls(b"JobChanged")
+    assert {call[b"watch"] for call in told} == {b"1"}
+    assert json.loads(told[-1][b"job"])["state"] == "succeeded"
+    assert (told[-1][b"stdout"], told[-1][b"stderr"]) == (b"hello", b"oh")
+    assert all(b"stdout" not in call for call in told[:-1])
+    for piece in pieces:
+        stranger.answer(piece)
+    place.clock.advance(1.0)
+    assert [call[b"watch"] for call in stranger.calls(b"OutputEnded")] == [b"2"]
+    assert not _sessions(place)[0].channels.held
+
+
+def test_a_job_that_is_over_is_answered_with_its_output(place: Place, ann: NodeClient) -> None:
+    plan = ScriptPlan(duration=0.1, output=((0.05, OUT, b"hello"),))
+    spec, source = place.spec(plan)
+    job = place.result(ann.submit(spec, source, key="k"))
+    place.wait(ann, job)
+    stranger = place.stranger()
+    stranger.hello("ann")
+    assert source.data is not None
+    again = _run_at_once(stranger, spec, source.data, watch=b"1", output=b"True")
+    assert (again[b"known"], json.loads(again[b"job"])["state"]) == (b"True", "succeeded")
+    assert (again[b"stdout"], again[b"stderr"]) == (b"hello", b"")
+    watched = stranger.accept(b"WatchJob", {b"watch": b"1", b"job": job.id.encode(), b"output": b"True"})
+    assert (watched[b"stdout"], watched[b"stderr"]) == (b"hello", b"")
+    assert b"stdout" not in stranger.accept(b"WatchJob", {b"watch": b"1", b"job": job.id.encode()})
+
+
+def test_a_large_output_does_not_ride_along(place: Place, ann: NodeClient) -> None:
+    job = place.submit(ann, ScriptPlan(duration=0.1, output=((0.05, OUT, b"x" * (RIDES_MAX + 1)),)))
+    place.wait(ann, job)
+    stranger = place.stranger()
+    stranger.hello("ann")
+    watched = stranger.accept(b"WatchJob", {b"watch": b"1", b"job": job.id.encode(), b"output": b"True"})
+    assert b"stdout" not in watched and b"stderr" not in watched
+
+
+@pytest.mark.parametrize("numbers", [{"watch": b"7"}, {"stream": b"7"}, {"watch": b"8", "stream": b"8"}])
+def test_a_number_in_use_keeps_the_job_from_being_submitted(place: Place, numbers: dict[str, bytes]) -> None:
+    ann = place.connect("ann")
+    other = place.submit(ann, FOREVER)
+    stranger = place.stranger()
+    stranger.hello("ann")
+    stranger.accept(b"WatchJob", {b"watch": b"7", b"job": other.id.encode()})
+    arguments = {b"key": b"k", b"spec": b"{}", b"script": b"x"}
+    code, sentence = stranger.refused(
+        b"SubmitJob", {**arguments, **{name.encode(): value for name, value in numbers.items()}}
+    )
+    assert code == "InvalidArgument" and "in use" in sentence
+    assert len(place.result(ann.jobs(JobQuery()))) == 1
+    assert list(_sessions(place)[-1].channels.held) == [7]
+
+
+def test_costly_requests_of_one_connection_take_turns_and_end_with_it(place: Place) -> None:
+    stranger = place.stranger()
+    stranger.hello("ann")
+    asked: list[Deferred[Any]] = []
+
+    def slowly(*_: object) -> Deferred[Any]:
+        asked.append(Deferred())
+        return asked[-1]
+
+    door: Any = _sessions(place)[0]._api
+    door._door = SimpleNamespace(jobs_of=lambda: SimpleNamespace(jobs=slowly), admit=lambda *_: 0.0)
+    for number in range(20):
+        stranger.send({b"_command": b"ListJobs", b"_ask": b"%d" % number})
+    place.clock.advance(1.0)
+    assert len(asked) == session_module.HEAVY_MAX
+    stranger.protocol.transport.loseConnection()
+    place.clock.advance(1.0)
+    for each in asked:
+        each.callback(JobPage((), None))
+    assert len(asked) == session_module.HEAVY_MAX, "nobody is left to hear the others"
+
+
+def test_the_events_of_a_client_are_its_own_jobs_and_the_cluster(place: Place) -> None:
+    front = place.host.node.front_door
+    principal = client_principal("ann", UNIXAddress(None))
+    seen: list[Event] = []
+    watch = ClientApi(front, principal).events(seen.append)
+    ann, ben = place.connect("ann"), place.connect("ben")
+    job = place.submit(ann, ScriptPlan(duration=0.1))
+    place.wait(ben, place.submit(ben, ScriptPlan(duration=0.1)))
+    place.wait(ann, job)
+    jobs = [event for event in seen if isinstance(event, Job)]
+    assert {each.id for each in jobs} == {job.id} and jobs[-1].state is JobState.SUCCEEDED
+    place.result(front.ban(ClientId("root"), ClientId("mallory"), "test", 60.0))
+    assert [event.bans[0].client for event in seen if isinstance(event, BansChanged)] == ["mallory"]
+    watch.close()
+    number = len(seen)
+    place.wait(ann, place.submit(ann, ScriptPlan(duration=0.1)))
+    assert len(seen) == number

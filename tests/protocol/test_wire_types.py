@@ -39,6 +39,8 @@ GOOD: dict[bytes, bytes] = {
     b"note": b"",
     b"watch": b"1",
     b"every": b"True",
+    b"output": b"True",
+    b"stream": b"2",
     b"attempt": b"0",
     b"offsets": b'{"stdout": 0}',
     b"follow": b"False",
@@ -123,7 +125,8 @@ def test_a_malformed_argument_is_answered_by_its_name(stranger: Stranger, comman
 def test_unknown_arguments_are_ignored(stranger: Stranger, command: type[commands.NodeCommand]) -> None:
     good = {name: GOOD[name] for name, _ in command.arguments}
     plain = stranger.ask(command.commandName, good)
-    stranger.ask(b"Unsubscribe", {b"watch": b"1"})
+    for number in (b"1", b"2"):
+        stranger.ask(b"Unsubscribe", {b"watch": number})
     stranger.ask(b"AbortUpload", {b"upload": b"1"})
     extended = stranger.ask(command.commandName, {**good, b"invented_later": b"\xff"})
     assert (amp.ERROR in plain) == (amp.ERROR in extended)

@@ -1,7 +1,4 @@
-"""Who may do what on a node, and how fast, decided in one place.
-
-Until certificates exist an identity is what the connection claims (design section 7): clients are trusted colleagues,
-told apart so that their jobs do not get mixed up.
+"""Whose work a node accepts, and how fast, decided in one place.
 
 Invariant: no decision waits for anybody; the bans that count are those that the node holds.
 """
@@ -13,7 +10,6 @@ from collections.abc import Callable
 from attrs import Factory, define
 
 from cloudmytask.cluster.flood_control import FloodControl
-from cloudmytask.core.admission import check_client
 from cloudmytask.core.units import show_size
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import DiskShort, NodeDraining
@@ -37,10 +33,6 @@ class Gate:
         """Accept no new work from now on."""
         self.draining = True
         self.closing.fire()
-
-    def identify(self, claim: str) -> ClientId:
-        """The identity behind a connection. :raises InvalidArgument: the claim is no ClientID."""
-        return check_client(claim)
 
     def admit(self, client: ClientId, size: int) -> float:
         """A request of ``size`` bytes came in; the seconds to hold it back before it is looked at.

@@ -18,6 +18,7 @@ from cloudmytask.boundaries import World
 from cloudmytask.core.job import Event, Expire, Move, step
 from cloudmytask.core.retention import RetentionClock
 from cloudmytask.deferreds import Signal
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.errors import CloudMyTaskError, JobExpired, JobMoved, JobNotFinished, NoSuchJob, StoreFailed
 from cloudmytask.model.job import TERMINAL_STATES, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery, JobState
 
@@ -61,6 +62,8 @@ class Ledger:
     _tombstones: float
     """Seconds for which an expired job is still known."""
     _entries: dict[JobId, _Entry] = Factory(dict)
+    published: Listeners[[Job]] = Factory(Listeners)
+    """Told of every publication of every job."""
 
     def sequence(self) -> int:
         """The number of the next accepted job."""
@@ -272,6 +275,7 @@ class Ledger:
         entry.published = job
         for watcher in list(entry.watchers.values()):
             watcher(job)
+        self.published.tell(job)
         entry.signal.fire()
 
 

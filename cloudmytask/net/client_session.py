@@ -1,0 +1,404 @@
+"""An instance's end of a client's connection: each command is decoded, given to a verb of the API, and its answer
+encoded, as one table says.
+
+Invariant: whatever a client began on a connection (watches, output streams, uploads) ends with it; jobs do not. Nothing
+reaches a verb that the connection's principal may not call.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred, DeferredSemaphore, maybeDeferred
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from cloudmytask.api.client_api import ClientApi, Riding, inline
+from cloudmytask.api.principals import check_allowed, client_principal
+from cloudmytask.boundaries import Clock, ClusterDoor, DelayedCall, Receipt
+from cloudmytask.codec import decode, encode
+from cloudmytask.codec.people import job_to_document, node_to_document
+from cloudmytask.core.job_id import normalize
+from cloudmytask.model.cluster import Ban, BanPage, ClusterView
+from cloudmytask.model.errors import (
+    HelloRequired,
+    InvalidArgument,
+    NotPermitted,
+    UnsupportedVersion,
+)
+from cloudmytask.model.job import Blob, Job, JobId, JobPage, JobQuery, JobSpec, Offsets, QoS, StreamName
+from cloudmytask.net.channels import Channel, Channels
+from cloudmytask.net.incoming import IncomingUploads
+from cloudmytask.net.peer_links import Introduction, PeerLinks
+from cloudmytask.net.push import JobChanges, OutputBudget, OutputPush, riding
+from cloudmytask.wire import commands, peer_commands
+from cloudmytask.wire.commands import NodeCommand
+from cloudmytask.wire.guard import GuardedAMP, Vocabulary
+
+_log = Logger(namespace="cloudmytask.net")
+
+HELLO_TIMEOUT = 10.0
+"""Seconds that a connection may stay anonymous."""
+PAGE_MAX = 512 * 1024
+"""Bytes of jobs in one page of a listing, however many were asked for."""
+HEAVY_MAX = 4
+"""Requests of one connection that cost much and are worked on at a time; the others wait, and are dropped when the
+connection ends."""
+
+Answer = dict[str, Any]
+
+
+class ClientSession:
+    """What one connection has begun, and the responders to its commands."""
+
+    def __init__(self, door: ClusterDoor, clock: Clock, links: PeerLinks | None = None) -> None:
+        self._door = door
+        self._links = links
+        self._introduction: Introduction | None = None
+        self._api: ClientApi | None = None
+        self._turns = DeferredSemaphore(HEAVY_MAX)
+        self.channels = Channels()
+        self.uploads = IncomingUploads(lambda blob: self._identified().upload(blob))
+        vocabulary = Vocabulary(
+            {
+                **{command: partial(self._respond, call) for command, call in CALLS.items()},
+                commands.Hello: self.hello,
+                peer_commands.PeerHello: self.peer_hello,
+                peer_commands.ProvePeer: self.prove_peer,
+            },
+            self._admit,
+            self._malformed,
+        )
+        self.protocol = GuardedAMP(vocabulary, clock, self._lost)
+        self._changes = JobChanges(self.protocol)
+        self._budget = OutputBudget()
+        self._anonymous: DelayedCall | None = clock.callLater(HELLO_TIMEOUT, self._too_late)
+
+    def hello(self, versions: list[int], role: str, client: str, software: str | None) -> Answer:
+        """Learn who is there."""
+        if commands.PROTOCOL_VERSION not in versions:
+            raise UnsupportedVersion(
+                f"this node speaks protocol version {commands.PROTOCOL_VERSION}, the client offers {versions}"
+            )
+        if role != "client":
+            raise InvalidArgument(f"role: {role!r} is not client")
+        transport: Any = self.protocol.transport
+        principal = client_principal(client, transport.getPeer())
+        if self._api is not None and self._api.principal != principal:
+            raise InvalidArgument(
+                f"client: this connection is {self._api.principal.name}'s and cannot become {principal.name}'s"
+            )
+        self._api = self._api or ClientApi(self._door, principal)
+        self._known()
+        _log.debug("client {client} with {software}", client=client, software=software)
+        return {"version": commands.PROTOCOL_VERSION, "node": node_to_document(self._door.describe())}
+
+    def peer_hello(self, version: int, identity: Answer, nonce: bytes) -> Answer:
+        """Another instance is there: the connection is to become a link."""
+        if self._api is not None:
+            raise NotPermitted(f"this connection is client {self._api.principal.name}'s and cannot become a link")
+        self._introduction = None
+        if self._links is not None:
+            self._introduction = self._links.introduction(self.protocol, lambda _link: self._known())
+        if self._introduction is None:
+            raise NotPermitted("this node has no peers")
+        return self._introduction.hello(version, identity, nonce)
+
+    def prove_peer(self, proof: bytes) -> Answer:
+        """It proves that it is of our cluster."""
+        if self._introduction is None:
+            raise HelloRequired("PeerHello must come before ProvePeer")
+        return self._introduction.prove(proof)
+
+    # how a command becomes a verb, and its answer an answer
+
+    def _respond(self, call: Call, **arguments: Any) -> Deferred[Answer]:
+        api = self._identified()
+        verb: Callable[..., Any] = getattr(api, call.verb)
+        check_allowed(api.principal, verb)
+        for name, decoded in call.decode.items():
+            arguments[name] = decoded(arguments[name])
+        if call.begin is not None:
+            verb = partial(call.begin, self, api)
+        answered = self._in_turn(partial(verb, **arguments)) if call.heavy else _run(verb, arguments)
+        return answered.addCallback(call.encode)
+
+    def _in_turn(self, verb: Callable[[], Any]) -> Deferred[Any]:
+        def now() -> Deferred[Any]:
+            if not self.protocol.alive:
+                raise NotPermitted("nobody is there to hear the answer")
+            return _run(verb, {})
+
+        return self._turns.run(now)
+
+    async def submit(
+        self,
+        api: ClientApi,
+        key: str,
+        qos: QoS | None,
+        spec: Answer,
+        script: bytes | None,
+        stdin: bytes | None,
+        watch: int | None,
+        every: bool | None,
+        output: bool | None,
+        stream: int | None,
+    ) -> Answer:
+        """Submit a job, and watch it and stream its output in the same breath."""
+        contents = inline(script, stdin)
+        decoded = decode(JobSpec, {**spec, **{name: encode(content.blob) for name, content in contents.items()}})
+        with ExitStack() as failing:
+            watching = None if watch is None else failing.enter_context(self.channels.opening(watch))
+            streaming = None if stream is None else failing.enter_context(self.channels.opening(stream))
+            receipt = await api.submit(key, decoded, qos, tuple(contents.values()))
+            answer = _receipt_answer(receipt)
+            if watching is not None:
+                answer.update(await self._watch(api, watching, receipt.job.id, bool(every), bool(output)))
+            if streaming is not None:
+                await self._stream(api, streaming, receipt.job.id, 0, dict.fromkeys(StreamName, 0), follow=True)
+        return answer
+
+    async def watch(self, api: ClientApi, watch: int, job: JobId, every: bool | None, output: bool | None) -> Answer:
+        """Tell the client of the outcome, or of every change from now on."""
+        with self.channels.opening(watch) as channel:
+            return await self._watch(api, channel, job, bool(every), bool(output))
+
+    async def stream(
+        self, api: ClientApi, watch: int, job: JobId, attempt: int, offsets: dict[StreamName, int], follow: bool
+    ) -> Answer:
+        """Send an attempt's output."""
+        if attempt < 0:
+            raise InvalidArgument(f"attempt: {attempt} is negative")
+        with self.channels.opening(watch) as channel:
+            await self._stream(api, channel, job, attempt, offsets, follow=follow)
+        return {}
+
+    async def _watch(self, api: ClientApi, channel: Channel, job: JobId, every: bool, output: bool) -> Answer:
+        def told(changed: Job, whole: Riding | None) -> None:
+            if channel.is_open:
+                if changed.state.terminal:
+                    channel.close()
+                self._changes.tell(channel.number, changed, whole)
+
+        watching = await api.watch(job, told, every=every, output=output)
+        channel.opened(watching.close)
+        if watching.job.state.terminal:
+            channel.close()
+        return {"job": job_to_document(watching.job), **riding(watching.output)}
+
+    async def _stream(
+        self,
+        api: ClientApi,
+        channel: Channel,
+        job: JobId,
+        attempt: int,
+        offsets: dict[StreamName, int],
+        *,
+        follow: bool,
+    ) -> None:
+        reader = await api.output(job, attempt, offsets, follow=follow)
+        push = OutputPush(self.protocol, channel.number, reader, self._budget, channel.close)
+        channel.opened(push.close)
+        if channel.is_open:
+            push.start()
+
+    def unsubscribe(self, _api: ClientApi, watch: int) -> None:
+        """End a watch or a stream."""
+        self.channels.close(watch)
+        self._changes.forget(watch)
+
+    # the connection
+
+    def _admit(self, size: int) -> None:
+        """A request came; too fast a client is slowed down by not being read from."""
+        if self._api is not None:
+            delay = self._door.admit(self._api.principal.name, size)
+            if delay > 0:
+                self.protocol.hold(delay)
+
+    def _malformed(self) -> None:
+        if self._api is not None:
+            self._door.malformed(self._api.principal.name)
+
+    def _identified(self) -> ClientApi:
+        if self._api is None:
+            raise HelloRequired("Hello must come before any other command")
+        return self._api
+
+    def _known(self) -> None:
+        if self._anonymous is not None:
+            self._anonymous.cancel()
+            self._anonymous = None
+
+    def _too_late(self) -> None:
+        self._anonymous = None
+        transport: Any = self.protocol.transport
+        if self.protocol.alive and transport is not None:
+            _log.warn("connection dropped: no Hello within {seconds:g} s", seconds=HELLO_TIMEOUT)
+            transport.abortConnection()
+
+    def _lost(self) -> None:
+        self._known()
+        self.channels.close_all()
+        self.uploads.abort_all()
+
+
+class NodeFactory(Factory):
+    """Accepts clients, and peers. ``connections``: the protocols that are connected, for an orderly end.
+
+    :param links: where connections of peers become links; None if only clients are welcome.
+    """
+
+    noisy = False
+
+    def __init__(self, door: ClusterDoor, clock: Clock, links: PeerLinks | None = None) -> None:
+        self._door = door
+        self._clock = clock
+        self._links = links
+        self.connections: dict[int, GuardedAMP] = {}
+
+    def buildProtocol(self, addr: IAddress | None) -> GuardedAMP:  # noqa: ARG002 - Twisted's interface
+        """Twisted's interface."""
+        protocol = ClientSession(self._door, self._clock, self._links).protocol
+        self.connections[id(protocol)] = protocol
+        protocol.gone.add(lambda: self.connections.pop(id(protocol), None))
+        return protocol
+
+    def close(self) -> None:
+        """End all connections, after what was written to them."""
+        for protocol in list(self.connections.values()):
+            protocol.close()
+
+
+def _run(verb: Callable[..., Any], arguments: Mapping[str, Any]) -> Deferred[Any]:
+    """Call a verb, of whichever kind."""
+
+    def call() -> Any:
+        result = verb(**arguments)
+        return Deferred.fromCoroutine(result) if isinstance(result, Coroutine) else result
+
+    return maybeDeferred(call)
+
+
+# What is decoded, and how answers are encoded
+
+
+def _job_id(text: str) -> JobId:
+    return JobId(normalize(text))
+
+
+def _qos(name: str | None) -> object:
+    return None if name is None else decode(QoS, name, "qos")
+
+
+def _offsets(document: Answer) -> dict[StreamName, int]:
+    return dict(decode(Offsets, document, "offsets"))
+
+
+def _query(document: Answer | None) -> JobQuery:
+    query = decode(JobQuery, document or {})
+    return evolve(query, prefix=normalize(query.prefix)) if query.prefix else query
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
+def _job_answer(job: Job) -> Answer:
+    return {"job": job_to_document(job)}
+
+
+def _receipt_answer(receipt: Receipt) -> Answer:
+    return {"job": job_to_document(receipt.job), "known": receipt.known}
+
+
+def _ban_answer(ban: Ban) -> Answer:
+    return {"ban": encode(ban)}
+
+
+def _bans_answer(page: tuple[tuple[Ban, ...], str | None]) -> Answer:
+    return {"page": encode(BanPage(*page))}
+
+
+def _cluster_answer(page: tuple[ClusterView, str | None]) -> Answer:
+    return {"cluster": {**encode(page[0]), "next": page[1]}}
+
+
+def _page_answer(page: JobPage) -> Answer:
+    """As many of the page's jobs as an answer has room for; the cursor says where to go on."""
+    documents: list[dict[str, Any]] = []
+    room = PAGE_MAX
+    following = page.next
+    for job in page.jobs:
+        document = job_to_document(job)
+        room -= len(json.dumps(document))
+        if room < 0 and documents:
+            following = page.jobs[len(documents) - 1].sequence
+            break
+        documents.append(document)
+    return {"page": {"jobs": documents, "next": following}}
+
+
+@frozen
+class Call:
+    """How one command is answered.
+
+    :ivar verb: the method of :class:`~cloudmytask.api.client_api.ClientApi` that says who may, and answers.
+    :ivar decode: by the argument's name; an argument that is left out is taken as it is.
+    :ivar encode: makes the answer of what the verb returns.
+    :ivar begin: is called instead of the verb if something of the connection is concerned, with session and API.
+    :ivar heavy: whether one costs much, so that only a few are worked on at a time.
+    """
+
+    verb: str
+    decode: Mapping[str, Callable[[Any], Any]] = {}
+    encode: Callable[[Any], Any] = _as_it_is
+    begin: Callable[..., Any] | None = None
+    heavy: bool = False
+
+
+_JOB = {"job": _job_id}
+
+CALLS: Mapping[type[NodeCommand], Call] = {
+    commands.DescribeNode: Call("describe", encode=lambda node: {"node": node_to_document(node)}),
+    commands.DescribeCluster: Call("cluster", encode=_cluster_answer, heavy=True),
+    commands.ListBans: Call("bans", encode=_bans_answer, heavy=True),
+    commands.AddBan: Call("ban", encode=_ban_answer),
+    commands.LiftBan: Call("lift_ban", encode=_ban_answer),
+    commands.LoadHistory: Call(
+        "history", encode=lambda found: {"history": {"samples": [encode(each) for each in found]}}, heavy=True
+    ),
+    commands.SubmitJob: Call("submit", {"qos": _qos}, begin=ClientSession.submit),
+    commands.GetScriptJobStatus: Call("status", _JOB, _job_answer),
+    commands.ListJobs: Call("jobs", {"query": _query}, _page_answer, heavy=True),
+    commands.CancelJob: Call("cancel", _JOB, _job_answer),
+    commands.RetryJob: Call("retry", _JOB, _receipt_answer),
+    commands.RemoveJob: Call("remove", _JOB, _job_answer),
+    commands.ExplainJob: Call("explain", _JOB, lambda explanation: {"explanation": encode(explanation)}, heavy=True),
+    commands.WatchJob: Call("watch", _JOB, begin=ClientSession.watch),
+    commands.StreamOutput: Call(
+        "output",
+        {**_JOB, "offsets": _offsets},
+        begin=ClientSession.stream,
+    ),
+    commands.Unsubscribe: Call("watch", begin=ClientSession.unsubscribe),
+    commands.BeginUpload: Call(
+        "upload",
+        {"blob": lambda blob: decode(Blob, blob, "blob")},
+        begin=lambda session, _api, upload, blob: session.uploads.begin(upload, blob),
+    ),
+    commands.UploadPiece: Call(
+        "upload", begin=lambda session, _api, upload, offset, data: session.uploads.piece(upload, offset, data)
+    ),
+    commands.CommitUpload: Call(
+        "upload", encode=lambda _blob: {}, begin=lambda session, _api, upload: session.uploads.commit(upload)
+    ),
+    commands.AbortUpload: Call("upload", begin=lambda session, _api, upload: session.uploads.abort(upload)),
+}
+"""Every command of clients but the introduction: the one place where a command and its verb meet."""

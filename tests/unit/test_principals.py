@@ -1,0 +1,60 @@
+"""Who may do what: decided in one place, declared on each verb, for every command."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from twisted.internet.address import IPv4Address, UNIXAddress
+
+from cloudmytask.api.client_api import ClientApi
+from cloudmytask.api.principals import check_allowed, client_principal
+from cloudmytask.model.access import AccessRole, Principal, Proof, allowed_roles
+from cloudmytask.model.errors import InvalidArgument, NotPermitted
+from cloudmytask.model.job import ClientId
+from cloudmytask.net.client_session import CALLS
+from cloudmytask.wire import commands
+
+ADMIN_ONLY = {commands.AddBan, commands.LiftBan}
+
+
+@pytest.mark.parametrize(
+    ("command", "role"), list(product(CALLS, AccessRole)), ids=lambda each: getattr(each, "__name__", str(each))
+)
+def test_each_command_may_be_called_by_its_roles_alone(command: type[commands.NodeCommand], role: AccessRole) -> None:
+    verb = getattr(ClientApi, CALLS[command].verb)
+    expected = {AccessRole.ADMIN} if command in ADMIN_ONLY else {AccessRole.CLIENT}
+    assert allowed_roles(verb) == expected
+    principal = Principal(ClientId("x"), frozenset({role}), Proof.NETWORK, "10.0.0.5")
+    if role in expected:
+        check_allowed(principal, verb)
+    else:
+        with pytest.raises(NotPermitted):
+            check_allowed(principal, verb)
+
+
+def test_every_command_of_clients_is_in_the_table() -> None:
+    to_client = {commands.JobChanged, commands.OutputData, commands.OutputEnded}
+    spoken = {
+        each
+        for each in vars(commands).values()
+        if isinstance(each, type) and issubclass(each, commands.NodeCommand) and each is not commands.NodeCommand
+    }
+    assert set(CALLS) == spoken - to_client - {commands.Hello}
+
+
+def test_what_declares_no_role_is_for_nobody() -> None:
+    everything = Principal(ClientId("x"), frozenset(AccessRole), Proof.SOCKET)
+    with pytest.raises(NotPermitted):
+        check_allowed(everything, lambda: None)
+
+
+def test_how_a_client_came_makes_its_roles() -> None:
+    socket = client_principal("ann", UNIXAddress(None))
+    loopback = client_principal("ann", IPv4Address("TCP", "127.0.0.1", 5))
+    network = client_principal("ann", IPv4Address("TCP", "10.0.0.5", 5))
+    assert [each.proof for each in (socket, loopback, network)] == [Proof.SOCKET, Proof.LOOPBACK, Proof.NETWORK]
+    assert [AccessRole.ADMIN in each.roles for each in (socket, loopback, network)] == [True, True, False]
+    assert network.where == "10.0.0.5"
+    with pytest.raises(InvalidArgument):
+        client_principal("no such client", UNIXAddress(None))
