@@ -5,25 +5,17 @@ Invariant: what is not said is left to the node, so that its defaults apply.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import PurePath
-from typing import Any
 
-import click
-from attrs import fields, frozen
+from attrs import frozen
 
 from cloudmytask.cli.failures import UsageError
-from cloudmytask.cli.option_types import duration, size, variable, whole_seconds
 from cloudmytask.model.job import Blob, JobSpec, Limits, QoS
 
 DASH = "-"
 """Names our standard input in place of a file."""
 STDIN_SCRIPT = "stdin.py"
 """What a script from standard input is called."""
-
-SETTINGS = {"allow_interspersed_args": False}
-"""Context settings of a verb whose script's arguments are not ours, whatever they look like."""
 
 
 @frozen(kw_only=True)
@@ -85,57 +77,3 @@ class JobOptions:
             avoid=tuple(dict.fromkeys(self.avoid)),
             local=self.local,
         )
-
-
-_OPTIONS = (
-    click.option(
-        "--qos",
-        type=click.Choice([qos.value for qos in QoS]),
-        default=QoS.BATCH.value,
-        help="How urgent it is. [default: batch]",
-    ),
-    click.option("--name", help="A label to select the job by. [default: the script's name]"),
-    click.option(
-        "--timeout", type=duration, metavar="DURATION", help="End an attempt that runs longer than this, such as 90s."
-    ),
-    click.option(
-        "--retries",
-        type=click.IntRange(min=0),
-        default=0,
-        help="Further attempts that a failure is worth. [default: 0]",
-    ),
-    click.option(
-        "--retention", type=duration, metavar="DURATION", help="Keep outcome and output for so long, such as 7d."
-    ),
-    click.option("--at-most-once", is_flag=True, help="Never run again after an attempt whose end is not known."),
-    click.option(
-        "--env", type=variable, metavar="K=V", multiple=True, help="A variable for the script; may be repeated."
-    ),
-    click.option("--max-cpu-time", type=whole_seconds, metavar="DURATION", help="CPU time of one process."),
-    click.option("--max-memory", type=size, metavar="SIZE", help="Address space of one process, such as 2G."),
-    click.option("--max-file-size", type=size, metavar="SIZE", help="Size of each file that the script writes."),
-    click.option("--max-open-files", type=click.IntRange(min=1), help="Open files of one process."),
-    click.option("--node", metavar="NAME", help="Run it on the node of this name only."),
-    click.option("--avoid", metavar="NAME", multiple=True, help="Not on the node of this name; may be repeated."),
-    click.option("--local", is_flag=True, help="Run it on the node that accepts it only."),
-    click.option("--key", help="Idempotency key: the same job again under the same key is not run again."),
-    click.argument("script"),
-    click.argument("arguments", nargs=-1, type=click.UNPROCESSED),
-)
-
-
-_FIELDS = tuple(attribute.name for attribute in fields(JobOptions))
-
-
-def job_options(function: Callable[..., int]) -> Callable[..., int]:
-    """Declare them all for a verb, which gets them as ``options``."""
-
-    @functools.wraps(function)
-    def called(*positional: Any, **values: Any) -> int:
-        options = JobOptions(**{name: values.pop(name) for name in _FIELDS})
-        return function(*positional, options=options, **values)
-
-    declared: Callable[..., int] = called
-    for declare in reversed(_OPTIONS):
-        declared = declare(declared)
-    return declared

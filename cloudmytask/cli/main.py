@@ -11,21 +11,10 @@ import sys
 import click
 
 from cloudmytask.cli import exit_codes
+from cloudmytask.cli.commands import VERBS
 from cloudmytask.cli.failures import UsageError
 from cloudmytask.cli.terminal.console import STDERR, Console
 from cloudmytask.cli.verb import JSON_KEY, outcome
-from cloudmytask.cli.verbs.ban import ban
-from cloudmytask.cli.verbs.change import cancel, retry, rm, wait
-from cloudmytask.cli.verbs.completion import completion
-from cloudmytask.cli.verbs.doctor import doctor
-from cloudmytask.cli.verbs.jobs import ps, status, why
-from cloudmytask.cli.verbs.nodes import nodes
-from cloudmytask.cli.verbs.output import logs, result
-from cloudmytask.cli.verbs.run import run
-from cloudmytask.cli.verbs.simulate import simulate
-from cloudmytask.cli.verbs.submit import submit
-from cloudmytask.cli.verbs.top import top
-from cloudmytask.cli.verbs.topology import topology
 from cloudmytask.version import VERSION
 
 
@@ -60,9 +49,7 @@ def verbs(context: click.Context, via: str | None) -> None:  # noqa: ARG001 - th
         click.echo(context.get_help())
 
 
-_JOBS = (run, submit, ps, status, result, logs, wait, cancel, retry, why, rm)
-_CLUSTER = (nodes, top, topology, ban)
-for _each in (*_JOBS, *_CLUSTER, simulate, doctor, completion):
+for _each in VERBS:
     verbs.add_command(_each)
 
 

@@ -1,4 +1,4 @@
-"""Kinds of option values: durations, sizes, variables.
+"""Types of option values: durations, sizes, variables, shares.
 
 Invariant: what is accepted is what the node's options accept (``core.units``); a refusal names value and forms.
 """
@@ -39,3 +39,14 @@ def variable(text: str) -> tuple[str, str]:
     if not equals:
         raise click.BadParameter(f"{text!r} is not of the form K=V")
     return key, value
+
+
+def share(text: str) -> float:
+    """0..1, from ``10%`` or ``0.1``."""
+    try:
+        found = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a share, such as 10% or 0.1") from None
+    if not 0.0 <= found <= 1.0:
+        raise click.BadParameter(f"{text!r} is not between 0% and 100%")
+    return found

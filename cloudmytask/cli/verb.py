@@ -1,13 +1,14 @@
-"""How a verb is declared: ``--json`` and ``-q`` everywhere, and every failure as one line and an exit code.
+"""How a verb is declared: what it takes and says apart from what it does, so that help and completion are instant.
 
-Invariant: a verb's function returns its exit code or raises a declared failure; no declared failure gets past here.
+Invariant: the module that does a verb's work is imported when the verb is called, not before. Every verb has ``--json``
+and ``-q``, and ends in an exit code; no declared failure gets past here.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import click
@@ -22,26 +23,38 @@ JSON_KEY = "cloudmytask.json"
 
 
 class Verb(click.Command):
-    """A command that knows the exit code of our own failures, if they all have the same."""
+    """A command whose work is a function ``(console, **options) -> exit code`` of its own name in :attr:`module`."""
 
+    module: str
     ours: int | None = None
+    """Exit code for all failures of ours; None: each failure has its own."""
+
+    def function(self) -> Callable[..., int]:
+        """What does the work. The first call imports it."""
+        found: Callable[..., int] = getattr(import_module(self.module), str(self.name))
+        return found
+
+    def called(self, as_json: bool, quiet: bool, **values: Any) -> int:
+        """The exit code of one call."""
+        via = click.get_current_context().find_root().params.get("via")
+        return outcome(
+            Console(via, as_json, quiet, self.ours), lambda console: int(self.function()(console, **values))
+        )
 
 
-def verb(*, ours: int | None = None, **settings: Any) -> Callable[[Callable[..., int]], click.Command]:
-    """Make a command of a function ``(console, **options) -> exit code``.
+def verb(module: str, *, ours: int | None = None, **settings: Any) -> Callable[[Callable[[], None]], Verb]:
+    """Make a verb of a function that has nothing but options, as decorators, and the help, as its docstring.
 
+    :param module: the one in ``cloudmytask.cli.verbs`` that does the work.
     :param ours: exit code for all failures of ours; None: each failure has its own.
     :param settings: for ``click.command``.
     """
 
-    def made(function: Callable[..., int]) -> click.Command:
-        @functools.wraps(function)
-        def called(as_json: bool, quiet: bool, **values: Any) -> int:
-            via = click.get_current_context().find_root().params.get("via")
-            return outcome(Console(via, as_json, quiet, ours), functools.partial(function, **values))
-
-        command = click.command(cls=Verb, **settings)(called)
+    def made(declared: Callable[[], None]) -> Verb:
+        command = click.command(cls=Verb, **settings)(declared)
+        command.module = f"cloudmytask.cli.verbs.{module}"
         command.ours = ours
+        command.callback = command.called
         command.params += [
             # Eager: a usage error in another option is to be told as JSON too.
             click.Option(
