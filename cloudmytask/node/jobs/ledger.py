@@ -18,7 +18,7 @@ from cloudmytask.boundaries import World
 from cloudmytask.core.job import Event, Expire, Move, step
 from cloudmytask.core.retention import RetentionClock
 from cloudmytask.deferreds import Signal
-from cloudmytask.listeners import Listeners
+from cloudmytask.listeners import Listeners, Registration
 from cloudmytask.model.errors import CloudMyTaskError, JobExpired, JobMoved, JobNotFinished, NoSuchJob, StoreFailed
 from cloudmytask.model.job import TERMINAL_STATES, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery, JobState
 
@@ -32,24 +32,11 @@ class _Entry:
     published: Job | None
     """As everyone else sees it; None before the acceptance is durable."""
     signal: Signal = Factory(Signal)
-    watchers: dict[int, Callable[[Job], None]] = Factory(dict)
-    next_watcher: int = 0
+    watchers: Listeners[[Job]] = Factory(Listeners)
     refused: bool = False
     """Its acceptance could not be made durable."""
     unsaved: tuple[Content, ...] = ()
     """Blobs that the job refers to and that are not known to be durable: each save takes them along."""
-
-
-@define(eq=False)
-class Subscription:
-    """Ends a watch."""
-
-    _entry: _Entry
-    _number: int
-
-    def close(self) -> None:
-        """Idempotent."""
-        self._entry.watchers.pop(self._number, None)
 
 
 @define(eq=False)
@@ -234,12 +221,10 @@ class Ledger:
             return entry.published
         return self._aged(job)
 
-    def watch(self, job: Job, changed: Callable[[Job], None]) -> Subscription:
+    def watch(self, job: Job, changed: Callable[[Job], None]) -> Registration:
         """Tell ``changed`` of every later publication. For a job that is not live there are none."""
         entry = self._entries.get(job.id) or _Entry(job, published=job)
-        entry.next_watcher += 1
-        entry.watchers[entry.next_watcher] = changed
-        return Subscription(entry, entry.next_watcher)
+        return entry.watchers.add(changed)
 
     def _visible(self, job: Job | None, client: ClientId, job_id: JobId) -> Job:
         if job is None or job.client != client:
@@ -278,8 +263,7 @@ class Ledger:
 
     def _publish(self, entry: _Entry, job: Job) -> None:
         entry.published = job
-        for watcher in list(entry.watchers.values()):
-            watcher(job)
+        entry.watchers.tell(job)
         self.published.tell(job)
         entry.signal.fire()
 

@@ -24,7 +24,7 @@ from cloudmytask.core.queue import Entry, WaitingQueue
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.cluster import Ban, OfferAnswer, PeerIdentity
 from cloudmytask.model.errors import Banned, BlobCorrupt, BlobMissing, CloudMyTaskError, NodeDraining, StoreFailed
-from cloudmytask.model.job import AttemptId, ClientId, Job, JobId, JobState, Outcome, Reason
+from cloudmytask.model.job import AttemptId, ClientId, Content, Job, JobId, JobState, Outcome, Reason
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.node.jobs.own_work import OwnWork
 from cloudmytask.node.jobs.pauses import Pauses
@@ -307,14 +307,7 @@ class Origin:
             job = self._ledger.note(identity, Stage(at=self._world.wall(), node=self._config.name))
         outcome = Outcome(reason=Reason.LAUNCH, detail=why)
         ended = End(at=self._world.wall(), node=self._config.name, attempt=job.attempt_id, outcome=outcome)
-
-        async def record() -> None:
-            try:
-                await self._ledger.record(identity, ended)
-            except StoreFailed as problem:
-                await self._save_retry.insist(identity, problem)
-
-        Deferred.fromCoroutine(record()).addErrback(
+        Deferred.fromCoroutine(self._record(identity, ended)).addErrback(
             lambda failure: _log.failure("job {job_id}: it could not even be ended", failure, job_id=identity)
         )
 
@@ -412,10 +405,7 @@ class Origin:
                 retry=retriable(live, finished.outcome),
                 trail=finished.trail,
             )
-        try:
-            await self._ledger.record(identity, event, contents)
-        except StoreFailed as problem:
-            await self._save_retry.insist(identity, problem)
+        await self._record(identity, event, contents)
         Deferred.fromCoroutine(self._clean(attempt)).addErrback(  # nothing of the job waits for it
             lambda failure: _log.failure("attempt {attempt}: its files stay", failure, attempt=attempt)
         )
@@ -427,6 +417,13 @@ class Origin:
         else:
             self._pauses.begin(job, RETRY.delay(failures(job), self._world.entropy.random.random()))
         self._end_if_banned(job)
+
+    async def _record(self, identity: JobId, event: End | Interrupt, contents: Sequence[Content] = ()) -> None:
+        """Make the end of an attempt durable, however long the disk refuses."""
+        try:
+            await self._ledger.record(identity, event, contents)
+        except StoreFailed as problem:
+            await self._save_retry.insist(identity, problem)
 
     async def _clean(self, attempt: AttemptId) -> None:
         try:
