@@ -11,10 +11,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cloudmytask.cli.terminal.escape import one_line
+from cloudmytask.cli.terminal.tables import aligned
 from cloudmytask.core.units import format_duration, format_size
-from cloudmytask.model.job import StreamName
+from cloudmytask.model.words import StreamName
 
 COLUMNS = ("ID", "NAME", "STATE", "EXIT", "SUBMITTED", "RAN", "NODE")
+NUMBERS = frozenset({"EXIT", "RAN"})
+SHRINK = (("NAME", 12), ("NODE", 8), ("NAME", 4))
+"""What gives way on a narrow terminal: first the name, then the node."""
 PREFIX_MIN = 6
 """Symbols of an id that are shown at least."""
 _STEPS = ((86_400, "d"), (3600, "h"), (60, "m"))
@@ -66,24 +70,6 @@ def shortest(ids: Sequence[str]) -> int:
     while len({each[:length] for each in ids}) < len(set(ids)):
         length += 1
     return length
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Columns, each as wide as its widest cell, two spaces apart; the last one as it is."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-
-
-def fitted(widths: Sequence[int], room: int) -> list[int]:
-    """The columns' widths, two spaces apart, made to fit into ``room``: first the name gives way, then the node."""
-    made = list(widths)
-    for label, least in (("NAME", 12), ("NODE", 8), ("NAME", 4)):
-        index = COLUMNS.index(label)
-        excess = sum(made) + 2 * (len(made) - 1) - room
-        made[index] = min(made[index], max(least, made[index] - excess)) if excess > 0 else made[index]
-    return made
 
 
 def exit_text(job: Document) -> str:
