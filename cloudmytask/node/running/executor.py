@@ -20,7 +20,7 @@ from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, StoreFailed
 from cloudmytask.model.job import Assignment, AttemptId, Content, JobId, Outcome, Reason
 from cloudmytask.node.roles import Finished
-from cloudmytask.node.running.outputs import Outputs
+from cloudmytask.node.running.outputs import LiveOutput, Outputs
 from cloudmytask.node.running.slots import SLOW_STAGING, Claim, SlotTable
 from cloudmytask.node.running.staging import WorkDirectories
 
@@ -33,6 +33,7 @@ STDIN_NAME = ".cmt-stdin"
 @define(eq=False)
 class _Active:
     assignment: Assignment
+    live: LiveOutput
     claim: Claim
     placed_at: float
     preparing: Deferred[str] | Deferred[None] | None = None
@@ -96,11 +97,11 @@ class Executor:
         job_id, attempt = assignment.id.job, assignment.id
         assert job_id not in self._active
         try:
-            self._outputs.open(attempt)
+            live = self._outputs.open(attempt)
         except Exception:
             freed()
             raise
-        active = self._active[job_id] = _Active(assignment, self._slots.claim(), self._world.clock.seconds())
+        active = self._active[job_id] = _Active(assignment, live, self._slots.claim(), self._world.clock.seconds())
         try:
             outcome = await self._execute(active, before_start, contents)
         except Exception as bug:  # noqa: BLE001 - a bug of ours must end this job, not leave it without an outcome
@@ -110,7 +111,8 @@ class Executor:
             outcome = Outcome(reason=Reason.LAUNCH, detail=node_failed(bug))
         del self._active[job_id]
         active.claim.release()
-        live = self._outputs.finish(attempt)
+        self._outputs.end(attempt)
+        live.finish()
         freed()
         if not self._active:
             self.idle.fire()

@@ -145,13 +145,10 @@ class Outputs:
             self._sinks.open(target, LiveSink(live, stream))
         return targets
 
-    def finish(self, attempt: AttemptId) -> LiveOutput:
-        """Nobody writes an attempt's output any more."""
+    def end(self, attempt: AttemptId) -> None:
+        """No script of this node writes an attempt's output any more."""
         for target in self._targets(attempt).values():
             self._sinks.close(target)
-        live = self._live[attempt]
-        live.finish()
-        return live
 
     def live(self, attempt: AttemptId) -> LiveOutput | None:
         """The output of an attempt while it is not in the store."""
