@@ -124,12 +124,13 @@ class Workshop:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path) -> Iterator[Workshop]:
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     from twisted.internet import reactor
 
-    directory = tmp_path / "work dir's"
+    # Not tmp_path, whose long name leaves no room for sockets of scripts in their TMPDIR.
+    directory = tmp_path_factory.mktemp("w") / "work dir's"
     directory.mkdir()
-    made = Workshop(directory, reactor, f"{os.getpid()}:{tmp_path}")
+    made = Workshop(directory, reactor, f"{os.getpid()}:{directory}")
     yield made
     made.runner().sweep()
 
