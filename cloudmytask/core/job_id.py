@@ -8,6 +8,7 @@ look alike (o and 0, i, l and 1) read alike; case and dashes do not matter.
 from __future__ import annotations
 
 import hashlib
+from base64 import b32encode
 
 from cloudmytask.model.errors import InvalidArgument
 from cloudmytask.model.job import ClientId, JobId
@@ -19,6 +20,7 @@ LENGTH = SYMBOLS + 1
 KEY_MAX = 128
 """Characters in an idempotency key."""
 
+_CROCKFORD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", ALPHABET.encode())
 _VALUE = {symbol: value for value, symbol in enumerate(ALPHABET)}
 _LOOKALIKES = str.maketrans({"o": "0", "i": "1", "l": "1", "-": None})
 _FIELD = 0b100101  # x^5 + x^2 + 1, irreducible: arithmetic in GF(32)
@@ -27,8 +29,7 @@ _FIELD = 0b100101  # x^5 + x^2 + 1, irreducible: arithmetic in GF(32)
 def job_id(client: ClientId, key: str) -> JobId:
     """The id of the job that ``client`` submits under ``key``."""
     digest = hashlib.sha256(b"cloudmytask job\0%b\0%b" % (client.encode(), key.encode())).digest()
-    number = int.from_bytes(digest[: SYMBOLS * 5 // 8])
-    body = "".join(ALPHABET[number >> shift & 31] for shift in range(SYMBOLS * 5 - 5, -1, -5))
+    body = b32encode(digest[: SYMBOLS * 5 // 8]).translate(_CROCKFORD).decode()
     return JobId(body + _check_symbol(body))
 
 

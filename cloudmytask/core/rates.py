@@ -63,14 +63,10 @@ class TokenBucket:
     tokens: float
     at: float
 
-    def refill(self, now: float) -> None:
-        """Bring it up to date."""
+    def refill(self, now: float) -> bool:
+        """Bring it up to date; whether it is as good as a new one."""
         self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate)
         self.at = now
-
-    @property
-    def full(self) -> bool:
-        """As good as a new one."""
         return self.tokens >= self.burst
 
     def debt(self, cost: float) -> float:
@@ -90,10 +86,8 @@ class _Account:
 
     def refill(self, now: float) -> bool:
         """Whether nothing of it is worth remembering."""
-        buckets = (self.requests, self.bytes, self.malformed, self.strikes)
-        for bucket in buckets:
-            bucket.refill(now)
-        return all(bucket.full for bucket in buckets)
+        full = [bucket.refill(now) for bucket in (self.requests, self.bytes, self.malformed, self.strikes)]
+        return all(full)
 
 
 @define(eq=False)

@@ -32,19 +32,27 @@ class Document(amp.Argument):
             raise InvalidArgument(
                 f"{name.decode()}: {len(encoded)} bytes are more than the limit, {DOCUMENT_MAX} bytes"
             )
-        for index, start in enumerate(range(0, len(encoded), VALUE_MAX)):
-            strings[_part(name, index)] = encoded[start : start + VALUE_MAX]
+        for start in range(0, len(encoded), VALUE_MAX):
+            part = b"%b.%d" % (name, start // VALUE_MAX) if start else name
+            strings[part] = encoded[start : start + VALUE_MAX]
 
     def fromBox(self, name: bytes, strings: amp.AmpBox, objects: dict[str, Any], proto: object) -> None:  # noqa: ARG002
         parts: list[bytes] = []
-        while (part := strings.pop(_part(name, len(parts)), None)) is not None:
-            parts.append(part)
-        if not parts:
-            if not self.optional:
-                raise InvalidArgument(f"{name.decode()}: it is missing")
-            objects[name.decode()] = None
-            return
-        objects[name.decode()] = _decoded(name, b"".join(parts))
+        part = name
+        while (value := strings.pop(part, None)) is not None:
+            parts.append(value)
+            part = b"%b.%d" % (name, len(parts))
+        document: Any = None
+        if parts:
+            try:
+                document = load(b"".join(parts))
+            except InvalidArgument as problem:
+                raise InvalidArgument(f"{name.decode()}: {problem}") from None
+            if not isinstance(document, dict):
+                raise InvalidArgument(f"{name.decode()}: it is not a JSON object")
+        elif not self.optional:
+            raise InvalidArgument(f"{name.decode()}: it is missing")
+        objects[name.decode()] = document
 
 
 class Flag(amp.Boolean):
@@ -54,17 +62,3 @@ class Flag(amp.Boolean):
         if inString not in (b"True", b"False"):
             raise ValueError("neither True nor False")
         return inString == b"True"
-
-
-def _part(name: bytes, index: int) -> bytes:
-    return name if index == 0 else b"%b.%d" % (name, index)
-
-
-def _decoded(name: bytes, encoded: bytes) -> dict[str, Any]:
-    try:
-        value = load(encoded)
-    except InvalidArgument as problem:
-        raise InvalidArgument(f"{name.decode()}: {problem}") from None
-    if not isinstance(value, dict):
-        raise InvalidArgument(f"{name.decode()}: it is not a JSON object")
-    return value

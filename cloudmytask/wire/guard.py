@@ -9,6 +9,7 @@ the connection nor another call on it suffers; every call that we make ends, by 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -37,6 +38,8 @@ _log = Logger(namespace="cloudmytask.wire")
 BOX_MAX = 1024 * 1024
 """Bytes in one box, keys and values."""
 KEYS_MAX = 64
+KEY_MAX = 255
+"""Bytes in one key, by the protocol; what has a longer one is not AMP."""
 BOX_DEADLINE = 30.0
 """Seconds that a box may take to arrive."""
 CALL_TIMEOUT = 30.0
@@ -49,6 +52,7 @@ DESCRIPTION_MAX = 2000
 NAME_MAX = 255
 """Bytes in a command's name."""
 
+_ERROR_KEYS = {amp.ERROR_CODE, amp.ERROR_DESCRIPTION}
 _KINDS: Mapping[type[amp.Argument], str] = {
     amp.Integer: "a whole number",
     amp.Float: "a number",
@@ -72,8 +76,8 @@ class Vocabulary:
     def __init__(
         self,
         responders: Mapping[type[NodeCommand], Responder],
-        admit: Callable[[int], None] = lambda _size: None,
-        malformed: Callable[[], None] = lambda: None,
+        admit: Callable[[int], None] | None = None,
+        malformed: Callable[[], None] | None = None,
     ) -> None:
         self._responders = {command.commandName: (command, function) for command, function in responders.items()}
         self._admit = admit
@@ -82,15 +86,13 @@ class Vocabulary:
     def locateResponder(self, name: bytes) -> Callable[[amp.AmpBox], Deferred[amp.AmpBox]] | None:
         """Twisted's interface: None answers "unhandled command", and the connection survives."""
         found = self._responders.get(name)
-        if found is None:
-            return None
-        command, function = found
-        return lambda box: self._respond(command, function, box)
+        return None if found is None else partial(self._respond, *found)
 
     def _respond(self, command: type[NodeCommand], function: Responder, box: amp.AmpBox) -> Deferred[amp.AmpBox]:
         try:
-            self._admit(sum(map(len, box.values())))
-            arguments = self._parsed(command, box)
+            if self._admit is not None:
+                self._admit(sum(map(len, box.values())))
+            arguments = _parsed(command, box, self._malformed)
         except CloudMyTaskError as problem:
             return _failed(command, Failure(problem))
         answer: Deferred[Any] = maybeDeferred(function, **arguments)
@@ -100,26 +102,22 @@ class Vocabulary:
 
         return answer.addCallback(encode).addErrback(lambda failure: _failed(command, failure))
 
-    def _parsed(self, command: type[NodeCommand], box: amp.AmpBox) -> dict[str, Any]:
-        try:
-            return _parsed(command, box)
-        except InvalidArgument:
-            self._malformed()
-            raise
 
-
-def _parsed(command: type[NodeCommand], box: amp.AmpBox) -> dict[str, Any]:
+def _parsed(command: type[NodeCommand], box: amp.AmpBox, malformed: Callable[[], None] | None) -> dict[str, Any]:
     """The arguments in a box. :raises InvalidArgument: naming the first that is missing or malformed."""
     strings, objects = box.copy(), dict[str, Any]()
-    for name, argument in command.arguments:
-        if name not in strings and not argument.optional:
-            raise InvalidArgument(f"{name.decode()}: it is missing")
-        try:
+    name = b""
+    try:
+        for name, argument in command.arguments:
+            if name not in strings and not argument.optional:
+                raise InvalidArgument(f"{name.decode()}: it is missing")
             argument.fromBox(name, strings, objects, None)
-        except InvalidArgument:
+    except Exception as problem:  # what the parser trips over is the sender's malformed bytes
+        if malformed is not None:
+            malformed()
+        if isinstance(problem, InvalidArgument):
             raise
-        except Exception:  # noqa: BLE001 - whatever the parser trips over is the sender's malformed bytes
-            raise InvalidArgument(f"{name.decode()}: {box[name][:40]!r} is not {_KINDS[type(argument)]}") from None
+        raise InvalidArgument(f"{name.decode()}: {box[name][:40]!r} is not {_KINDS[type(argument)]}") from None
     return objects
 
 
@@ -148,7 +146,10 @@ class GuardedAMP(amp.AMP):
         self.gone: Listeners[[]] = Listeners()
         """Told once, when the connection is gone."""
         self.gone.add(on_lost)
-        self._bytes = self._keys = 0
+        self._unread = b""
+        """Bytes that arrived and are not in the box yet: less than one string, unless reading is paused."""
+        self._box, self._key = amp.AmpBox(), cast("bytes | None", None)
+        self._size = self._keys = 0
         self._deadline: DelayedCall | None = None
         self._refused = False
         self._held_until = 0.0
@@ -169,7 +170,8 @@ class GuardedAMP(amp.AMP):
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # Twisted leaves the parameter's type open
         """Twisted's interface. Outstanding calls fail with :class:`ConnectionInterrupted`."""
         self.alive = False
-        self._box_done()
+        self.paused = True
+        self._begin_box()
         if self._sending is not None:
             self._sending.drop()
         super().connectionLost(reason)
@@ -270,63 +272,61 @@ class GuardedAMP(amp.AMP):
             raise InvalidArgument(f"{command.commandName.decode()}: {problem.object[:40]!a} is not Unicode") from None
 
     def dataReceived(self, data: bytes) -> None:
-        """Twisted's interface. A box that is not complete by now has a deadline."""
-        if self._refused:  # what still comes is not looked at
+        """Twisted's interface: the strings of AMP, of which each has two bytes of length before it, are put together
+        to boxes; an empty key ends one. A box that is not complete by now has a deadline."""
+        if self._refused or not self.alive:  # what still comes is not looked at
             return
         self._parsing = True
+        data, at = self._unread + data, 0
         try:
-            super().dataReceived(data)
+            while not self.paused and len(data) >= at + 2:
+                start, end = at + 2, at + 2 + int.from_bytes(data[at : at + 2], "big")
+                if self._key is None and end - start > KEY_MAX:
+                    self._refuse(f"a key of {end - start} bytes")
+                    return
+                if len(data) < end:
+                    break
+                at, string = end, data[start:end]
+                self._size += len(string)
+                if self._size > BOX_MAX:
+                    self._refuse(f"a box of more than {BOX_MAX} bytes")
+                    return
+                if self._key is not None:
+                    self._box[self._key], self._key = string, None
+                elif not string:
+                    box = self._box
+                    self._begin_box()
+                    self.ampBoxReceived(box)
+                elif self._keys == KEYS_MAX:
+                    self._refuse(f"a box of more than {KEYS_MAX} keys")
+                    return
+                else:
+                    self._key = string
+                    self._keys += 1
         finally:
             self._parsing = False
-        if self._bytes and self._deadline is None and self._reading and self.alive:
+            self._unread = b"" if self._refused else data[at:]
+        if (self._keys or self._unread) and self._deadline is None and self._reading and self.alive:
             self._deadline = self._clock.callLater(BOX_DEADLINE, self._refuse, "a box that did not end in time")
 
-    def lengthLimitExceeded(self, length: int) -> None:
-        """Twisted's interface: no key is that long, so this is not our protocol."""
-        self._refuse(f"a key of {length} bytes")
-
-    def proto_key(self, string: bytes) -> str:
-        """Twisted's state machine: a key, or the empty one that ends a box."""
-        if not string:
-            self._box_done()
-        elif self._over(len(string), 1):
-            return "init"
-        return cast(str, super().proto_key(string))
-
-    def proto_value(self, string: bytes) -> str:
-        """Twisted's state machine: a value."""
-        if self._over(len(string), 0):
-            return "init"
-        return cast(str, super().proto_value(string))
+    def _begin_box(self) -> None:
+        self._box, self._key = amp.AmpBox(), None
+        self._size = self._keys = 0
+        if self._deadline is not None:
+            self._stop_deadline()
 
     def ampBoxReceived(self, box: amp.AmpBox) -> None:
         """A box that fits no call ends the connection, with one line in the log instead of a traceback."""
-        if not self._fits(box):
-            self._refuse("a box that is neither a command nor an answer to one of ours")
-            return
-        super().ampBoxReceived(box)
-
-    def _fits(self, box: amp.AmpBox) -> bool:
         if amp.ANSWER in box:
-            return box[amp.ANSWER] in self._outstandingRequests
-        if amp.ERROR in box:
-            return box[amp.ERROR] in self._outstandingRequests and {amp.ERROR_CODE, amp.ERROR_DESCRIPTION} <= box.keys()
-        return amp.ASK in box and amp.COMMAND in box and len(box[amp.COMMAND]) <= NAME_MAX
-
-    def _over(self, size: int, keys: int) -> bool:
-        self._bytes += size
-        self._keys += keys
-        if self._bytes > BOX_MAX:
-            self._refuse(f"a box of more than {BOX_MAX} bytes")
-        elif self._keys > KEYS_MAX:
-            self._refuse(f"a box of more than {KEYS_MAX} keys")
+            fits = box[amp.ANSWER] in self._outstandingRequests
+        elif amp.ERROR in box:
+            fits = box[amp.ERROR] in self._outstandingRequests and box.keys() >= _ERROR_KEYS
         else:
-            return False
-        return True
-
-    def _box_done(self) -> None:
-        self._bytes = self._keys = 0
-        self._stop_deadline()
+            fits = amp.ASK in box and amp.COMMAND in box and len(box[amp.COMMAND]) <= NAME_MAX
+        if fits:
+            super().ampBoxReceived(box)
+        else:
+            self._refuse("a box that is neither a command nor an answer to one of ours")
 
     def _stop_deadline(self) -> None:
         if self._deadline is not None:
@@ -338,8 +338,7 @@ class GuardedAMP(amp.AMP):
         if self.alive and self.transport is not None:
             _log.warn("connection dropped: {why}", why=why)
             self._refused = self.paused = True
-            self._currentBox = amp.AmpBox()
-            self._box_done()
+            self._begin_box()
             cast(Any, self.transport).abortConnection()
 
 

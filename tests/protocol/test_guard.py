@@ -92,6 +92,22 @@ def test_a_box_at_the_limits_is_taken() -> None:
     assert not line.ended and line.timers == 0
 
 
+@pytest.mark.parametrize("piece", [1, 2, 3, 7, 100_000])
+def test_boxes_may_arrive_in_any_pieces(piece: int) -> None:
+    line = Line()
+    stranger = line.stranger()
+    boxes = b"".join(
+        amp.AmpBox({amp.COMMAND: b"Unsubscribe", amp.ASK: b"%d" % tag, b"watch": b"1", b"more": b"x" * tag}).serialize()
+        for tag in (1, 2, 300)
+    )
+    for at in range(0, len(boxes), piece):
+        stranger.write(boxes[at : at + piece])
+        line.clock.advance(0.001)
+    line.clock.advance(1.0)
+    assert [box[amp.ANSWER] for box in stranger.boxes] == [b"1", b"2", b"300"]
+    assert not line.ended and line.timers == 0
+
+
 def test_a_box_without_end_by_its_size() -> None:
     line = Line()
     stranger = line.stranger()
@@ -140,11 +156,12 @@ def test_memory_stays_flat_though_bytes_go_on_arriving(bytes_without_end: bytes)
     assert peak < 2 * BOX_MAX
 
 
-def test_a_box_that_does_not_end_in_time() -> None:
+@pytest.mark.parametrize("begun", [_key(b"_command"), b"\0\x08_comma", b"\0"], ids=["a key", "half a key", "a byte"])
+def test_a_box_that_does_not_end_in_time(begun: bytes) -> None:
     line = Line()
     stranger = line.stranger()
     began = line.clock.seconds()
-    stranger.write(_key(b"_command"))
+    stranger.write(begun)
     for _ in range(int(BOX_DEADLINE) - 1):  # a byte a second does not help
         line.clock.advance(1.0)
         stranger.write(b"\1")

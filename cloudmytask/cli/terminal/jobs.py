@@ -29,7 +29,7 @@ Document = Mapping[str, Any]
 def with_output(
     job: Document, output: Mapping[StreamName, bytearray], discarded: Mapping[StreamName, int]
 ) -> dict[str, Any]:
-    """A job's document with its output: as text, or in base64 (``stdout_base64``) if it is not UTF-8.
+    """Add to a job's document its output: as text, or in base64 (``stdout_base64``) if it is not UTF-8.
 
     :param discarded: how many bytes of each stream are missing from it; absent means none.
     """
@@ -45,7 +45,7 @@ def with_output(
 
 
 def rows(jobs: Sequence[Document], now: datetime | None) -> list[tuple[str, ...]]:
-    """A line of ``cmt ps`` per job.
+    """Make a line of ``cmt ps`` for each job.
 
     :param now: write times as ages and ids by their shortest beginning that tells them apart; None: in full.
     """
@@ -65,7 +65,7 @@ def rows(jobs: Sequence[Document], now: datetime | None) -> list[tuple[str, ...]
 
 
 def shortest(ids: Sequence[str]) -> int:
-    """How many symbols tell these ids apart, and at least :data:`PREFIX_MIN`."""
+    """Count the symbols that tell these ids apart, and at least :data:`PREFIX_MIN`."""
     length = PREFIX_MIN
     while len({each[:length] for each in ids}) < len(set(ids)):
         length += 1
@@ -73,14 +73,14 @@ def shortest(ids: Sequence[str]) -> int:
 
 
 def exit_text(job: Document) -> str:
-    """``0``, ``SIG9``, ``-``."""
+    """Write how a script ended: ``0``, ``SIG9``, ``-``."""
     if job.get("signal") is not None:
         return f"SIG{job['signal']}"
     return "-" if job.get("exit_code") is None else str(job["exit_code"])
 
 
 def when(time: str | None, now: datetime | None) -> str:
-    """A time of a document, in full or as an age."""
+    """Write a time of a document, in full or as an age."""
     if time is None or now is None:
         return time or "-"
     age = (now - datetime.fromisoformat(time)).total_seconds()
@@ -91,7 +91,7 @@ def when(time: str | None, now: datetime | None) -> str:
 
 
 def seconds_text(seconds: float | None) -> str:
-    """A duration that was measured, to a precision that people read: ``0.12s``, ``90.0s``, ``2h03m``."""
+    """Write a duration that was measured, to a precision that people read: ``0.12s``, ``90.0s``, ``2h03m``."""
     if seconds is None:
         return "-"
     if seconds < 10:
@@ -103,7 +103,7 @@ def seconds_text(seconds: float | None) -> str:
 
 
 def details(job: Document) -> str:
-    """``cmt status``: one field a line; what is not known is left out."""
+    """Describe a job for ``cmt status``, one field a line; what is not known is left out."""
     last = job["attempts"][-1] if job.get("attempts") else {}
     memory = job.get("peak_memory")
     fields: list[tuple[str, object]] = [
@@ -155,5 +155,5 @@ def _known(form: Any, value: float | None) -> str | None:
 
 
 def now() -> datetime:
-    """The present, for ages."""
+    """Tell the present, for ages."""
     return datetime.now(UTC)
