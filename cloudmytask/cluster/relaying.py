@@ -1,7 +1,7 @@
 """Announcements over links, where multicast does not reach everybody.
 
-Whoever does not hear somebody on the bus who lives all the same asks its neighbors in the overlay for what they have
-heard, and is told everything from then on; so is a neighbor whose obituary was refuted. What came by such a way goes on
+An instance that does not hear a living one on the bus asks its neighbors in the overlay for what they have heard, and
+is told everything from then on; so is a neighbor whose obituary was refuted. What came by such a way goes on
 along the whole tree, so that the others hear of it too. Seeds are sought out while they are not known, and every few
 seconds a peer taken at random is asked, the dead included, which joins what a partition parted.
 
@@ -26,7 +26,7 @@ from cloudmytask.model.cluster import Announcement, BusMessage, NodeId, Obituary
 from cloudmytask.model.errors import CloudMyTaskError
 from cloudmytask.periodic import Periodic, every
 
-_log = Logger(namespace="cloudmytask.relaying")
+_log = Logger()
 
 LOOK = 1.0
 """Seconds between two looks whether anybody is not heard, and between two exchanges of a node without neighbors."""
@@ -42,7 +42,7 @@ PENDING_MAX = 10_000
 
 @define(eq=False)
 class Relaying:
-    """See the module.
+    """Passes on messages along the tree, and asks neighbors and seeds for what the bus does not bring.
 
     ``neighbors`` names those in the overlay; ``own`` makes our announcement; ``gap`` is the time between two batches,
     seconds; ``seeds`` are addresses, ``HOST:PORT``.
@@ -126,7 +126,7 @@ class Relaying:
             self._claims[obituary.subject, obituary.reporter] = (obituary, until)
 
     def _refuted(self, message: Announcement) -> None:
-        """Whoever declared dead whom we hear is to hear it through us."""
+        """An instance that declared dead whom we hear is to hear the truth through us."""
         for (subject, reporter), (obituary, _until) in list(self._claims.items()):
             if (
                 subject == message.node_id
@@ -187,7 +187,7 @@ class Relaying:
     def _exchange(self) -> None:
         self._seek()
         now = self._clock.seconds()
-        # Whoever is heard on the bus needs no exchange, and while all are, the dead will be, should they return.
+        # Those heard on the bus need no exchange, and while all are, the dead will be, should they return.
         unheard = [m for m in self._detector.members() if m.standing is not Standing.LEFT and not self._hears(m, now)]
         if unheard and (any(member.present for member in unheard) or not self._detector.present()):
             self._approach(self._entropy.random.choice(unheard).announcement.address)

@@ -44,7 +44,8 @@ class MemoryStore:
     """Implements ``boundaries.JobStore`` with the commits of the real one: what gathers during a commit is the next."""
 
     def __init__(self, disk: MemoryDisk, clock: Clock, commit_delay: Callable[[], float]) -> None:
-        """
+        """Take the disk from the store that had it.
+
         :param commit_delay: asked at the start of each commit for the seconds that it takes.
         """
         self._disk = disk

@@ -63,7 +63,7 @@ class FreshBlobs:
         self._asked[digest] = self._asked.get(digest, 0) + 1
 
     def answer(self, digest: Digest, found: bool) -> None:
-        """Whoever asked is told; from a yes on the hour runs."""
+        """The one who asked is told; from a yes on the hour runs."""
         self._asked[digest] -= 1
         if not self._asked[digest]:
             del self._asked[digest]

@@ -177,7 +177,7 @@ class Strays:
 def strays(connection: sqlite3.Connection, directory: Path) -> Strays:
     """Compare the files with the rows. Takes as long as there are files.
 
-    :raises OSError, sqlite3.Error:
+    :raises OSError, sqlite3.Error: they cannot be read.
     """
     graves, suspects = [], []
     for entry in sorted(directory.iterdir()):

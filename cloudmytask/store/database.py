@@ -28,9 +28,9 @@ BUSY_TIMEOUT = 10.0
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection without implicit transactions, for whichever thread it is given to.
+    """A connection without implicit transactions, for the thread that it is given to.
 
-    :raises sqlite3.Error:
+    :raises sqlite3.Error: it cannot be opened.
     """
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT
@@ -51,7 +51,7 @@ def prepare(
     """Make sure that ``path`` is a sound and writable database of the version that ``steps`` lead to.
 
     :param application: marks what kind of database it is (``PRAGMA application_id``).
-    :raises StartFailed:
+    :raises StartFailed: the sentence names the path, and says what is wrong with it.
     """
     try:
         if not path.exists():
@@ -105,7 +105,7 @@ def _check(connection: sqlite3.Connection, path: Path, known: int, application: 
 def damage(connection: sqlite3.Connection) -> str | None:
     """What is wrong with the database's pages, None if nothing is. Reads all of it; ``interrupt()`` ends it.
 
-    :raises sqlite3.Error:
+    :raises sqlite3.Error: it cannot be read, or was interrupted.
     """
     [verdict] = connection.execute("PRAGMA quick_check(1)").fetchone()
     return None if verdict == "ok" else str(verdict)
@@ -170,7 +170,7 @@ def count_boot(database: Path) -> None:
     """Note that this state was opened once more; durable when it returns. It comes before all else that a start does: a
     boot that others heard of must never be counted a second time.
 
-    :raises ValueError, TypeError: the count so far has rotted. :raises sqlite3.Error:
+    :raises ValueError, TypeError: the count so far has rotted. :raises sqlite3.Error: it cannot be written.
     """
     with closing(connect(database)) as connection:
         row = connection.execute("SELECT value FROM meta WHERE key = ?", (_BOOTS,)).fetchone()
@@ -188,7 +188,8 @@ class MetaValues:
 
 
 def read_meta(connection: sqlite3.Connection) -> MetaValues:
-    """
+    """Read the whole table.
+
     :raises ValueError, TypeError: a value that no node can do without has rotted.
     """
     values = {str(key): value for key, value in connection.execute("SELECT key, value FROM meta")}

@@ -93,8 +93,9 @@ def sync_file(path: Path) -> None:
 
 
 def need_access(path: Path, mode: int) -> None:
-    """
-    :raises PermissionError: see access(2).
+    """Nothing if this process may use ``path`` in this ``mode`` (see access(2)).
+
+    :raises PermissionError: it may not.
     """
     if not os.access(path, mode, effective_ids=True):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

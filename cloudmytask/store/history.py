@@ -22,7 +22,7 @@ from cloudmytask.model.errors import StartFailed, StoreFailed
 from cloudmytask.store.database import connect, count_boot, prepare, put_memory, read_meta
 from cloudmytask.store.files import own_directory, reason
 from cloudmytask.store.schema import Step
-from cloudmytask.store.threads import Delivery, MakeWorker, Operation, ThreadWorker, WorkThread, Writer
+from cloudmytask.store.threads import MakeWorker, Operation, ResultDelivery, ThreadWorker, WorkThread, Writer
 
 DATABASE = "csu.sqlite"
 """The file in the state directory."""
@@ -86,7 +86,8 @@ class HistoryStore:
         steps: Sequence[Step] = STEPS,
         make_worker: MakeWorker = ThreadWorker,
     ) -> None:
-        """
+        """Name what it is made of; the disk is not touched before :meth:`open`.
+
         :param directory: where the database lies; made if it is absent.
         :param call_from_thread: runs a function on the reactor thread soon: ``reactor.callFromThread``.
         :param new_node_id: called once in the store's life, when the database is made.
@@ -119,7 +120,7 @@ class HistoryStore:
                 undo.pop_all()
         except (OSError, sqlite3.Error, ValueError, TypeError) as error:
             raise StartFailed(f"The database {self.path} cannot be opened: {reason(error)}.") from error
-        delivery = Delivery(self._call_from_thread)
+        delivery = ResultDelivery(self._call_from_thread)
         self._opened = _Opened(
             Writer(self._make_worker("writer"), writing, self.path, delivery),
             WorkThread(self._make_worker("reader"), self.path, delivery, at_end=reading.close),
@@ -133,7 +134,10 @@ class HistoryStore:
         return self._opened
 
     def recover(self) -> Supervision:
-        """:raises StartFailed: the database cannot be read."""
+        """What an earlier life knew. Blocks.
+
+        :raises StartFailed: the database cannot be read.
+        """
         try:
             with closing(connect(self.path)) as connection:
                 values = read_meta(connection)

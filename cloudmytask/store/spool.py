@@ -49,7 +49,7 @@ class SpoolFile:
     def write(self, data: bytes, offset: int) -> None:
         """Write all of ``data`` or nothing.
 
-        :raises OSError:
+        :raises OSError: nothing was written.
         """
         descriptor = self._open()
         try:
@@ -60,15 +60,16 @@ class SpoolFile:
             raise
 
     def read(self, offset: int, size: int) -> bytes:
-        """
-        :raises OSError:
+        """Up to ``size`` bytes from ``offset`` on.
+
+        :raises OSError: as pread(2) does.
         """
         return read_whole(self._open(), size, offset)
 
     def make_durable(self, size: int) -> Measured:
         """Flush and hash the first ``size`` bytes.
 
-        :raises OSError:
+        :raises OSError: it cannot be flushed or read, or is shorter.
         """
         descriptor = self._open()
         os.fsync(descriptor)
@@ -77,7 +78,7 @@ class SpoolFile:
     def remove(self) -> None:
         """Close and unlink; both take long for a large file.
 
-        :raises OSError:
+        :raises OSError: the file stays.
         """
         try:
             if self._descriptor is not None:
@@ -115,7 +116,8 @@ class FileSpool:
     """Implements ``boundaries.Spool``. From the reactor thread only."""
 
     def __init__(self, path: Path, support: SpoolSupport, size: int = 0) -> None:
-        """
+        """A spool at ``path``, new or one that goes on.
+
         :param size: bytes that the file holds already; 0: there is no file.
         """
         self._file = SpoolFile(path)
@@ -278,7 +280,7 @@ class SpoolDirectory:
     def survey(cls, directory: Path) -> tuple[SpoolDirectory, list[Path]]:
         """What is there, and which files of it are to be deleted: uploads, and those that have a newer namesake.
 
-        :raises OSError:
+        :raises OSError: the directory cannot be read.
         """
         useless: list[Path] = []
         leftovers: dict[str, Leftover] = {}

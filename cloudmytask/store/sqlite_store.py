@@ -28,11 +28,11 @@ from cloudmytask.store.arriving import ArrivingContents, Deletions, FreshBlobs
 from cloudmytask.store.blob_reader import LEAF, LeafCache, Measured, leaf_range
 from cloudmytask.store.database import connect, count_boot, prepare, put_checkpoint, put_memory
 from cloudmytask.store.files import own_directory, plain_name, reason
-from cloudmytask.store.opened import Opened, Paths, open_parts
+from cloudmytask.store.opened import Opened, StorePaths, open_parts
 from cloudmytask.store.schema import STEPS, Step
 from cloudmytask.store.spool import FileSpool, SpoolSupport
 from cloudmytask.store.staging import directory_name
-from cloudmytask.store.threads import Delivery, MakeWorker, Operation, ThreadWorker
+from cloudmytask.store.threads import MakeWorker, Operation, ResultDelivery, ThreadWorker
 
 T = TypeVar("T")
 
@@ -55,7 +55,8 @@ class SqliteStore:
         steps: Sequence[Step] = STEPS,
         make_worker: MakeWorker = ThreadWorker,
     ) -> None:
-        """
+        """Name what it is made of; the disk is not touched before :meth:`open`.
+
         :param directory: where all of it lies; made if it is absent.
         :param call_from_thread: runs a function on the reactor thread soon: ``reactor.callFromThread``.
         :param new_node_id: called once in the store's life, when the database is made.
@@ -64,7 +65,7 @@ class SqliteStore:
         :param steps: the schema, version by version.
         :param make_worker: makes what does the store's work, a thread for each kind of it.
         """
-        self._paths = Paths(directory.absolute())
+        self._paths = StorePaths(directory.absolute())
         self._call_from_thread = call_from_thread
         self._new_node_id = new_node_id
         self._monotonic = monotonic
@@ -98,7 +99,7 @@ class SqliteStore:
                 now = self._wall()
                 for digest, brought in blobs.brought_since(connection, now - GRACE):
                     self._fresh.note(digest, max(0.0, now - brought))
-            parts = open_parts(paths, self._cache, Delivery(self._call_from_thread), self._make_worker)
+            parts = open_parts(paths, self._cache, ResultDelivery(self._call_from_thread), self._make_worker)
         except (OSError, sqlite3.Error, ValueError, TypeError) as error:
             raise StartFailed(f"The store {paths.directory} cannot be opened: {reason(error)}.") from error
         self._opened, self._opened_at = parts, self._monotonic()
@@ -123,7 +124,7 @@ class SqliteStore:
         return self._opened
 
     def recover(self) -> Recovery:
-        """Jobs whose records cannot be read are left out, and logged.
+        """What an earlier life knew. Blocks. Jobs whose records cannot be read are left out, and logged.
 
         :raises StartFailed: the database cannot be read.
         """
@@ -137,7 +138,8 @@ class SqliteStore:
         return recovery
 
     def save(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
-        """
+        """Make the record of an own job durable, and ``contents`` with it.
+
         :raises BlobCorrupt: one of ``contents`` does not match its digest; nothing was stored.
         """
 
@@ -158,7 +160,8 @@ class SqliteStore:
         return self._arrive(saved, contents) if contents else saved
 
     def hold(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
-        """
+        """Make the copy of another node's job durable, and ``contents`` with it.
+
         :raises BlobCorrupt: one of ``contents`` does not match its digest; nothing was stored.
         """
 
@@ -174,7 +177,8 @@ class SqliteStore:
         self._fresh.claim(blob.digest for blob in job.blobs())
 
     def put(self, content: Content) -> Deferred[None]:
-        """
+        """Make a small blob durable ahead of the job that will need it.
+
         :raises BlobCorrupt: the bytes do not match their digest.
         """
         self._fresh.note(content.blob.digest)
@@ -193,7 +197,8 @@ class SqliteStore:
         return result
 
     def get(self, job_id: JobId) -> Deferred[Job | None]:
-        """
+        """The own job of that id; None if there is none.
+
         :raises StoreFailed: its record cannot be read.
         """
         parts = self._parts
@@ -277,7 +282,8 @@ class SqliteStore:
         return parts.reading.call(partial(parts.read_source.read, blob, offset, size))
 
     def spool(self, name: str, *, resume: bool = False) -> Spool:
-        """
+        """Open a spool; ``resume``: go on with what an earlier life left under that name.
+
         :raises InvalidArgument: ``name`` cannot be a file's name.
         """
         parts = self._parts
@@ -290,7 +296,8 @@ class SqliteStore:
         return FileSpool(path, self._support, size)
 
     def stage(self, name: str, files: Mapping[str, Blob], contents: Sequence[Content] = ()) -> Deferred[str]:
-        """
+        """Make the work directory ``name`` with ``files`` in it; fires with its path.
+
         :raises BlobMissing, BlobCorrupt, StoreFailed, InvalidArgument: nothing was made.
         """
         try:
@@ -305,7 +312,8 @@ class SqliteStore:
         return parts.staging.call(partial(parts.directories.stage, name, dict(files), known, parts.stage_source))
 
     def unstage(self, name: str) -> Deferred[None]:
-        """
+        """Remove the work directory ``name``.
+
         :raises StoreFailed: something in the directory resists deletion, or is written to all the time. The name is
             free nevertheless, and the next start deletes what is left.
         """

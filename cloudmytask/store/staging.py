@@ -26,7 +26,8 @@ class Staging:
     """Makes and removes work directories; each method blocks and belongs to a thread."""
 
     def __init__(self, directory: Path, remove_later: Callable[[str], object]) -> None:
-        """
+        """Work below ``directory``, which exists.
+
         :param remove_later: sees to the :meth:`removal` of what :meth:`set_aside` returned.
         """
         self._directory = directory
@@ -36,7 +37,7 @@ class Staging:
     def set_all_aside(self) -> list[str]:
         """What an earlier life of the node left, renamed out of the way. Before anything else.
 
-        :raises OSError:
+        :raises OSError: the directory cannot be read, or a name in it not be changed.
         """
         names = sorted(entry.name for entry in self._directory.iterdir())
         # what was on its way out already may bear the very names that we are about to give
@@ -81,7 +82,7 @@ class Staging:
         """Delete the directory ``name`` at once if it is small and flat, as most are, and set it aside otherwise; what
         to give to :meth:`removal`, None if nothing is left.
 
-        :raises OSError:
+        :raises OSError: it can be neither deleted nor renamed.
         """
         try:
             descriptor = os.open(self._directory / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -101,7 +102,7 @@ class Staging:
     def set_aside(self, name: str) -> str | None:
         """Rename the directory ``name`` out of the way; what to give to :meth:`removal`, None if there is none.
 
-        :raises OSError:
+        :raises OSError: it cannot be renamed.
         """
         try:
             return self._rename(name)
@@ -132,7 +133,7 @@ class Staging:
 def _clear_flat(descriptor: int) -> bool:
     """Unlink everything in a directory of a few entries, none of them a directory; whether it was one.
 
-    :raises OSError:
+    :raises OSError: one of them resists.
     """
     with os.scandir(descriptor) as entries:
         names = [
@@ -148,7 +149,7 @@ def _clear_flat(descriptor: int) -> bool:
 def directory_name(name: str) -> str:
     """``name``, if a work directory can have it.
 
-    :raises InvalidArgument:
+    :raises InvalidArgument: it cannot.
     """
     if name.startswith("."):
         raise InvalidArgument(f"{name!r} is not a name for a work directory.")

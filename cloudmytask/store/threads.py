@@ -61,7 +61,7 @@ MakeWorker = Callable[[str], Worker]
 """Makes the worker of that name."""
 
 
-class Delivery:
+class ResultDelivery:
     """Carries results to the reactor thread: one ``call_from_thread`` for all that gathered meanwhile."""
 
     def __init__(self, call_from_thread: Callable[..., object]) -> None:
@@ -95,11 +95,12 @@ class WorkThread:
         self,
         worker: Worker,
         path: Path,
-        delivery: Delivery,
+        delivery: ResultDelivery,
         at_end: Callable[[], object] = lambda: None,
         waiting_max: int | None = None,
     ) -> None:
-        """
+        """Give ``worker`` nothing yet.
+
         :param path: what its work is about, for the sentences of failures.
         :param at_end: run in the worker as its last act.
         :param waiting_max: calls that may be unanswered at a time; None: any number.
@@ -162,7 +163,7 @@ class Operation(Generic[T]):
 
 
 @frozen(eq=False)
-class _Entry:
+class _Submission:
     operation: Operation[Any]
     deferred: Deferred[Any]
 
@@ -170,7 +171,7 @@ class _Entry:
 class Writer:
     """Runs operations on ``connection``, which belongs to ``worker`` from now on."""
 
-    def __init__(self, worker: Worker, connection: sqlite3.Connection, path: Path, delivery: Delivery) -> None:
+    def __init__(self, worker: Worker, connection: sqlite3.Connection, path: Path, delivery: ResultDelivery) -> None:
         self.commits = 0
         """Transactions committed so far."""
         self._worker = worker
@@ -178,7 +179,7 @@ class Writer:
         self._path = path
         self._delivery = delivery
         self._lock = threading.Lock()
-        self._gathered: list[_Entry] = []
+        self._gathered: list[_Submission] = []
         self._stopped: Deferred[None] | None = None
 
     def submit(self, operation: Operation[T]) -> Deferred[T]:
@@ -190,7 +191,7 @@ class Writer:
             return fail(StoreFailed("The store is closed."))
         deferred: Deferred[T] = Deferred()
         with self._lock:
-            self._gathered.append(_Entry(operation, deferred))
+            self._gathered.append(_Submission(operation, deferred))
             first = len(self._gathered) == 1
         if first:
             self._worker.do(self._commit_gathered)
@@ -208,7 +209,7 @@ class Writer:
             batch, self._gathered = self._gathered, []
         self._delivery.send(zip((entry.deferred for entry in batch), self._commit(batch), strict=True))
 
-    def _commit(self, batch: Sequence[_Entry]) -> list[object]:
+    def _commit(self, batch: Sequence[_Submission]) -> list[object]:
         result = outcome(partial(self._transaction, _calls(batch)), self._path)
         if isinstance(result, list):
             return result
@@ -232,7 +233,7 @@ class Writer:
         return results
 
 
-def _calls(batch: Sequence[_Entry]) -> list[Callable[[sqlite3.Connection], object]]:
+def _calls(batch: Sequence[_Submission]) -> list[Callable[[sqlite3.Connection], object]]:
     """What to run: of several operations on one slot only the last in full."""
     calls: list[Callable[[sqlite3.Connection], object]] = []
     taken: set[Hashable] = set()
