@@ -20,7 +20,7 @@ from cloudmytask.service.claim import claim
 from cloudmytask.store import history, schema
 from cloudmytask.store.database import connect
 from cloudmytask.store.files import reason
-from cloudmytask.store.opened import Paths
+from cloudmytask.store.opened import StorePaths
 
 NODE = (schema.APPLICATION_ID, schema.CURRENT_VERSION)
 CSU = (history.APPLICATION_ID, len(history.STEPS))
@@ -34,7 +34,7 @@ def rehearse(config: InstanceConfig) -> None:
     held = claim(config)
     try:
         csu = config.ROLE is Role.CSU
-        database = config.state / history.DATABASE if csu else Paths(config.state).database
+        database = config.state / history.DATABASE if csu else StorePaths(config.state).database
         if database.exists():
             _look_at(database, *(CSU if csu else NODE))
     finally:
