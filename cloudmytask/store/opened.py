@@ -21,7 +21,7 @@ from cloudmytask.model.errors import StoreFailed
 from cloudmytask.store.blob_reader import BlobSource, LeafCache
 from cloudmytask.store.blobs import Strays, bury_files, strays
 from cloudmytask.store.database import connect, damage
-from cloudmytask.store.spool import SpoolDirectory
+from cloudmytask.store.spool_directory import SpoolDirectory
 from cloudmytask.store.staging import Staging
 from cloudmytask.store.threads import MakeWorker, Operation, ResultDelivery, WorkThread, Writer
 

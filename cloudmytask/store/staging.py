@@ -11,10 +11,10 @@ import os
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
+from cloudmytask.core.blobs import verified
 from cloudmytask.model.errors import InvalidArgument
 from cloudmytask.model.job import Blob, Content
 from cloudmytask.store.blob_reader import BlobSource
-from cloudmytask.store.blobs import verify_content
 from cloudmytask.store.files import plain_name, write_whole
 from cloudmytask.store.removal import TreeRemoval, remove_tree
 
@@ -67,7 +67,7 @@ class Staging:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             if content is not None:
-                write_whole(descriptor, verify_content(content))
+                write_whole(descriptor, verified(content))
             else:
                 source.copy(blob, lambda data: write_whole(descriptor, data))
         finally:

@@ -168,26 +168,23 @@ class _Submission:
     deferred: Deferred[Any]
 
 
-class Writer:
-    """Runs operations on ``connection``, which belongs to ``worker`` from now on."""
+class Writer(WorkThread):
+    """Runs operations on ``connection``, which belongs to ``worker`` from now on; it closes it as its last act."""
 
     def __init__(self, worker: Worker, connection: sqlite3.Connection, path: Path, delivery: ResultDelivery) -> None:
+        super().__init__(worker, path, delivery, at_end=connection.close)
         self.commits = 0
         """Transactions committed so far."""
-        self._worker = worker
         self._connection = connection
-        self._path = path
-        self._delivery = delivery
         self._lock = threading.Lock()
         self._gathered: list[_Submission] = []
-        self._stopped: Deferred[None] | None = None
 
     def submit(self, operation: Operation[T]) -> Deferred[T]:
         """Fires with what the operation returned, once that is committed. From the reactor thread.
 
         :raises StoreFailed: the operation had no effect.
         """
-        if self._stopped is not None:
+        if self.stopping:
             return fail(StoreFailed("The store is closed."))
         deferred: Deferred[T] = Deferred()
         with self._lock:
@@ -196,13 +193,6 @@ class Writer:
         if first:
             self._worker.do(self._commit_gathered)
         return deferred
-
-    def stop(self) -> Deferred[None]:
-        """Commit what was submitted, close the connection, end the worker. To be called once."""
-        self._stopped = stopped = Deferred[None]()
-        self._worker.do(lambda: self._delivery.send([(stopped, outcome(self._connection.close, self._path))]))
-        self._worker.quit()
-        return stopped
 
     def _commit_gathered(self) -> None:
         with self._lock:
