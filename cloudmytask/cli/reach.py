@@ -14,11 +14,9 @@ from twisted.internet.defer import Deferred
 
 from cloudmytask.addresses import Address
 from cloudmytask.cli.terminal.console import Console
-from cloudmytask.client.addresses import candidates
-from cloudmytask.client.connection import Connection, Connector
-from cloudmytask.client.known_nodes import KnownNodes
+from cloudmytask.client.connection import Connection, Connector, default_client
+from cloudmytask.client.known_nodes import KnownNodes, candidates
 from cloudmytask.client.node_session import Habits, NodeSession
-from cloudmytask.client.options import default_client
 from cloudmytask.directories import known_nodes_file
 from cloudmytask.model.errors import NoNode, NoSuchJob
 from cloudmytask.model.job import JobId

@@ -31,7 +31,7 @@ from cloudmytask.cli.verbs.progress import Progress
 from cloudmytask.cli.verbs.reading import tell_discarded
 from cloudmytask.client import JobStatus
 from cloudmytask.client.node_session import NodeSession
-from cloudmytask.client.subscriptions import Submitted
+from cloudmytask.client.watched import Submitted
 from cloudmytask.model.errors import NoNode
 from cloudmytask.model.job import JobState, Reason, StreamName
 

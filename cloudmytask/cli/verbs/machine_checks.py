@@ -24,7 +24,7 @@ import cloudmytask
 from cloudmytask.cli.reach import START_A_NODE, reach_one
 from cloudmytask.cli.verbs.check import Check
 from cloudmytask.cli.verbs.network_checks import check_network
-from cloudmytask.client.addresses import candidates
+from cloudmytask.client.known_nodes import candidates
 from cloudmytask.client.node_session import NodeSession
 from cloudmytask.config import default_state
 from cloudmytask.model.errors import CloudMyTaskError, NoNode
