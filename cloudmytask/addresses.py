@@ -40,7 +40,10 @@ class Address:
 
     @classmethod
     def parse(cls, text: str, source: str) -> Address:
-        """:raises ConfigurationError: neither ``unix:PATH`` nor ``HOST:PORT``; names source and value."""
+        """The address that ``text`` says.
+
+        :raises ConfigurationError: neither ``unix:PATH`` nor ``HOST:PORT``; names source and value.
+        """
         if text.startswith("unix:") and len(text) > len("unix:"):
             return cls(text, source, path=str(Path(text.removeprefix("unix:")).absolute()))
         host, colon, port = text.rpartition(":")
@@ -64,7 +67,7 @@ class Address:
 def split_address(address: str) -> tuple[str, int]:
     """Host, without the brackets of an IPv6 address, and port of ``HOST:PORT``. Port 0 is any free port.
 
-    :raises ValueError:
+    :raises ValueError: it is not of that form.
     """
     host, colon, port = address.rpartition(":")
     if not colon or not host:
@@ -81,7 +84,7 @@ def split_address(address: str) -> tuple[str, int]:
 def split_peer(address: str) -> tuple[str, int]:
     """Like :func:`split_address`, of somebody to connect to: a port 0 is wrong.
 
-    :raises ValueError:
+    :raises ValueError: it is not of that form.
     """
     host, port = split_address(address)
     if not port:
@@ -90,7 +93,7 @@ def split_peer(address: str) -> tuple[str, int]:
 
 
 def split_listen(address: str) -> tuple[IpAddress, int]:
-    """IP address and port of ``HOST:PORT`` to listen on. ``localhost`` is 127.0.0.1, whatever a resolver says.
+    """IP address and port of ``HOST:PORT`` to listen on. ``localhost`` is 127.0.0.1; no resolver is asked.
 
     :raises ValueError: also if the host is a name.
     """
@@ -108,7 +111,7 @@ def split_listen(address: str) -> tuple[IpAddress, int]:
 def split_group(group: str) -> tuple[str, int]:
     """Address and port of an IPv4 multicast group.
 
-    :raises ValueError:
+    :raises ValueError: it is none.
     """
     host, port = split_peer(group)
     try:
@@ -126,7 +129,10 @@ def is_loopback(address: IpAddress) -> bool:
 
 
 def check_loopback(address: str) -> None:
-    """:raises ValueError: somebody on another host could reach ``HOST:PORT``, and might then run scripts."""
+    """Check that only this host can reach ``HOST:PORT``.
+
+    :raises ValueError: somebody on another host could, and might then run scripts.
+    """
     try:
         safe = is_loopback(split_listen(address)[0])
     except ValueError:

@@ -1,7 +1,7 @@
 """The one way to subscribe to what happens here: to links, to the failure detector, to bans.
 
 Invariant: each listener is called once for each event, in the order in which they were added, until its registration is
-closed; one that fails is logged and keeps nothing from the others, nor from whoever tells.
+closed; one that fails is logged and keeps nothing from the others, nor from the teller.
 """
 
 from __future__ import annotations

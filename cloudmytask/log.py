@@ -1,6 +1,6 @@
 """The log: one JSON object per line, for files and for standard error.
 
-Invariant: one event is one line, whatever it holds. JSON escapes every control character, so that nothing that came
+Invariant: one event is one line. JSON escapes every control character, so that nothing that came
 from outside can forge a line or speak to a terminal.
 """
 

@@ -38,7 +38,7 @@ class CpuProbe:
     """Implements :class:`cloudmytask.boundaries.LoadProbe` by the machine's CPU counters.
 
     :ivar read: the counters' present values.
-    :ivar own_jobs: the share of the machine's CPU, 0..1, that our own scripts are estimated to use now.
+    :ivar own_jobs: the share of the machine's CPU, 0..1, that this node's scripts are estimated to use now.
     :ivar interval: seconds between two samples.
     """
 
@@ -67,7 +67,7 @@ class CpuProbe:
         return None if self._foreign is None else _share(self._foreign)
 
     def cpu(self) -> float | None:
-        """Like :meth:`load`, our own scripts included."""
+        """Like :meth:`load`, this node's scripts included."""
         return None if self._busy is None else _share(self._busy)
 
     def _averaged(self, before: float | None, now: float) -> float:

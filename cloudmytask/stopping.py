@@ -16,7 +16,8 @@ from cloudmytask.model.job import Reason
 
 @define(eq=False)
 class Stopping:
-    """
+    """Ends a script at its deadline, or when told to: first gently, then for certain.
+
     :ivar terminate: asks the script to end.
     :ivar kill: leaves it no choice.
     :ivar reason: what it was stopped for; None if it was not.

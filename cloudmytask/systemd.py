@@ -47,7 +47,7 @@ class Notifier:
         self._send(_status(status))
 
     def stopping(self, status: str, seconds: float) -> None:
-        """The daemon shuts down, and may take ``seconds`` for it whatever the unit's ``TimeoutStopSec`` says."""
+        """The daemon shuts down, and may take ``seconds`` for it, also if the unit's ``TimeoutStopSec`` is less."""
         self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(seconds * MICROSECONDS)}", _status(status))
 
     def watchdog(self) -> None:

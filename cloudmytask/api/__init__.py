@@ -1,1 +1,1 @@
-"""What an instance offers, whatever carries the requests: who speaks, what that allows, and the verbs."""
+"""What an instance offers over any transport: who speaks, what that allows, and the verbs."""

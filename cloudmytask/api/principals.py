@@ -44,7 +44,10 @@ def peer_principal(identity: PeerIdentity, *, keyed: bool) -> Principal:
 
 
 def check_allowed(principal: Principal, verb: Callable[..., object]) -> None:
-    """:raises NotPermitted: ``principal`` has none of the roles that ``verb`` declares."""
+    """Check that ``principal`` may call ``verb``.
+
+    :raises NotPermitted: ``principal`` has none of the roles that ``verb`` declares.
+    """
     roles = allowed_roles(verb)
     if roles & principal.roles:
         return

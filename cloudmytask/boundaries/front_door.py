@@ -166,7 +166,7 @@ class JobDoor(Protocol):
 
 
 class ClusterDoor(Protocol):
-    """What every instance, node or CSU, offers to clients, whatever carries their requests. Each call may raise, or
+    """What every instance, node or CSU, offers to clients, over any transport. Each call may raise, or
     fail with, a :class:`~cloudmytask.model.errors.CloudMyTaskError`."""
 
     def jobs_of(self) -> JobDoor:
@@ -194,7 +194,10 @@ class ClusterDoor(Protocol):
         """Ban ``client`` everywhere for ``term`` seconds; an administrator's wish. Durable here when it fires."""
 
     def lift_ban(self, by: ClientId, client: ClientId) -> Deferred[Ban]:
-        """:raises NoSuchBan: there is none in force."""
+        """End a ban of ``client``; what it was.
+
+        :raises NoSuchBan: there is none in force.
+        """
 
     def history(self, seconds: float) -> Deferred[tuple[LoadSample, ...]]:
         """The load of all nodes over the last ``seconds``, oldest first.

@@ -47,7 +47,10 @@ class OpenSinks:
     _open: dict[str, StreamSink] = field(factory=dict)
 
     def __call__(self, target: StreamTarget) -> StreamSink:
-        """:raises KeyError: the node has not opened it, or has given it up."""
+        """The sink of ``target``.
+
+        :raises KeyError: the node has not opened it, or has given it up.
+        """
         return self._open[target.spool]
 
     def open(self, target: StreamTarget, sink: StreamSink) -> None:
@@ -92,7 +95,7 @@ class ExitRecord:
     died: Outcome
     """How its process ended: the reason is ``exit``, ``signal`` or ``launch``."""
     stopped_for: Reason | None = None
-    """Why it was stopped, if it was, whatever became of its process then."""
+    """Why it was stopped, if it was; its process may have ended otherwise."""
     discarded: Mapping[StreamName, int] = field(factory=dict)
     """Bytes of output beyond its limits; a stream that is not in it has none."""
 
@@ -131,5 +134,5 @@ class Runner(Protocol):
         """
 
     def sweep(self) -> int:
-        """Kill whatever an earlier life of this node left running; how many processes there were. May block:
+        """Kill all that an earlier life of this node left running; how many processes there were. May block:
         called once, before anything is started."""

@@ -33,7 +33,8 @@ class Bus(Protocol):
     """The multicast group. Neither sending nor a missing network ever raises: it is lossy by nature."""
 
     def open(self, heard: Callable[[BusMessage], None]) -> None:
-        """Join, now or as soon as there is a network; ``heard`` gets each message of our cluster, our own left out."""
+        """Join, now or as soon as there is a network; ``heard`` gets each message of the cluster
+        but this instance's."""
 
     def send(self, message: BusMessage) -> None: ...
     def close(self) -> None: ...
@@ -41,7 +42,7 @@ class Bus(Protocol):
 
 
 class AttemptSink(Protocol):
-    """Whoever follows an attempt that runs on another node. Calls come in order, :meth:`ended` last, unless the link is
+    """Follows an attempt that runs on another node. Calls come in order, :meth:`ended` last, unless the link is
     lost before."""
 
     def started(self) -> Deferred[None]:
@@ -66,11 +67,14 @@ class Link(Protocol):
 
     @property
     def gone(self) -> Listeners[[]]:
-        """Told once, when the link is gone; who comes later is told at once. Whoever follows something over the link
+        """Told once, when the link is gone; who comes later is told at once. One who follows something over the link
         closes the registration when that is over: a link lives longer than most of what passes over it."""
 
     def ping(self, timeout: float) -> Deferred[Capacity]:
-        """:param timeout: seconds."""
+        """Ask whether the other end lives; its capacity.
+
+        :param timeout: seconds.
+        """
 
     def offer(self, offer: Offer, contents: Sequence[Content], sink: AttemptSink) -> Deferred[OfferAnswer]:
         """Hand a job over; if accepted, ``sink`` is told of the attempt from then on.

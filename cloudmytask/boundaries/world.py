@@ -153,7 +153,7 @@ class JobStore(Protocol):
         """
 
     def get(self, job_id: JobId) -> Deferred[Job | None]:
-        """A record of this node's own, whatever its state."""
+        """A record of this node's own, in any state."""
 
     def newest(self, client: ClientId, query: JobQuery) -> Deferred[JobPage]:
         """Own jobs of ``client``, newest first."""
@@ -179,7 +179,7 @@ class JobStore(Protocol):
     def read(self, blob: Blob, offset: int, size: int) -> Deferred[bytes]:
         """Verified bytes of a blob.
 
-        :raises BlobMissing, BlobCorrupt:
+        :raises BlobMissing: it is not here. :raises BlobCorrupt: its bytes have rotted.
         """
 
     def put(self, content: Content) -> Deferred[None]:

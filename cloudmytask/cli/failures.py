@@ -31,7 +31,7 @@ class FileUnwritable(CloudMyTaskError):
 
 
 class OutputFailed(CloudMyTaskError):
-    """Our own standard output or standard error takes no more."""
+    """This program's standard output or standard error takes no more."""
 
 
 class NoReader(OutputFailed):

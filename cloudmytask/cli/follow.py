@@ -51,7 +51,10 @@ class Following:
         self._pushed = None if self._submitted is None else self._submitted.output
 
     async def read(self, attempt: int, *, follow: bool) -> OutputEnd:
-        """All of it. :raises CloudMyTaskError:"""
+        """All of it.
+
+        :raises CloudMyTaskError: it cannot be read to its end.
+        """
         return await self._node.ask(
             lambda client: Deferred.fromCoroutine(self._read(client, attempt, follow)), about=self._job_id
         )

@@ -1,4 +1,4 @@
-"""Input that is to travel with a job: a script, a file, or our own standard input read to its end.
+"""Input that is to travel with a job: a script, a file, or this program's standard input read to its end.
 
 Invariant: large input is never whole in memory; reading may be given up at any time; what was spooled goes
 with the process, even with one that is killed.
@@ -35,7 +35,7 @@ class Inputs:
     _spools: list[int] = field(init=False, factory=list)
 
     def standard_input(self) -> Deferred[Source]:
-        """Read our own standard input to its end.
+        """Read this program's standard input to its end.
 
         :raises FileUnreadable: it cannot be read.
         """

@@ -136,7 +136,10 @@ class Client:
         return JobHandle(self._run, submitted.job, home, submitted.watched)
 
     def job(self, job_id: str) -> JobHandle:
-        """A job that was submitted before. :raises NoSuchJob:"""
+        """A job that was submitted before.
+
+        :raises NoSuchJob: there is none of that id.
+        """
         found = self._run(lambda session: session.ask_about(lambda node: node.getScriptJobStatus(job_id)))
         return JobHandle(self._run, *found)
 

@@ -107,7 +107,7 @@ class JobHandle:
         return self.status().state is JobState.CANCELLED
 
     def wait(self, timeout: Duration | None = None) -> JobStatus:
-        """Wait for the outcome, whatever it is.
+        """Wait for the outcome, good or bad.
 
         :param timeout: how long. :raises WaitTimeout: there was none by then.
         """

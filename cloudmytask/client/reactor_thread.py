@@ -156,7 +156,7 @@ def _main(home: _Home, up: threading.Event) -> None:
     try:
         home.reactor.run(installSignalHandlers=False)
     except ReactorNotRestartable:
-        pass  # the program ran it before: whoever enters is told
+        pass  # the program ran it before: those who enter are told
     finally:
         home.end()
         up.set()

@@ -1,6 +1,6 @@
 """What a client is told by itself on one connection: the states of jobs, and output as it comes.
 
-Invariant: whatever is subscribed to ends by itself, by its owner's loss of interest, or with the connection; the node
+Invariant: a subscription ends by itself, by its owner's loss of interest, or with the connection; the node
 is told of the second, and pieces that were on their way then are let go.
 """
 

@@ -89,9 +89,10 @@ class Blacklist:
         return "" if ban is None else sentence(ban, 0.0)
 
     def check(self, client: ClientId) -> None:
-        """Nothing if the client may be served.
+        """Check that the client may be served.
 
-        :raises Banned: the sentence says why, by whom, and for how long still."""
+        :raises Banned: the sentence says why, by whom, and for how long still.
+        """
         if why := self.why(client):
             raise Banned(why)
 

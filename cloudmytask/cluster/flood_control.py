@@ -60,9 +60,10 @@ class FloodControl:
             raise Banned(self._ban(client, verdict))
 
     def check(self, client: ClientId) -> None:
-        """Nothing if the client may be served.
+        """Check that the client may be served.
 
-        :raises Banned: the client is banned here."""
+        :raises Banned: the client is banned here.
+        """
         self._blacklist.check(client)
 
     def _ban(self, client: ClientId, verdict: Verdict) -> str:

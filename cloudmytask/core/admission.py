@@ -48,13 +48,19 @@ def check_client(claim: str) -> ClientId:
 
 
 def check_key(key: str) -> None:
-    """:raises InvalidArgument: the idempotency key is empty, too long, or not printable ASCII without spaces."""
+    """Check an idempotency key.
+
+    :raises InvalidArgument: the idempotency key is empty, too long, or not printable ASCII without spaces.
+    """
     if not _KEY.match(key):
         raise InvalidArgument(f"key: {_shown(key)} is not 1 to {KEY_MAX} printable ASCII characters without spaces")
 
 
 def check_note(note: str) -> None:
-    """:raises InvalidArgument: the reason of a cancel is too long, or cannot be shown on one line."""
+    """Check the reason of a cancel.
+
+    :raises InvalidArgument: the reason of a cancel is too long, or cannot be shown on one line.
+    """
     if len(note) > NOTE_MAX or not note.isprintable():
         raise InvalidArgument(f"note: {_shown(note)} is not up to {NOTE_MAX} printable characters")
 
@@ -62,7 +68,7 @@ def check_note(note: str) -> None:
 def check_spec(spec: JobSpec, script_max: int) -> None:
     """Whether a spec can be accepted by a node whose scripts may have ``script_max`` bytes.
 
-    :raises EmptyScript, ScriptTooLarge, InvalidArgument:
+    :raises EmptyScript, ScriptTooLarge, InvalidArgument: it must not be accepted; the sentence says why.
     """
     if spec.script.size == 0:
         raise EmptyScript("script: it is empty, there is nothing to run")
@@ -80,13 +86,19 @@ def check_spec(spec: JobSpec, script_max: int) -> None:
 
 
 def check_script_size(size: int, script_max: int) -> None:
-    """:raises ScriptTooLarge: naming the limit."""
+    """Check that a script of ``size`` bytes is not too large.
+
+    :raises ScriptTooLarge: naming the limit.
+    """
     if size > script_max:
         raise ScriptTooLarge(f"script: {size} bytes are more than script_max, {script_max} bytes, allows")
 
 
 def check_file_name(name: str) -> None:
-    """:raises InvalidArgument: ``name`` cannot name a file inside a directory."""
+    """Check that a file can have that name.
+
+    :raises InvalidArgument: ``name`` cannot name a file inside a directory.
+    """
     if (
         not 0 < _encoded_size("script_name", name) <= FILE_NAME_MAX
         or "/" in name
@@ -132,7 +144,10 @@ def _encoded_size(field: str, text: str) -> int:
 
 
 def check_duration(field: str, seconds: float | None) -> None:
-    """:raises InvalidArgument: no duration that can be meant."""
+    """Check the duration of ``field``.
+
+    :raises InvalidArgument: no duration that can be meant.
+    """
     if seconds is not None and not (math.isfinite(seconds) and 0 < seconds <= DURATION_MAX):
         raise InvalidArgument(f"{field}: {seconds:g} is not within 0 (excluded) and {DURATION_MAX:.0f} seconds")
 

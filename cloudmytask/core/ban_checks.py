@@ -22,7 +22,8 @@ REPORTERS_NEEDED = 2
 
 
 def check_reason(reason: str) -> str:
-    """
+    """The reason of a ban, checked.
+
     :raises InvalidArgument: it is empty, too long, or more than one line.
     """
     if not reason or not reason.isprintable():
@@ -33,7 +34,8 @@ def check_reason(reason: str) -> str:
 
 
 def check_term(term: float) -> float:
-    """
+    """The term of a ban in seconds, checked.
+
     :raises InvalidArgument: no ban lasts so long, or for ever, or not at all.
     """
     if not (math.isfinite(term) and 0 < term <= TERM_MAX):
@@ -60,7 +62,8 @@ def check_ban(ban: Ban) -> None:
 
 
 def check_report(report: BanReport) -> None:
-    """
+    """Check a report.
+
     :raises InvalidArgument: what is wrong with it.
     """
     decode(BanReport, encode(report))

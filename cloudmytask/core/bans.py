@@ -3,7 +3,7 @@
 Of two entries about one client the one with the greater version wins. A ban that was lifted stays as an entry until its
 term ends, so that an older copy, from behind a partition, cannot bring it back.
 
-Invariant: merging is commutative, associative and idempotent, so that lists that exchanged their entries in whatever
+Invariant: merging is commutative, associative and idempotent, so that lists that exchanged their entries in any
 order are equal. Every ban ends: a merge never moves the end of an entry to a later moment.
 """
 
@@ -146,7 +146,7 @@ class BanList:
             self._bound()
 
     def digest(self, now: float) -> str:
-        """Equal for lists that hold the same versions, whatever their clocks say; empty for an empty list."""
+        """Equal for lists that hold the same versions by any clock; empty for an empty list."""
         self._expire(now)
         return f"{self._sum:0{DIGEST_BITS // 4}x}" if self._sum else ""
 

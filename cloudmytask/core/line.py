@@ -1,6 +1,6 @@
 """A client's line in the waiting queue: jobs of one class with one wish, oldest first.
 
-Invariant: the order is that of ``(arrival, number)``, whatever order they are taken in or out; each step costs at most
+Invariant: the order is that of ``(arrival, number)``, in any order of taking in and out; each step costs at most
 the logarithm of what waits, on average.
 """
 
@@ -42,7 +42,7 @@ class Entry:
 
 @define(eq=False)
 class Line:
-    """See the module."""
+    """The jobs that wait, by arrival."""
 
     _heap: list[tuple[float, int, JobId]] = field(init=False, factory=list)
     """Places, those of jobs that have left the line included."""

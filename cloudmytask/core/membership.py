@@ -1,10 +1,10 @@
 """Who is there: the table of the other instances, by node id.
 
 An announcement counts by its boot, incarnation and sequence, never by anybody's wall clock: what is not newer than what
-was heard before is a replay and changes nothing. Whoever is silent for too long is suspected; whether a suspect is dead
+was heard before is a replay and changes nothing. A member silent for too long is suspected; whether a suspect is dead
 is found out by asking it, which is the shell's part.
 
-Invariant: of two boots of one node the greater stays, whatever arrives in which order, so two instances with one id are
+Invariant: of two boots of one node the greater stays, in any order of arrival, so two instances with one id are
 flagged as a conflict and never take turns. The table and its memory of the departed are bounded.
 """
 
@@ -25,7 +25,7 @@ SILENCE_UNLINKED = 1.0
 INTERVALS = (0.25, 60.0)
 """Seconds; an announced interval outside is taken as the nearer end."""
 LATE = 0.5
-"""Seconds by which our own tick may be late before we distrust our ears instead of the silent (Lifeguard)."""
+"""Seconds by which this instance's tick may be late before it distrusts its ears instead of the silent (Lifeguard)."""
 REMEMBERED = 600.0
 """Seconds for which the dead and the departed are shown."""
 MEMBERS_MAX = 10_000
@@ -59,7 +59,7 @@ class _Rival:
 
 @define(eq=False)
 class Member:
-    """One instance. Times on our own clock, seconds."""
+    """One instance. Times on this instance's clock, seconds."""
 
     announcement: Announcement
     """Its latest."""
@@ -96,7 +96,8 @@ class Member:
 
 @define(eq=False)
 class Membership:
-    """See the module. ``period`` is how often :meth:`tick` is called, seconds; ``capacity`` how many it holds."""
+    """The members that are known, and what is believed of each. ``period`` is how often :meth:`tick` is called,
+    seconds; ``capacity`` how many it holds."""
 
     period: float = 0.25
     capacity: int = MEMBERS_MAX

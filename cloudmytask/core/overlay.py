@@ -90,7 +90,7 @@ def survey(me: NodeId, children: Collection[NodeId], sight: Sight) -> dict[NodeI
 
 @define(eq=False)
 class Overlay:
-    """One node's part in the tree. Whoever calls it compares :attr:`lineage` before and after, and tells the children
+    """One node's part in the tree. Its caller compares :attr:`lineage` before and after, and tells the children
     of a change."""
 
     me: NodeId
@@ -213,7 +213,7 @@ class Overlay:
         return False
 
     def orphaned(self) -> None:
-        """Without a parent: the root of our own subtree, with a younger key than the tree that we left."""
+        """Without a parent: the root of this node's subtree, with a younger key than the tree that we left."""
         self.parent, self.path = None, ()
         self.root = RootKey(self.root.term + 1, self.me)
 

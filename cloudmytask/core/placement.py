@@ -28,7 +28,7 @@ T = TypeVar("T")
 TRIES_MAX = 3
 """Targets that one job is offered to in a row; then it waits for news."""
 ELDER = 2.0
-"""Seconds by which a job that waits elsewhere must be ahead of our own for a free slot to be given to it."""
+"""Seconds by which a job that waits elsewhere must be ahead of this node's for a free slot to be given to it."""
 
 
 class Dice(Protocol):

@@ -1,6 +1,6 @@
 """The names of the policies that place jobs; ``placement`` says what each does.
 
-Invariant: nothing but names, so that whoever offers them for choice loads nothing else.
+Invariant: nothing but names, so that a command line that offers them loads nothing else.
 """
 
 from __future__ import annotations

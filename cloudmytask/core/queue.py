@@ -6,8 +6,8 @@ client the oldest job. Jobs of the ``idle`` class only come out where the load a
 where it can be granted.
 
 Invariant: a job is in the queue at most once; of one client's jobs of one class that could be placed now, ``pop`` takes
-the oldest. A client that comes anew stands behind whoever waits there longer than since the last turn and has no more
-running: who comes and goes does not pass those who stay.
+the oldest. A client that comes back stands behind those that wait longer than since the last turn and have no more
+running: one that comes and goes does not pass those that stay.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class WaitingQueue:
 
     capacity: int
     expected: int = 0
-    """Jobs that were given a place here and are still on their way, to the disk; whoever gave it counts them."""
+    """Jobs that were given a place here and are still on their way, to the disk; their acceptance counts them."""
     _classes: dict[QoS, dict[ClientId, _Waiting]] = Factory(lambda: {qos: {} for qos in QoS})
     _counts: dict[QoS, int] = Factory(lambda: dict.fromkeys(QoS, 0))
     _entries: dict[JobId, Entry] = Factory(dict)

@@ -1,9 +1,9 @@
 """How fast a client may ask, and what happens to one that asks faster: DoS sensing.
 
 Each client has token buckets for requests, bytes and malformed input. Beyond its burst a client is slowed down: its
-answers wait as long as its debt takes to be paid. Whoever waits for answers owes one request at most, so nothing worse
-ever happens to it, however many jobs it has. A client that asks on regardless, until its debt is more than ``patience``
-seconds, is refused and told when to try again. One that goes on and on all the same is abusive.
+answers wait as long as its debt takes to be paid. A client that waits for answers owes one request at most, so nothing
+worse ever happens to it, however many jobs it has. A client that asks on regardless, until its debt is more than
+``patience`` seconds, is refused and told when to try again. One that goes on and on all the same is abusive.
 
 Invariant: a refused request costs no tokens; memory is bounded, and a client that was idle long enough is forgotten.
 """
@@ -119,7 +119,7 @@ class Rates:
         return Verdict(abuse=abuse, refusals=account.refusals)
 
     def forgive(self, client: ClientId) -> None:
-        """Begin with this client anew, as when it has been banned, or its ban has been lifted."""
+        """Give this client a full allowance again, as when it has been banned, or its ban has been lifted."""
         self._accounts.pop(client, None)
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """An instance's end of a client's connection: each command is decoded, given to a verb of the API, and its answer
 encoded, as one table says.
 
-Invariant: whatever a client began on a connection (watches, output streams, uploads) ends with it; jobs do not. Nothing
+Invariant: what a client began on a connection (watches, output streams, uploads) ends with it; jobs do not. Nothing
 reaches a verb that the connection's principal may not call.
 """
 

@@ -1,6 +1,6 @@
 """Receiving many small datagrams without a wake-up of the reactor for each, and counting them for people.
 
-Invariant: whatever is received, it takes a fixed amount of memory and of log. While fewer than ``OFTEN`` datagrams come
+Invariant: what is received takes a fixed amount of memory and of log. While fewer than ``OFTEN`` datagrams come
 in a second, each is handed on at once; above, none waits for longer than ``REST``, in the kernel's buffer.
 """
 

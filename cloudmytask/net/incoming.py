@@ -51,11 +51,17 @@ class IncomingUploads:
         return Deferred.fromCoroutine(self._begin(number, incoming, blob))
 
     def piece(self, number: int, offset: int, data: bytes) -> Deferred[dict[str, Any]]:
-        """The next bytes; answered when more may come. :raises UploadFailed:"""
+        """The next bytes; answered when more may come.
+
+        :raises UploadFailed: they cannot be kept.
+        """
         return self._get(number).append(offset, data).addCallback(lambda _: {})
 
     def commit(self, number: int) -> Deferred[Blob]:
-        """All bytes are here. :raises UploadFailed:"""
+        """All bytes are here.
+
+        :raises UploadFailed: they are not those of the blob, or cannot be kept.
+        """
         upload = self._get(number)
         del self.under_way[number]
         return upload.commit()

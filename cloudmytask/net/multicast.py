@@ -1,6 +1,6 @@
 """The multicast group over a real network.
 
-Invariants: nothing that arrives is answered; our own messages never come back to us; neither sending nor a missing
+Invariants: nothing that arrives is answered; messages never come back to their sender; neither sending nor a missing
 network raises. While the group is not joined it is tried again, with backoff, for as long as the bus is open.
 """
 
@@ -34,7 +34,7 @@ RETRY = Backoff(first=0.5, factor=2.0, ceiling=15.0)
 """Between two attempts to join, seconds."""
 
 _GONE = frozenset({errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.ENETDOWN})
-"""Errors of a send after which the interface may have to be joined anew."""
+"""Errors of a send after which the interface may have to be joined again."""
 # Linux's ip(7); Python has no name for it
 _IP_MULTICAST_ALL = 49
 
@@ -196,7 +196,10 @@ class MulticastBus:
 
 
 def _prepare(handle: socket.socket, group: str, interface: str) -> int:
-    """Join and choose where to send; the bytes of receive buffer that were granted. :raises OSError:"""
+    """Join and choose where to send; the bytes of receive buffer that were granted.
+
+    :raises OSError: the group cannot be joined there.
+    """
     handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     ours = socket.inet_aton(interface)
     handle.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, TTL)

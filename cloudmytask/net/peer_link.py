@@ -1,7 +1,7 @@
 """One link between two instances: what its owner calls over it (``boundaries.Link``), and what this end answers,
 through ``boundaries.PeerDoor``, as one table says.
 
-Invariant: whatever arrives is decoded and checked before anybody sees it, and nothing reaches a method of the door that
+Invariant: all that arrives is decoded and checked before anybody sees it, and nothing reaches a method of the door that
 the other end may not call; what this end follows on a link ends with it, and its followers learn of that from
 :attr:`PeerLink.gone`.
 """
@@ -220,7 +220,10 @@ class PeerAnswers:
         return RemoteSink(self._protocol, watch)
 
     def messages(self, encoded: Sequence[bytes]) -> list[BusMessage]:
-        """:raises InvalidArgument: one of them is not of our cluster, or cannot be read."""
+        """The announcements and obituaries of a box.
+
+        :raises InvalidArgument: one of them is not of our cluster, or cannot be read.
+        """
         try:
             return [decode_message(each, self.link.peer.cluster, self.key) for each in encoded]
         except Unreadable as problem:

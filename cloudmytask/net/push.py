@@ -126,7 +126,8 @@ class OutputPush:
         budget: OutputBudget,
         ended: Callable[[], object],
     ) -> None:
-        """
+        """Send nothing before it is started.
+
         :param ended: called before the last word is sent, so that the client can use the number again as soon as it
             has that; maybe called again.
         """
@@ -156,7 +157,7 @@ class OutputPush:
             end = await self._pieces()
         except CloudMyTaskError as problem:
             end = {"error": str(problem)}
-        except Exception:  # noqa: BLE001 - whatever it was, the client is not to wait for ever
+        except Exception:  # noqa: BLE001 - for any reason, the client is not to wait for ever
             _log.failure("output stream broke")
             end = {"error": "the node failed, its log says how"}
         while self._unanswered:

@@ -121,7 +121,7 @@ def _listen_unix(path: Path, kind: str, held: ExitStack) -> socket.socket:
         raise StartFailed(f"The {kind}'s socket {path} cannot be made: something else has its name.")
     made = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:
-        # Whoever made it is dead, or would hold the lock.
+        # The one that made it is dead, or would hold the lock.
         path.unlink(missing_ok=True)
         made.bind(str(path))
         held.callback(path.unlink, missing_ok=True)

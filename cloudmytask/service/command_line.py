@@ -144,7 +144,10 @@ def rehearse(config: InstanceConfig) -> None:
 
 
 def _look_at(database: Path, wanted: int, known: int) -> None:
-    """:raises StartFailed: it cannot be written to, is something else's, or a later version's."""
+    """Check that the start can use the database.
+
+    :raises StartFailed: it cannot be written to, is something else's, or a later version's.
+    """
     if not os.access(database, os.R_OK | os.W_OK, effective_ids=True):
         raise StartFailed(f"The database {database} cannot be read and written: Permission denied.")
     try:

@@ -212,7 +212,10 @@ class InstanceService(Service, Generic[Config, Role]):
     # pieces of a start
 
     def _begin(self) -> Life[Role]:
-        """:raises StartFailed: what was begun is being undone; :meth:`stopService` tells when that is done."""
+        """Start all of it.
+
+        :raises StartFailed: what was begun is being undone; :meth:`stopService` tells when that is done.
+        """
         begun: list[Step] = []
         try:
             return self._begin_all(begun)

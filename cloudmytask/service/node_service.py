@@ -26,7 +26,7 @@ _log = Logger()
 
 BANNER = (
     "INSECURE: node {name} listens on {addresses} without certificates (insecure_lan = true).",
-    "INSECURE: whoever reaches it may run scripts here, as any client. Use it only where everybody is trusted.",
+    "INSECURE: everybody who reaches it may run scripts here, as any client. Use it only where everybody is trusted.",
 )
 
 

@@ -91,7 +91,7 @@ def rename_durably(fresh: Path, path: Path) -> None:
 
 
 def need_access(path: Path, mode: int) -> None:
-    """Nothing if this process may use ``path`` in this ``mode`` (see access(2)).
+    """Check that this process may use ``path`` in this ``mode`` (see access(2)).
 
     :raises PermissionError: it may not.
     """

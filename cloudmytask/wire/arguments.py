@@ -1,4 +1,4 @@
-"""AMP arguments of our own: JSON documents of more than one value's length, and numbers that do not trip.
+"""AMP arguments beside Twisted's: JSON documents of more than one value's length, and numbers that do not trip.
 
 Invariant: decoding a document raises nothing but :class:`~cloudmytask.model.errors.InvalidArgument`, which names it.
 """

@@ -15,7 +15,7 @@ client numbers its watches, streams and uploads; ``Unsubscribe`` ends a watch or
 numbers too, so that a script is run in two exchanges: all else is pushed. A small output may ride with the outcome.
 
 Of the cluster every instance tells what it sees: ``DescribeCluster``, ``ListBans``. ``AddBan`` and ``LiftBan`` are for
-whoever works on the instance's own machine; ``LoadHistory`` is kept by a CSU only.
+users of the instance's own machine; ``LoadHistory`` is kept by a CSU only.
 
 Versions: new arguments are optional, new behavior is a new command, and what one does not know one ignores.
 """

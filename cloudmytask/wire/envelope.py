@@ -73,7 +73,10 @@ class Envelope:
         return self._start + self._mac(body) + self._named + body
 
     def open(self, datagram: bytes) -> bytes:
-        """The body. :raises Malformed, Foreign, Forged:"""
+        """The body.
+
+        :raises Malformed, Foreign, Forged: it is none of this cluster's messages.
+        """
         if not _NAME_AT < len(datagram) <= MESSAGE_MAX:
             raise Malformed(f"it has {len(datagram)} bytes, not {_NAME_AT + 1} to {MESSAGE_MAX}")
         if datagram[:4] != _MAGIC:

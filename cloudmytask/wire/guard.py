@@ -260,7 +260,10 @@ class GuardedAMP(amp.AMP):
         return called.addErrback(_translate, command)
 
     def _call(self, command: type[NodeCommand], arguments: Mapping[str, object]) -> Deferred[dict[str, Any]]:
-        """:raises ConnectionInterrupted, InvalidArgument: nothing was sent."""
+        """Send it; fires with the answer.
+
+        :raises ConnectionInterrupted, InvalidArgument: nothing was sent.
+        """
         if not self.alive:
             raise ConnectionInterrupted("the connection is closed")
         try:

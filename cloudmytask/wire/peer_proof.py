@@ -2,7 +2,7 @@
 
 Each end sends a nonce; each proof is a keyed BLAKE2b (RFC 7693) over its sender's side, both nonces and both
 identities, so that a proof is good for this one link and cannot be sent back to its maker. Without a key the proofs are
-empty: a cluster that has none trusts whoever reaches it.
+empty: a cluster that has none trusts everybody who reaches it.
 """
 
 from __future__ import annotations

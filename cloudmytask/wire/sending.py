@@ -1,6 +1,6 @@
 """What one connection still has to send: bounded, and given up if the other end takes none of it.
 
-Invariant: whatever is written to a connection costs at most :data:`UNSENT_LIMIT` bytes beyond what its transport holds,
+Invariant: what is written to a connection costs at most :data:`UNSENT_LIMIT` bytes beyond what its transport holds,
 and is let go at the latest :data:`STALL_TIMEOUT` seconds after the other end has ceased to read.
 """
 

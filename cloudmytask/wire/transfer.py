@@ -1,4 +1,4 @@
-"""Sends a blob over a connection, ahead of whatever refers to it.
+"""Sends a blob over a connection, ahead of the command that refers to it.
 
 Invariant: a window of pieces is unanswered at a time; an upload that does not come to its end is called off.
 """

@@ -50,7 +50,7 @@ def _notice(seen: ClusterView) -> str:
 
 def test_an_insecure_node_has_a_banner() -> None:
     notice = _notice(view(member("a"), member("b", insecure=True)))
-    assert notice == "insecure_lan: b: whoever reaches the network of these can run scripts on them"
+    assert notice == "insecure_lan: b: everybody who reaches the network of these can run scripts on them"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:7001", "[::1]:7001", "localhost:7001", ""])

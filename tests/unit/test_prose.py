@@ -6,6 +6,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "cloudmytask"
 
-ROOMS = ("cluster", "codec", "csu", "model", "process", "simulation", "store")
-"""The packages whose prose is held to the rules."""
+WAITING = ("node",)
+"""Rooms whose prose is still to be mended; all others are held to the rules."""
 
 WORDS = {
     r"whoever|whomever": "name who it is: a client, a peer, a caller",
@@ -26,15 +27,16 @@ WORDS = {
 """What is not written, and what is instead."""
 
 SMALL: dict[str, str] = {
-    "config/options.py": "imported by every declaration of an option, and imports nothing",
     "core/policies.py": "names only, so that a command line can offer them and load nothing else",
-    "service/entropy.py": "the one place where real randomness comes in",
     "version.py": "read by the build, which must not import the package",
 }
 """Modules under 25 lines, and why they stand alone. ``__init__`` files are free."""
 
+TWICE = {"Options": "twistd looks for that name in the module of each plugin"}
+"""Class names that are used more than once, and why."""
+
 MODULES = sorted(PACKAGE.rglob("*.py"))
-CHECKED = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] in ROOMS]
+CHECKED = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] not in WAITING]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -42,6 +44,11 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(PACKAGE if PACKAGE in path.parents else ROOT))
+
+
+@lru_cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def violations(text: str) -> list[str]:
@@ -54,15 +61,12 @@ def violations(text: str) -> list[str]:
     ]
 
 
-def docstrings(path: Path) -> Iterator[tuple[Documented, str]]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, Documented) and (text := ast.get_docstring(node)) is not None:
-            yield node, text
-
-
-def test_the_rooms_exist() -> None:
-    assert {path.relative_to(PACKAGE).parts[0] for path in CHECKED} == set(ROOMS)
-    assert DOCUMENTS[1:], "docs/ has documents"
+def docstrings() -> Iterator[tuple[str, str]]:
+    """Of all that is documented: where it is, and what its docstring says."""
+    for path in CHECKED:
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, Documented) and (text := ast.get_docstring(node)) is not None:
+                yield f"{name_of(path)}: {getattr(node, 'name', 'the module')}", text
 
 
 @pytest.mark.parametrize(
@@ -72,45 +76,36 @@ def test_each_word_is_found(text: str) -> None:
     assert violations(text)
 
 
-@pytest.mark.parametrize("path", CHECKED, ids=name_of)
-def test_the_words(path: Path) -> None:
-    assert violations(path.read_text()) == []
+def test_the_words() -> None:
+    found = {name_of(path): violations(path.read_text()) for path in (*CHECKED, *DOCUMENTS)}
+    assert {name: lines for name, lines in found.items() if lines} == {}
 
 
-@pytest.mark.parametrize("path", CHECKED, ids=name_of)
-def test_a_docstring_opens_with_what_the_thing_does(path: Path) -> None:
-    openings = [getattr(node, "name", "the module") for node, text in docstrings(path) if text.startswith(":")]
-    assert openings == []
+def test_a_docstring_opens_with_what_the_thing_does() -> None:
+    assert [place for place, text in docstrings() if text.startswith(":")] == []
 
 
-@pytest.mark.parametrize("path", CHECKED, ids=name_of)
-def test_a_docstring_says_when_an_error_is_raised(path: Path) -> None:
-    bare = [
-        getattr(node, "name", "the module")
-        for node, text in docstrings(path)
-        if re.search(r":raises [\w., ]+:\s*$", text)
-    ]
-    assert bare == []
+def test_a_docstring_says_when_an_error_is_raised() -> None:
+    assert [place for place, text in docstrings() if re.search(r":raises [\w., ]+:\s*(:|$)", text, re.MULTILINE)] == []
 
 
 def test_each_module_has_a_docstring() -> None:
-    assert [name_of(path) for path in MODULES if not ast.get_docstring(ast.parse(path.read_text()))] == []
+    assert [name_of(path) for path in MODULES if not ast.get_docstring(parsed(path))] == []
 
 
 def test_no_module_is_too_small_to_stand_alone() -> None:
-    small = {
-        name_of(path) for path in MODULES if path.name != "__init__.py" and len(path.read_text().splitlines()) < 25
-    }
+    modules = {name_of(path): len(path.read_text().splitlines()) for path in MODULES if path.name != "__init__.py"}
+    small = {name for name, lines in modules.items() if lines < 25}
     assert small <= set(SMALL), "fold it into its user, or say why it stands alone"
 
 
 def test_no_class_name_is_used_twice() -> None:
     places: defaultdict[str, list[str]] = defaultdict(list)
     for path in CHECKED:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(name_of(path))
-    assert {name: there for name, there in places.items() if len(there) > 1} == {}
+    assert {name: there for name, there in places.items() if len(there) > 1 and name not in TWICE} == {}
 
 
 def test_logs_are_named_after_their_modules() -> None:

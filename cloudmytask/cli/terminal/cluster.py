@@ -87,7 +87,7 @@ def insecure(view: ClusterView) -> str:
     names = [name_of(each) for each in ordered(view) if each.announcement.insecure]
     if not names:
         return ""
-    return f"insecure_lan: {listing(names)}: whoever reaches the network of these can run scripts on them"
+    return f"insecure_lan: {listing(names)}: everybody who reaches the network of these can run scripts on them"
 
 
 def single(view: ClusterView) -> str:

@@ -189,7 +189,7 @@ class Foreground:
             # Not the script's own doing; and where a signal was, a shell says so too, to a person.
             why = await node.client.explain(job.id)
             self._console.note(f"{job.state.value.replace('_', '-')}: {why.sentence}")
-        # output that is not whole is no success, whatever the script says
+        # output that is not whole is no success, even if the script says so
         return exit_codes.OURS if code == 0 and self._discarded.total() else code
 
     def _hint(self) -> None:

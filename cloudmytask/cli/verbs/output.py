@@ -1,6 +1,6 @@
 """``cmt result`` and ``cmt logs``: output of a job, now or live, to where it belongs, to a file, or into JSON.
 
-Invariant: a failure of our own output ends the reading (``Invocation.give_up``); what is missing is told.
+Invariant: a failure of cmt's output ends the reading (``Invocation.give_up``); what is missing is told.
 """
 
 from __future__ import annotations
