@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.model.errors import StoreFailed
+from cloudmytask.model.job import Digest
+from cloudmytask.store.arriving import BlobsAhead
 from cloudmytask.store.blob_reader import BlobSource, LeafCache
-from cloudmytask.store.blobs import Strays, bury_files, strays
+from cloudmytask.store.blobs import Strays, bury, bury_files, strays, sweep_loose
 from cloudmytask.store.database import connect, damage
 from cloudmytask.store.spool_directory import SpoolDirectory
 from cloudmytask.store.staging import Staging
@@ -120,6 +123,24 @@ class Opened:
         except StoreFailed as problem:
             if not self.checking.stopping:
                 _log.error("the store could not be checked: {problem}", problem=str(problem))
+
+    async def collect(self, ahead: BlobsAhead, cache: LeafCache, keep: Sequence[Digest]) -> int:
+        """Delete the blobs that no job refers to, but fresh ones and those in ``keep``; the bytes freed."""
+        freed, after = 0, ""
+        while True:
+            # what came in or was asked for since the last step is spared too
+            protected = ahead.protected().union(keep)
+            sweeping = self.writer.submit(Operation(partial(sweep_loose, after=after, keep=protected)))
+            sweep = await ahead.delete(sweeping)
+            if sweep.gone:
+                cache.drop({blob.digest for blob in sweep.gone})
+                burial = partial(bury, directory=self.paths.blobs, blobs=sweep.gone)
+                for path in await self.writer.submit(Operation(burial)):
+                    await self.removing.call(partial(path.unlink, missing_ok=True))
+            freed += sum(blob.size for blob in sweep.gone)
+            if sweep.last is None:
+                return freed
+            after = sweep.last
 
     def _damage(self) -> str | None:
         self.searching.set()

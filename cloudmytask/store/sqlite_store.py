@@ -212,30 +212,12 @@ class SqliteStore:
         return self._parts.writer.submit(Operation(change))
 
     def collect(self, keep: Sequence[Digest] = ()) -> Deferred[int]:
-        return Deferred.fromCoroutine(self._collect(keep))
-
-    async def _collect(self, keep: Sequence[Digest]) -> int:
-        parts, directory = self._parts, self._paths.blobs
+        parts = self._parts
         if self._monotonic() - self._opened_at > GRACE:
             # what the node has not asked for since it started it has no job for
             for path in parts.spools.unclaimed():
                 parts.remove_file(path)
-        freed, after = 0, ""
-        while True:
-            # what came in or was asked for since the last step is spared too
-            protected = self._ahead.protected().union(keep)
-            sweeping = parts.writer.submit(Operation(partial(blobs.sweep_loose, after=after, keep=protected)))
-            sweep = await self._ahead.delete(sweeping)
-            if sweep.gone:
-                self._cache.drop({blob.digest for blob in sweep.gone})
-                burial = partial(blobs.bury, directory=directory, blobs=sweep.gone)
-                buried = await parts.writer.submit(Operation(burial))
-                for path in buried:
-                    await parts.removing.call(partial(path.unlink, missing_ok=True))
-            freed += sum(blob.size for blob in sweep.gone)
-            if sweep.last is None:
-                return freed
-            after = sweep.last
+        return Deferred.fromCoroutine(parts.collect(self._ahead, self._cache, keep))
 
     def has(self, blob: Blob) -> Deferred[bool]:
         parts = self._parts
