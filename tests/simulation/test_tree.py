@@ -145,6 +145,26 @@ def test_whoever_does_not_hear_one_other_is_told_by_its_neighbors() -> None:
         assert all(member.standing is Standing.ALIVE for member in each.detector.members()), each.me.name
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_leaf_that_does_not_hear_its_parent_is_told_by_the_next_one(seed: int) -> None:
+    """It has no neighbor at the moment when it declares its parent dead, and nobody knows yet who will be the next."""
+    world = grown(5, seed)
+    leaves = [each for each in world.living if each.position is not None and not each.position.children]
+    deaf = leaves[0]
+    assert deaf.position is not None
+    other = next(each for each in world.living if deaf.position is not None and each.node_id == deaf.position.parent)
+    world.lag = 0.2
+    deaf.unheard.add(other.node_id)
+    world.clock.advance(20.0)
+    for _ in range(30):
+        world.clock.advance(1.0)
+        member = deaf.detector.get(other.node_id)
+        assert member is not None
+        assert member.standing is Standing.ALIVE
+        assert world.clock.seconds() - member.heard < 3.0
+    assert world.problem() == ""
+
+
 def test_where_all_hear_each_other_nothing_is_relayed() -> None:
     world = grown(20, seed=6)
     world.relayed = 0
