@@ -21,10 +21,9 @@ from attrs import evolve, frozen
 
 from benchmarks.reporting import Figure, record
 from cloudmytask.core.policies import PAPER, RESERVE_PULL
-from cloudmytask.simulation.arrivals import SPREAD, TAIL, Gateway, Lengths, bounded_pareto
 from cloudmytask.simulation.cluster import ClusterRun
-from cloudmytask.simulation.cluster_plan import ClusterPlan
 from cloudmytask.simulation.figures import ClusterFigures
+from cloudmytask.simulation.plan import SPREAD, TAIL, ClusterPlan, Gateway, Lengths, bounded_pareto
 from cloudmytask.simulation.workload import Case
 
 LENGTH = 2.0

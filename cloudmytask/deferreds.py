@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from cloudmytask.boundaries import Clock
 from cloudmytask.model.errors import CloudMyTaskError
 
-_log = Logger(namespace="cloudmytask.calls")
+_log = Logger()
 T = TypeVar("T")
 
 NO_ANSWER = (CloudMyTaskError, defer.TimeoutError)

@@ -11,7 +11,7 @@ from typing import Generic, ParamSpec
 
 from twisted.logger import Logger
 
-_log = Logger(namespace="cloudmytask.listeners")
+_log = Logger()
 P = ParamSpec("P")
 
 

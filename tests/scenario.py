@@ -25,9 +25,9 @@ from cloudmytask.model.errors import CloudMyTaskError, JobExpired
 from cloudmytask.model.job import ClientId, JobId, JobSpec, QoS, StreamName
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.host import Host, SeededEntropy
-from cloudmytask.simulation.invariants import HostChecker, PromiseChecker
 from cloudmytask.simulation.network import Network
 from cloudmytask.simulation.runner import ScriptPlan
+from tests.checkers import HostChecker, PromiseChecker
 
 RETENTION = 120.0
 """Seconds; short, so that jobs expire within the run."""

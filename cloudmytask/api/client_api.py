@@ -43,7 +43,7 @@ from cloudmytask.model.job import (
     StreamName,
 )
 
-_log = Logger(namespace="cloudmytask.api")
+_log = Logger()
 T = TypeVar("T")
 
 PAGE = 150

@@ -28,7 +28,7 @@ from cloudmytask.model.cluster import ClusterView, MemberStatus, Role, Standing
 from cloudmytask.model.errors import CloudMyTaskError, ConfigurationError, InvalidArgument
 from cloudmytask.model.fields import Number
 
-_log = Logger(namespace="cloudmytask.client")
+_log = Logger()
 
 NODES_MAX = 16
 """Nodes that are remembered for one address."""

@@ -17,7 +17,7 @@ from cloudmytask.core.announcing import Condition, Pace, worth_telling
 from cloudmytask.model.cluster import Announcement, BusMessage, PeerIdentity
 from cloudmytask.version import VERSION
 
-_log = Logger(namespace="cloudmytask.announcer")
+_log = Logger()
 
 FAREWELLS = 3
 """How often the last word is said, since any one may be lost."""
@@ -27,7 +27,7 @@ FAREWELL_GAP = 0.05
 
 @define(eq=False)
 class Announcer:
-    """See the module. ``condition`` makes what is to be said now, ``present`` counts the other instances."""
+    """Publishes announcements. ``condition`` makes what is to be said now, ``present`` counts the other instances."""
 
     _clock: Clock
     _entropy: Entropy

@@ -1,8 +1,8 @@
 """How the bans of the cluster reach every instance.
 
-A new entry goes at once along the tree, from neighbor to neighbor. Whoever it misses (behind a partition, or not part
-of the tree) shows another digest in its announcement, and the two exchange their lists: known everywhere within two
-announcement intervals.
+A new entry goes at once along the tree, from neighbor to neighbor. An instance that it misses (behind a partition, or
+not part of the tree) shows another digest in its announcement, and the two exchange their lists: known everywhere
+within two announcement intervals.
 
 Invariant: with one peer there is one exchange at a time, and never more than :data:`EXCHANGES_MAX` at once. An
 exchange that failed is begun again by the next announcement that shows another digest.
@@ -22,7 +22,7 @@ from cloudmytask.cluster.blacklist import PAGE, Blacklist
 from cloudmytask.model.cluster import Announcement, Ban, NodeId
 from cloudmytask.model.errors import CloudMyTaskError
 
-_log = Logger(namespace="cloudmytask.bans")
+_log = Logger()
 
 DELAY = (0.3, 0.8)
 """In intervals of the peer: after how long its list is asked for. By then it has mostly come along the tree."""
@@ -39,10 +39,10 @@ class _Difference:
 
 @define(eq=False)
 class BanExchange:
-    """See the module.
+    """Spreads new bans, and exchanges lists with peers that show another digest.
 
     :ivar neighbors: the links that are open now along which news goes.
-    :ivar connect: gives a link to an instance, which stays whoever's it is.
+    :ivar connect: gives a link to an instance; it is not ours to close.
     """
 
     _blacklist: Blacklist

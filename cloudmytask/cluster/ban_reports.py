@@ -22,14 +22,14 @@ from cloudmytask.model.cluster import Announcement, BanReport, NodeId, Role
 from cloudmytask.model.errors import CloudMyTaskError
 from cloudmytask.model.job import ClientId
 
-_log = Logger(namespace="cloudmytask.bans")
+_log = Logger()
 
 REPORTS_MAX = 1000
 """Beyond, the oldest are given up."""
 
 
 @define(eq=False)
-class _Waiting:
+class _PendingReport:
     report: BanReport
     until: float
     told: set[NodeId] = field(factory=set)
@@ -37,22 +37,22 @@ class _Waiting:
 
 @define(eq=False)
 class BanReports:
-    """See the module.
+    """Keeps the reports that no CSU has yet, and sends them when one is there.
 
     :ivar supervisors: the CSUs that are alive now.
-    :ivar connect: gives a link to an instance, which stays whoever's it is.
+    :ivar connect: gives a link to an instance; it is not ours to close.
     """
 
     _clock: Clock
     _supervisors: Callable[[], Iterable[NodeId]]
     _connect: Callable[[NodeId], Deferred[Link]]
-    _waiting: OrderedDict[ClientId, _Waiting] = field(init=False, factory=OrderedDict)
+    _waiting: OrderedDict[ClientId, _PendingReport] = field(init=False, factory=OrderedDict)
     _busy: set[NodeId] = field(init=False, factory=set)
 
     def add(self, report: BanReport) -> None:
         """Tell every CSU there is, and those that come."""
         self._waiting.pop(report.client, None)
-        self._waiting[report.client] = _Waiting(report, self._clock.seconds() + LOCAL_TERM)
+        self._waiting[report.client] = _PendingReport(report, self._clock.seconds() + LOCAL_TERM)
         while len(self._waiting) > REPORTS_MAX:
             self._waiting.popitem(last=False)
         for supervisor in self._supervisors():
@@ -66,7 +66,7 @@ class BanReports:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def _next(self, supervisor: NodeId) -> _Waiting | None:
+    def _next(self, supervisor: NodeId) -> _PendingReport | None:
         now = self._clock.seconds()
         while self._waiting and next(iter(self._waiting.values())).until <= now:
             self._waiting.popitem(last=False)

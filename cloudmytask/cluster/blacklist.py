@@ -26,7 +26,7 @@ from cloudmytask.model.cluster import Ban, NodeId
 from cloudmytask.model.errors import Banned, InvalidArgument
 from cloudmytask.model.job import ClientId
 
-_log = Logger(namespace="cloudmytask.bans")
+_log = Logger()
 
 KEY = "bans"
 """Under which the store remembers the list."""
@@ -41,7 +41,7 @@ Remember = Callable[[str, str], Deferred[None]]
 
 @define(eq=False)
 class Blacklist:
-    """See the module. :meth:`recall` first."""
+    """The bans in force here, and those that were lifted. :meth:`recall` first."""
 
     _node_id: NodeId
     _name: str
@@ -53,13 +53,13 @@ class Blacklist:
     changes: Listeners[[Sequence[Ban], Link | None]] = field(init=False, factory=Listeners)
     """Told of every new entry of the cluster's list, a lifted one too, and over which link it came."""
     enforced: Listeners[[Ban]] = field(init=False, factory=Listeners)
-    """Told of every ban that comes into force here, the cluster's or our own."""
+    """Told of every ban that comes into force here, the cluster's or this instance's."""
     _saving: bool = field(init=False, default=False)
     _unsaved: list[Deferred[None]] = field(init=False, factory=list)
     _page: int = field(init=False, default=0)
 
     def recall(self, text: str | None) -> None:
-        """Take up what an earlier life remembered; a list that has rotted is logged, and comes anew from the peers."""
+        """Take up what an earlier life remembered; a list that has rotted is logged, and the peers send it again."""
         if text is None:
             return
         now = self._clock.seconds()
@@ -78,7 +78,7 @@ class Blacklist:
         return self._shared.digest(self._clock.seconds())
 
     def in_force(self, client: ClientId) -> Ban | None:
-        """The ban that ``client`` is under here: the cluster's, or else our own."""
+        """The ban that ``client`` is under here: the cluster's, or else this instance's."""
         now = self._clock.seconds()
         ban = self._shared.in_force(client, now) or self._own.in_force(client, now)
         return None if ban is None else leaving(ban, now)
@@ -89,7 +89,9 @@ class Blacklist:
         return "" if ban is None else sentence(ban, 0.0)
 
     def check(self, client: ClientId) -> None:
-        """:raises Banned: the sentence says why, by whom, and for how long still."""
+        """Nothing if the client may be served.
+
+        :raises Banned: the sentence says why, by whom, and for how long still."""
         if why := self.why(client):
             raise Banned(why)
 
@@ -123,7 +125,7 @@ class Blacklist:
         return leaving(ban, now)
 
     def ban_here(self, client: ClientId, reason: str) -> Ban:
-        """Our own ban, of :data:`LOCAL_TERM`; nobody else hears of it from the list."""
+        """Ban at this instance only, for :data:`LOCAL_TERM`; nobody else hears of it from the list."""
         now = self._clock.seconds()
         names = (self._name,)
         ban = self._own.ban(client, reason, self._name, LOCAL_TERM, self._node_id, now, admin=False, reporters=names)
@@ -135,7 +137,7 @@ class Blacklist:
         return leaving(ban, now)
 
     def lift(self, by: ClientId, client: ClientId) -> Deferred[Ban]:
-        """End the cluster's ban and our own; fires when that is durable. See ``ClusterDoor.lift_ban``.
+        """End the cluster's ban and this instance's; fires when that is durable. See ``ClusterDoor.lift_ban``.
 
         :raises NoSuchBan: there is none; Banned: ``by`` is banned itself.
         """
@@ -145,7 +147,7 @@ class Blacklist:
         if own is not None:
             own = self._own.lift(client, by, self._node_id, now)
         if own is not None and self._shared.in_force(client, now) is None:
-            _log.info("{by} lifted our own ban of client {client}", by=by, client=client)
+            _log.info("{by} lifted this instance's ban of client {client}", by=by, client=client)
             return self._save().addCallback(lambda _: leaving(own, now))
         return self._decided(self._shared.lift(client, by, self._node_id, now))
 
@@ -177,7 +179,7 @@ class Blacklist:
         return tuple(leaving(ban, now) for ban in better[:PAGE])
 
     def beyond(self, bans: Sequence[Ban]) -> tuple[Ban, ...]:
-        """What we hold and whoever holds ``bans`` does not, or only an older version of."""
+        """The entries that are missing in ``bans``, or there in an older version only."""
         now = self._clock.seconds()
         theirs = {ban.client: ban.version.key() for ban in bans}
         found = (ban for ban in self._shared.current(now) if theirs.get(ban.client, (0, False, "")) < ban.version.key())
@@ -200,7 +202,7 @@ class Blacklist:
             if not ban.lifted:
                 self._enforce(ban)
             elif self._own.in_force(ban.client, now) is not None:
-                # whoever lifts the cluster's ban wants the client served here as well
+                # an administrator who lifts the cluster's ban wants the client served here as well
                 self._own.lift(ban.client, ban.by, self._node_id, now)
         self.changes.tell(tuple(leaving(ban, now) for ban in news), source)
 

@@ -22,7 +22,7 @@ PATIENCE = 0.5 / TRIES
 """Seconds for each try."""
 
 
-class Verdict(enum.Enum):
+class Liveness(enum.Enum):
     """What came of the question."""
 
     LIVES = enum.auto()
@@ -31,7 +31,7 @@ class Verdict(enum.Enum):
     SILENT = enum.auto()
 
 
-async def ask(clock: Clock, pool: LinkPool, node_id: NodeId, last: Announcement) -> Verdict:
+async def ask(clock: Clock, pool: LinkPool, node_id: NodeId, last: Announcement) -> Liveness:
     """Ping over the link that there is; if that stays silent over a new one, since the old one's other end may be gone
     without a word.
 
@@ -44,14 +44,14 @@ async def ask(clock: Clock, pool: LinkPool, node_id: NodeId, last: Announcement)
             if link is None:
                 link = await patiently(clock, PATIENCE, pool.dial(last.address))
             if (link.peer.node_id, link.peer.boot_id) != (node_id, last.boot_id):
-                return Verdict.GONE
+                return Liveness.GONE
             await link.ping(PATIENCE)
         except NoNode:
-            return Verdict.GONE
+            return Liveness.GONE
         except NO_ANSWER:
             link = None
             rest = max(0.0, started + PATIENCE - clock.seconds())
             await deferLater(cast(IReactorTime, clock), rest)  # it uses no more of it than our Clock has
         else:
-            return Verdict.LIVES
-    return Verdict.SILENT
+            return Liveness.LIVES
+    return Liveness.SILENT

@@ -1,4 +1,4 @@
-"""Who else is in the cluster, for whoever needs to know: hears the bus, asks the silent, buries the dead.
+"""Who else is in the cluster: hears the bus, asks the silent, buries the dead.
 
 A suspect is asked over a link before anybody calls it dead; its neighbors in the overlay and those whose jobs it runs
 ask at once, all others after a random delay, so that mostly one asks and its obituary spares the rest the question.
@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import Bus, Clock, Entropy
-from cloudmytask.cluster.confirming import Verdict, ask
+from cloudmytask.cluster.confirming import Liveness, ask
 from cloudmytask.cluster.life_watch import LifeWatches, over
 from cloudmytask.cluster.links import LinkPool
 from cloudmytask.core.membership import Heard, Member, Membership
@@ -33,7 +33,7 @@ from cloudmytask.model.cluster import (
 )
 from cloudmytask.periodic import Periodic, every
 
-_log = Logger(namespace="cloudmytask.roster")
+_log = Logger()
 
 DELAY_PER_MEMBER = 0.05
 """Seconds by which the random delay before a question grows with each instance that may ask it, up to one announced
@@ -58,14 +58,14 @@ class FailureDetector:
     changes: Listeners[[Member]] = field(init=False, default=Factory(Listeners))
     """Told when an instance is new, or its standing is another."""
     news: Listeners[[BusMessage, NodeId | None]] = field(init=False, default=Factory(Listeners))
-    """Told of each message that is news, and who relayed it: our own node id for what we publish ourselves, None for
+    """Told of each message that is news, and who relayed it: this node's id for what it publishes itself, None for
     what came over the bus."""
     own_obituaries: Listeners[[int]] = field(init=False, default=Factory(Listeners))
     """Told which incarnation of ours was declared dead."""
     newcomers: Listeners[[]] = field(init=False, default=Factory(Listeners))
     """Told that somebody new is here."""
     conflict: bool = field(init=False, default=False)
-    """Another instance claims our own id."""
+    """Another instance claims this node's id."""
     _membership: Membership = field(init=False, default=Factory(Membership))
     _life_watches: LifeWatches = field(init=False, default=Factory(LifeWatches))
     _asking: set[NodeId] = field(init=False, default=Factory(set))
@@ -136,7 +136,7 @@ class FailureDetector:
     # what is heard and said
 
     def publish(self, message: BusMessage) -> None:
-        """Say it on the bus, and to whoever relays it."""
+        """Say it on the bus, and to those that relay it."""
         self._bus.send(message)
         self.news.tell(message, self._me.node_id)
 
@@ -171,7 +171,7 @@ class FailureDetector:
             self.news.tell(message, by)
 
     def _take_own(self, message: Announcement) -> None:
-        # An older boot is an echo of our own past life.
+        # An older boot is an echo of this node's past life.
         if message.boot_id > self._me.boot_id and not self.conflict:
             self.conflict = True
             _log.warn("{name} at {address} has our node id", name=message.name, address=message.address)
@@ -229,12 +229,12 @@ class FailureDetector:
             verdict = await ask(self._clock, self._pool, node_id, last)
         finally:
             self._asking.discard(node_id)
-        if verdict is Verdict.LIVES:
+        if verdict is Liveness.LIVES:
             self._alive(node_id, last.boot_id)
             return
         member = self._membership.get(node_id)
         # Silence over a link proves something only together with silence on the bus.
-        if verdict is Verdict.SILENT and (member is None or member.standing is not Standing.SUSPECT):
+        if verdict is Liveness.SILENT and (member is None or member.standing is not Standing.SUSPECT):
             return
         if self._bury(node_id, last.boot_id, last.incarnation, last.sequence):
             _log.info("{name} is dead", name=last.name)

@@ -23,7 +23,7 @@ RETRY_MIN = 0.1
 
 @define(eq=False)
 class FloodControl:
-    """See the module.
+    """Measures what each client asks for, and bans the one that floods.
 
     :ivar report: takes the report of a ban, for the CSUs.
     """
@@ -36,7 +36,7 @@ class FloodControl:
     _rates: Rates = field(factory=Rates)
 
     def __attrs_post_init__(self) -> None:
-        # whoever was banned, or is banned no more, begins anew
+        # a client that was banned, or is banned no more, begins with a full allowance
         self._blacklist.enforced.add(lambda ban: self._rates.forgive(ban.client))
 
     def admit(self, client: ClientId, size: int) -> float:
@@ -60,7 +60,9 @@ class FloodControl:
             raise Banned(self._ban(client, verdict))
 
     def check(self, client: ClientId) -> None:
-        """:raises Banned: the client is banned here."""
+        """Nothing if the client may be served.
+
+        :raises Banned: the client is banned here."""
         self._blacklist.check(client)
 
     def _ban(self, client: ClientId, verdict: Verdict) -> str:

@@ -1,4 +1,4 @@
-"""The links that this instance has, by the node at the other end, whoever dialed.
+"""The links that this instance has, by the node at the other end; either end may have dialed.
 
 Invariant: callers who want the same link at the same time share one dial, and each of them gets an answer within
 ``DIAL_TIMEOUT``. A link that is gone is never handed out. Of two ends that dial at once both links stay.
@@ -28,7 +28,7 @@ from cloudmytask.model.errors import (
 )
 from cloudmytask.periodic import Periodic, every
 
-_log = Logger(namespace="cloudmytask.links")
+_log = Logger()
 
 DIAL_TIMEOUT = 5.0
 """Seconds after which a peer that takes the connection and says nothing is given up."""
@@ -48,7 +48,7 @@ class _Open:
 
 @define(eq=False)
 class LinkPool:
-    """See the module. ``start`` begins the beats."""
+    """Keeps the open links and dials new ones. ``start`` begins the beats."""
 
     _clock: Clock
     _links: Links
@@ -90,7 +90,7 @@ class LinkPool:
         """A link to a node, by its id or its ``HOST:PORT``; an existing one if there is one.
 
         Fails with ``NoSuchNode`` if nothing is known of that id, ``NoNode`` if nobody or somebody else is there, or
-        whatever keeps the other end from accepting us.
+        the reason why the other end does not accept us.
         """
         if ":" in where:
             known = next((node_id for node_id in self._open if self._is_at(node_id, where)), None)
@@ -112,7 +112,7 @@ class LinkPool:
         return self.dial(address).addCallback(is_meant)
 
     def dial(self, address: str) -> Deferred[Link]:
-        """A new link to whoever is at ``HOST:PORT``."""
+        """A new link to the instance at ``HOST:PORT``."""
         if self._closed:
             return fail(ConnectionInterrupted("this instance is shutting down"))
         waiter: Deferred[Link] = Deferred()
@@ -121,7 +121,7 @@ class LinkPool:
             waiting.append(waiter)
             return waiter
         waiting = self._dialing[address] = [waiter]
-        # Whoever gives up waiting does not stop the dial: others may wait for it.
+        # A caller who gives up waiting does not stop the dial: others may wait for it.
         timer = self._clock.callLater(
             DIAL_TIMEOUT, self._dialed, address, waiting, None, RequestTimeout(f"{address} did not answer in time")
         )
@@ -132,7 +132,7 @@ class LinkPool:
         return waiter
 
     def welcome(self, link: Link) -> None:
-        """There is a new link, whoever dialed; one that is known already is not taken twice.
+        """There is a new link, dialed by either end; one that is known already is not taken twice.
 
         :raises ForeignCluster: the peer is not of our cluster. :raises NotPermitted: it claims to be us.
         """

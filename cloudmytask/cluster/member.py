@@ -23,7 +23,7 @@ from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import BootId, ClusterView, MemberStatus, NodeId, PeerIdentity, Role, Standing
 
 
-class Surroundings(Protocol):
+class MemberWorld(Protocol):
     """The part of an instance's world that this module needs."""
 
     @property
@@ -54,7 +54,7 @@ def identity_of(config: InstanceConfig, node_id: str, boots: int, entropy: Entro
 
 
 class ClusterMember:
-    """See the module. An instance without an address meets nobody: it only keeps its bans.
+    """One instance in its cluster. An instance without an address meets nobody: it only keeps its bans.
 
     :ivar condition: what is to be announced now.
     :ivar nearest: the instances that announcements are relayed to and from.
@@ -63,7 +63,7 @@ class ClusterMember:
 
     def __init__(
         self,
-        world: Surroundings,
+        world: MemberWorld,
         config: InstanceConfig,
         me: PeerIdentity,
         remember: Callable[[str, str], Deferred[None]],

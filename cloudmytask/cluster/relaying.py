@@ -27,7 +27,7 @@ from cloudmytask.model.cluster import Announcement, BusMessage, NodeId, Obituary
 from cloudmytask.model.errors import CloudMyTaskError
 from cloudmytask.periodic import Periodic, every
 
-_log = Logger(namespace="cloudmytask.relaying")
+_log = Logger()
 
 LOOK = 1.0
 """Seconds between two looks whether anybody is not heard, and between two exchanges of a node without neighbors."""
@@ -43,7 +43,7 @@ PENDING_MAX = 10_000
 
 @define(eq=False)
 class Relaying:
-    """See the module.
+    """Passes on messages along the tree, and asks neighbors and seeds for what the bus does not bring.
 
     ``neighbors`` names those in the overlay; ``own`` makes our announcement; ``gap`` is the time between two batches,
     seconds; ``seeds`` are addresses, ``HOST:PORT``.
@@ -173,7 +173,7 @@ class Relaying:
     def _exchange(self) -> None:
         self._seek()
         now = self._clock.seconds()
-        # Whoever is heard on the bus needs no exchange, and while all are, the dead will be, should they return.
+        # Those heard on the bus need no exchange, and while all are, the dead will be, should they return.
         unheard = [m for m in self._detector.members() if m.standing is not Standing.LEFT and not self._hears(m, now)]
         if unheard and (any(member.present for member in unheard) or not self._detector.present()):
             self._approach(self._entropy.random.choice(unheard).announcement.address)

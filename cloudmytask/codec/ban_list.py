@@ -21,7 +21,7 @@ KNOWN_MAX = 365 * 86400.0
 
 
 @frozen
-class _Entry:
+class _RememberedBan:
     ban: Ban
     """``until`` in seconds that remain."""
     known: Number
@@ -32,8 +32,8 @@ class _Entry:
 class _Written:
     wall: Number
     """UTC seconds when it was written."""
-    shared: tuple[_Entry, ...]
-    own: tuple[_Entry, ...]
+    shared: tuple[_RememberedBan, ...]
+    own: tuple[_RememberedBan, ...]
 
 
 def bans_to_text(shared: Remembered, own: Remembered, now: float, wall: float) -> str:
@@ -58,11 +58,13 @@ def bans_from_text(text: str, now: float, wall: float) -> tuple[list[tuple[Ban, 
     return _as_of(written.shared, moment), _as_of(written.own, moment)
 
 
-def _entries(remembered: Remembered, now: float) -> tuple[_Entry, ...]:
-    return tuple(_Entry(evolve(ban, until=ban.until - now), known_until - now) for ban, known_until in remembered)
+def _entries(remembered: Remembered, now: float) -> tuple[_RememberedBan, ...]:
+    return tuple(
+        _RememberedBan(evolve(ban, until=ban.until - now), known_until - now) for ban, known_until in remembered
+    )
 
 
-def _as_of(entries: Iterable[_Entry], moment: float) -> list[tuple[Ban, float]]:
+def _as_of(entries: Iterable[_RememberedBan], moment: float) -> list[tuple[Ban, float]]:
     return [
         (
             evolve(each.ban, until=moment + min(each.ban.until, each.ban.term)),

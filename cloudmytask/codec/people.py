@@ -43,7 +43,10 @@ class JobStatus:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> JobStatus:
-        """:raises InvalidArgument: the document is not a job's."""
+        """Read what a node told of a job.
+
+        :raises InvalidArgument: the document is not a job's.
+        """
         return evolve(decode(cls, document, "job"), document=document)
 
 

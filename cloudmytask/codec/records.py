@@ -1,15 +1,18 @@
 """Jobs as the store keeps them: the spec once, since it never changes, and beside it the record of all the rest.
 
-Invariant: what was written is read back equal.
+Invariant: what was written is read back equal. A record of version 1 of the store is read once, when
+the store is upgraded, and becomes a job in today's form, whose owner is the node whose store it is.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from cloudmytask.codec.decoding import decode
 from cloudmytask.codec.encoding import encode
 from cloudmytask.codec.text import dump, load
 from cloudmytask.model.errors import InvalidArgument
-from cloudmytask.model.job import Job
+from cloudmytask.model.job import FIRST_EPOCH, Job, NodeId
 
 
 def job_to_record(job: Job) -> str:
@@ -20,10 +23,50 @@ def job_to_record(job: Job) -> str:
 
 
 def job_from_record(spec: bytes | str, record: bytes | str) -> Job:
-    """
+    """The job that its two texts describe.
+
     :raises InvalidArgument: a text is not that of a spec, or not that of a record.
     """
     found = load(record)
     if not isinstance(found, dict):
         raise InvalidArgument("job: the record is not an object")
     return decode(Job, {**found, "spec": load(spec)})
+
+
+def job_from_version_1(spec: bytes | str, record: bytes | str, node_id: NodeId) -> Job:
+    """The job of a spec and a record, which had lists where there are objects now, and of their owner the name only.
+
+    :param node_id: of the node whose store it is.
+    :raises InvalidArgument: a text is not that of a spec, or not that of a record.
+    """
+    document, told = load(record), load(spec)
+    if not isinstance(document, dict) or not isinstance(told, dict):
+        raise InvalidArgument("job: the record or its spec is not an object")
+    owner = {"node_id": node_id, "name": document.get("origin"), "epoch": FIRST_EPOCH, "custodians": [node_id]}
+    changed = {
+        **document,
+        "owner": owner,
+        "spec": {**told, "variables": told.get("environment", {})},
+        "cancellation": _named(document.get("cancellation"), "at", "by", "note"),
+        "trail": [_named(stamp, "at", "stage", "node", "note") for stamp in document.get("trail", ())],
+        "attempts": [_attempt(attempt) for attempt in document.get("attempts", ())],
+    }
+    return decode(Job, changed)
+
+
+def _named(value: Any, *names: str) -> Any:
+    return dict(zip(names, value, strict=False)) if isinstance(value, list) else value
+
+
+def _attempt(attempt: Any) -> Any:
+    if not isinstance(attempt, dict):
+        return attempt
+    changed = {**attempt}
+    for stream in ("stdout", "stderr"):
+        if isinstance(output := attempt.get(stream), list):
+            named = _named(output, "blob", "discarded")
+            changed[stream] = {**named, "blob": _named(named.get("blob"), "digest", "size")}
+    if isinstance(outcome := attempt.get("outcome"), dict):
+        usage = _named(outcome.get("usage"), "wall_seconds", "cpu_seconds", "peak_memory")
+        changed["outcome"] = {**outcome, "usage": usage}
+    return changed

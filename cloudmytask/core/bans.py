@@ -43,7 +43,7 @@ def arriving(ban: Ban, now: float) -> Ban:
 
 
 @define
-class _Entry:
+class _ListedBan:
     ban: Ban
     known_until: float
     """The latest end of any version that was here. Until then an older copy may turn up, and must not win."""
@@ -56,7 +56,7 @@ class BanList:
     """Entries by client. ``now`` is the moment on the holder's own clock, which never goes back."""
 
     _limit: int = ENTRIES_MAX
-    _entries: dict[ClientId, _Entry] = field(init=False, factory=dict)
+    _entries: dict[ClientId, _ListedBan] = field(init=False, factory=dict)
     _sum: int = field(init=False, default=0)
     _ends: list[tuple[float, ClientId]] = field(init=False, factory=list)
 
@@ -153,7 +153,7 @@ class BanList:
     def _put(self, ban: Ban, known_until: float, now: float) -> None:
         self._drop(ban.client)
         listed = ban.until > now
-        self._entries[ban.client] = _Entry(ban, known_until, listed)
+        self._entries[ban.client] = _ListedBan(ban, known_until, listed)
         if listed:
             self._count(ban, 1)
         heappush(self._ends, (ban.until if listed else known_until, ban.client))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 
+from cloudmytask.model.errors import BlobCorrupt
 from cloudmytask.model.job import Blob, Content, Digest
 
 
@@ -18,6 +19,16 @@ def digest_of(data: bytes) -> Digest:
 def blob_of(data: bytes) -> Blob:
     """The blob with these bytes."""
     return Blob(digest_of(data), len(data))
+
+
+def verified(content: Content) -> bytes:
+    """The bytes of ``content``.
+
+    :raises BlobCorrupt: they do not match the digest.
+    """
+    if blob_of(content.data) != content.blob:
+        raise BlobCorrupt(f"The bytes given for blob {content.blob.digest} do not match it.")
+    return content.data
 
 
 EMPTY = Content(blob_of(b""), b"")

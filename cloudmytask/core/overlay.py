@@ -24,7 +24,7 @@ GAIN = 2
 """Levels that a move to another parent must gain."""
 
 
-class Dice(Protocol):
+class Chance(Protocol):
     """The part of ``random.Random`` that is used."""
 
     def random(self) -> float: ...
@@ -123,7 +123,7 @@ class Overlay:
 
     # looking for a parent
 
-    def choose(self, sight: Sight, dice: Dice) -> NodeId | None:
+    def choose(self, sight: Sight, dice: Chance) -> NodeId | None:
         """Whom a root should ask to become its parent; None if its own tree is the oldest, or nobody has a place."""
         if self.parent is not None:
             return None
@@ -132,7 +132,7 @@ class Overlay:
             self._step_behind(sight)
         return self._nearest(places, sight, dice, lambda place: place.root < self.root)
 
-    def improve(self, sight: Sight, dice: Dice) -> NodeId | None:
+    def improve(self, sight: Sight, dice: Chance) -> NodeId | None:
         """Whom to ask in order to stand at least ``GAIN`` levels higher in the same tree; None if nobody."""
         if self.parent is None:
             return None
@@ -230,7 +230,7 @@ class Overlay:
         self,
         places: Mapping[NodeId, _Place | None],
         sight: Sight,
-        dice: Dice,
+        dice: Chance,
         suits: Callable[[_Place], bool],
     ) -> NodeId | None:
         best: tuple[RootKey, int, float] | None = None

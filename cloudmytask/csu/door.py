@@ -56,7 +56,7 @@ class SupervisorDoor:
     @allowed(AccessRole.NODE, AccessRole.CSU)
     def offered(
         self,
-        link: Link,  # noqa: ARG002 - whoever offers, and whatever
+        link: Link,  # noqa: ARG002 - a CSU refuses every offer
         offer: Offer,  # noqa: ARG002
         contents: Sequence[Content],  # noqa: ARG002
         sink: AttemptSink,  # noqa: ARG002
@@ -75,7 +75,7 @@ class SupervisorDoor:
     @allowed(AccessRole.NODE, AccessRole.CSU)
     def followed(
         self,
-        link: Link,  # noqa: ARG002 - whoever asks, and from where on
+        link: Link,  # noqa: ARG002 - it has no attempt
         attempt: AttemptId,
         offsets: Mapping[StreamName, int],  # noqa: ARG002
         sink: AttemptSink,  # noqa: ARG002
@@ -120,7 +120,7 @@ class SupervisorDoor:
         return self._cluster_member.blacklist.in_force(check_client(client))
 
     @allowed(AccessRole.NODE, AccessRole.CSU)
-    def receive_blob(self, link: Link, blob: Blob) -> Deferred[Upload | None]:  # noqa: ARG002 - whatever it is
+    def receive_blob(self, link: Link, blob: Blob) -> Deferred[Upload | None]:  # noqa: ARG002 - it takes none
         return fail(self._refusal())
 
     def _refusal(self) -> NotPermitted:

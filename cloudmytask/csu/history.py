@@ -18,7 +18,7 @@ from cloudmytask.model.cluster import Announcement, LoadSample
 from cloudmytask.model.errors import StoreFailed
 from cloudmytask.periodic import Periodic, every
 
-_log = Logger(namespace="cloudmytask.csu")
+_log = Logger()
 
 PRUNE_EVERY = 60.0
 """Seconds between two looks for what is too old."""
@@ -28,7 +28,7 @@ POINTS_MAX = 2000
 
 @define(eq=False)
 class History:
-    """See the module.
+    """Takes samples of what the nodes announce, and answers questions about them.
 
     :ivar nodes: what the nodes that are alive announced last.
     :ivar interval: seconds between two samples; ``kept``: seconds for which they are kept.

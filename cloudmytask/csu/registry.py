@@ -33,7 +33,7 @@ class Registry:
 
     def heard(self, announcement: Announcement, wall: float) -> None:
         """An instance announced itself."""
-        # to the end of the order: the first one is whoever was seen last the longest ago
+        # to the end of the order: the first one is the one not seen for the longest time
         known = self._seen.pop(announcement.node_id, None)
         self._seen[announcement.node_id] = SeenInstance(
             node_id=announcement.node_id,

@@ -3,8 +3,7 @@ where it refuses all that is about jobs, and :class:`~cloudmytask.csu.door.Super
 
 Any number may run. They merge their bans as all instances do, and none of them is on the way of any client's request.
 
-Invariant: it contains wiring and the order of its end, no other policy and no reactor: whoever builds it hands it a
-world.
+Invariant: it contains wiring and the order of its end, no other policy and no reactor: it is handed a world.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ SPREAD_MAX = 8
 
 
 class CentralSupervisoryUnit:
-    """See the module. ``start`` before anything else; ``drain`` ends it.
+    """A CSU without a reactor or a network of its own. ``start`` before anything else; ``drain`` ends it.
 
     :param address: where peers reach it, ``HOST:PORT``; empty for one that stands alone.
     """
@@ -72,7 +71,7 @@ class CentralSupervisoryUnit:
         )
         self._blacklist = cluster_member.blacklist
         self._witnesses = Witnesses()
-        # whoever floods a CSU is kept out of it; that is no reason to keep it from the nodes
+        # a client that floods a CSU is kept out of it; that is no reason to keep it from the nodes
         self._flood_control = FloodControl(me.node_id, config.name, clock, self._blacklist, lambda _report: None)
         self._registry = Registry()
         self._registry.recall(recovery.instances)
@@ -132,7 +131,7 @@ class CentralSupervisoryUnit:
             load=None,
             draining=False,
             uptime=self._world.clock.seconds() - self._started,
-            script_max=LIMIT_MAX,  # whoever brings a job is to hear why it is refused
+            script_max=LIMIT_MAX,  # a client that brings a job is to hear why it is refused
             cluster=self._me.cluster,
             address=self._me.address,
             role=Role.CSU.value,

@@ -51,7 +51,7 @@ class Principal:
 
 
 def allowed(*roles: AccessRole) -> Callable[[Verb], Verb]:
-    """Declare who may call a verb: whoever has one of ``roles``. What declares nothing may be called by nobody."""
+    """Declare who may call a verb: a principal with one of ``roles``. What declares nothing may be called by nobody."""
 
     def declare(verb: Verb) -> Verb:
         verb.allowed = frozenset(roles)  # type: ignore[attr-defined]  # read by allowed_roles

@@ -249,7 +249,7 @@ class Ban:
     term: Number
     """Seconds, from when it was decided."""
     until: Number
-    """On the retention-like clock of whoever holds the entry; travels as seconds that remain."""
+    """On the retention-like clock of the instance that holds the entry; travels as seconds that remain."""
     version: BanVersion
     lifted: bool = False
     reporters: Annotated[tuple[Name, ...], Meta(max_length=REPORTERS_MAX)] = ()
@@ -283,7 +283,7 @@ class Offer:
 
     attempt: AttemptId
     client: Client
-    """The original client, whoever carries the job."""
+    """The original client, also if another node carries the job."""
     spec: JobSpec
     origin: PeerIdentity
     hops: Count = 0

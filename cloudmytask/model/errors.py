@@ -127,7 +127,7 @@ class TooManyRequests(CloudMyTaskError):
 
 
 class NotPermitted(CloudMyTaskError):
-    """The command is not for whoever is at the other end of this connection."""
+    """The command is not for the principal at the other end of this connection."""
 
     exit_code = ExitCode.DENIED
 

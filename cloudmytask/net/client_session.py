@@ -40,7 +40,7 @@ from cloudmytask.wire import commands, peer_commands
 from cloudmytask.wire.commands import NodeCommand
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
 
-_log = Logger(namespace="cloudmytask.net")
+_log = Logger()
 
 HELLO_TIMEOUT = 10.0
 """Seconds that a connection may stay anonymous."""

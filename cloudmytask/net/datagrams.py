@@ -17,7 +17,7 @@ from cloudmytask.boundaries import Clock, DelayedCall
 from cloudmytask.model.cluster import BusStatistics
 from cloudmytask.wire.announcement import Foreign, Forged, Unreadable
 
-_log = Logger(namespace="cloudmytask.bus")
+_log = Logger()
 
 FOREIGN_MAX = 20
 """Foreign clusters that are counted by name."""

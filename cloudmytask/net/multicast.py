@@ -22,7 +22,7 @@ from cloudmytask.model.cluster import Announcement, BootId, BusMessage, BusStati
 from cloudmytask.net.datagrams import DatagramCounts, PacedDatagrams
 from cloudmytask.wire.announcement import MESSAGE_MAX, Unreadable, decode_message, encode_message
 
-_log = Logger(namespace="cloudmytask.bus")
+_log = Logger()
 
 RECEIVE_BUFFER = 1024 * 1024
 """Bytes asked of the kernel: more than a second of announcements while the reactor is busy."""

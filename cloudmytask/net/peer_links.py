@@ -32,7 +32,7 @@ from cloudmytask.wire import peer_commands as commands
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
 from cloudmytask.wire.peer_proof import NONCE_SIZE, Side, proof, proven
 
-_log = Logger(namespace="cloudmytask.peers")
+_log = Logger()
 
 HELLO_TIMEOUT = 5.0
 """Seconds that each step of an introduction may take."""

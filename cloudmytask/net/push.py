@@ -25,7 +25,7 @@ from cloudmytask.model.job import Job
 from cloudmytask.wire.commands import PIECE, WINDOW, JobChanged, OutputData, OutputEnded
 from cloudmytask.wire.guard import GuardedAMP
 
-_log = Logger(namespace="cloudmytask.net")
+_log = Logger()
 
 READ = 256 * 1024
 """Bytes fetched at a time: several pieces' worth, and as much as the store verifies at a time. The next are fetched

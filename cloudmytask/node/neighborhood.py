@@ -24,7 +24,7 @@ from cloudmytask.deferreds import NO_ANSWER, lightly, patiently
 from cloudmytask.model.cluster import Announcement, AttachAnswer, NodeId, PeerIdentity, TreePosition
 from cloudmytask.periodic import Periodic, every
 
-_log = Logger(namespace="cloudmytask.neighborhood")
+_log = Logger()
 
 LISTEN = (0.5, 1.0)
 """Seconds that a newcomer listens, at random, before it takes part."""

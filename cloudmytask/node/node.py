@@ -45,7 +45,7 @@ from cloudmytask.node.running.outputs import Outputs
 from cloudmytask.periodic import Periodic, every
 from cloudmytask.version import VERSION
 
-_log = Logger(namespace="cloudmytask.node")
+_log = Logger()
 
 PLACE_INTERVAL = 1.0
 """Seconds between looks around on behalf of waiting jobs."""

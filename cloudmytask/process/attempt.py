@@ -1,7 +1,7 @@
 """The protocol of one attempt: hands output on, and turns the end of a process into its record.
 
 Invariant: ``ended`` fires exactly once: after the script has exited, all its output has been delivered and nothing
-of its process group lives; and it fires in bounded time, whatever the script's descendants do.
+of its process group lives; and it fires in bounded time: the script's descendants cannot delay it.
 """
 
 from __future__ import annotations

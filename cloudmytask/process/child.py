@@ -144,7 +144,7 @@ class ScriptProcess(process.Process):
             signal_group(self.pid, number)
 
     def close_pipes(self) -> None:
-        """Deliver what the pipes hold, then close them, whoever else may hold their other ends."""
+        """Deliver what the pipes hold, then close them, even if others hold their other ends."""
         for pipe in self.pipes.values():
             assert isinstance(pipe, OutputPipe)
             pipe.drain()

@@ -25,7 +25,7 @@ class PeakMemory:
     """The peak of one script, from its start on."""
 
     inherited: int = field(factory=lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB)
-    """Our own high-water mark when the script was started, bytes."""
+    """This process's high-water mark when the script was started, bytes."""
     sampled: int | None = None
 
     def sample(self, pid: int) -> None:

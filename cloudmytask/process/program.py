@@ -97,7 +97,8 @@ class ProgramMaker:
     hard_limit: Callable[[int], int] = lambda which: resource.getrlimit(which)[1]
 
     def __call__(self, launch: Launch, directory: str, *, elsewhere: bool = True) -> Program:
-        """
+        """The command line that starts ``launch``.
+
         :param directory: absolute path of the work directory.
         :param elsewhere: whether it can be started in another directory than ours.
         :raises Unlaunchable: an argument or a variable is nothing that a process can be given.
@@ -150,7 +151,7 @@ class ProgramMaker:
         ]
 
     def _limit(self, which: int, wanted: int | None, block: int = 1) -> str:
-        """``wanted`` in blocks, rounded up, but never above our own hard limit: nobody may raise that
+        """``wanted`` in blocks, rounded up, but never above this process's hard limit: nobody may raise that
         (setrlimit(2)), and it is in force for the script anyway."""
         if wanted is None:
             return ""

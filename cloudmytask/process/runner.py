@@ -39,7 +39,7 @@ class NeverStarted:
 
     @classmethod
     def because(cls, sentence: str) -> NeverStarted:
-        """:param sentence: what was in the way, for a person."""
+        """A program that could not be started: ``sentence`` says what was in the way."""
         return cls(succeed(ExitRecord(Outcome(Reason.LAUNCH, detail=sentence))))
 
     def stop(self, reason: Reason) -> None:
@@ -108,7 +108,10 @@ class ProcessRunner:
             raise Unlaunchable(f"The work directory {directory} is not there.")
 
     def _spawn(self, launch: Launch, directory: str) -> ScriptProtocol:
-        """:raises Unlaunchable, OSError: nothing was started."""
+        """Start the program.
+
+        :raises Unlaunchable, OSError: nothing was started.
+        """
         program = self._program(launch, directory, elsewhere=can_return())
         with ExitStack() as cleanup, ExitStack() as undo:
             source = os.devnull if launch.stdin is None else f"{directory}/{launch.stdin}"

@@ -27,7 +27,7 @@ from cloudmytask.service.logs import adapt_twist, observer_for
 from cloudmytask.store import history, schema
 from cloudmytask.store.database import connect
 from cloudmytask.store.files import reason
-from cloudmytask.store.opened import Paths
+from cloudmytask.store.opened import StorePaths
 from cloudmytask.version import VERSION
 
 Config = TypeVar("Config", bound=InstanceConfig)
@@ -136,7 +136,7 @@ def rehearse(config: InstanceConfig) -> None:
     held = claim(config)
     try:
         csu = config.ROLE is Role.CSU
-        database = config.state / history.DATABASE if csu else Paths(config.state).database
+        database = config.state / history.DATABASE if csu else StorePaths(config.state).database
         if database.exists():
             _look_at(database, *(_CSU_DATABASE if csu else _NODE_DATABASE))
     finally:

@@ -1,6 +1,6 @@
 """The multicast group of one simulation, and each host's place in it.
 
-Invariant: a message passes the codec once, whoever hears it; its receivers hear it in the order in which they joined,
+Invariant: a message passes the codec once for all who hear it; its receivers hear it in the order in which they joined,
 each that is not cut off, and never twice but by ``duplication``. What is under way to a bus that was closed is gone.
 """
 
@@ -26,7 +26,8 @@ def over_the_wire(message: BusMessage) -> BusMessage:
 
 @define(eq=False, repr=False)
 class SimulatedGroup:
-    """See the module. Faults of the network are faults of the group too; those of ``paths`` are the group's alone.
+    """Delivers messages to all hosts. Faults of the network are faults of the group too; those of ``paths`` are the
+    group's alone.
 
     :ivar latency: seconds from one host to another. Receivers with the same latency cost one event together.
     :ivar loss: share of all deliveries, 0..1, that never happen.

@@ -22,18 +22,15 @@ from cloudmytask.core.announcing import Pace
 from cloudmytask.core.policies import RESERVE_PULL
 from cloudmytask.model.cluster import NodeId
 from cloudmytask.model.job import ClientId
-from cloudmytask.simulation.arrivals import Gateway, poisson_arrivals
 from cloudmytask.simulation.bus import SimulatedGroup
-from cloudmytask.simulation.central_queue import central_queue, figures
 from cloudmytask.simulation.clock import VirtualClock
-from cloudmytask.simulation.cluster_checker import ClusterChecker
-from cloudmytask.simulation.cluster_plan import ClusterPlan
+from cloudmytask.simulation.cluster_checker import ClusterChecker, Violation
 from cloudmytask.simulation.faults import Faults
-from cloudmytask.simulation.figures import ClusterFigures
+from cloudmytask.simulation.figures import ClusterFigures, central_queue, figures
 from cloudmytask.simulation.host import Host, SeededEntropy
-from cloudmytask.simulation.invariants import Violation
 from cloudmytask.simulation.network import Network
 from cloudmytask.simulation.observing import LoggedFailures, ObservedRecords
+from cloudmytask.simulation.plan import ClusterPlan, Gateway, poisson_arrivals
 from cloudmytask.simulation.workload import Case, Workload
 
 WARM_UP = 5.0

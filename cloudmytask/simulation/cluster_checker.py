@@ -12,7 +12,21 @@ from attrs import define, field
 
 from cloudmytask.model.cluster import ClusterView, NodeId, Offer, OfferAnswer, Standing
 from cloudmytask.model.job import AttemptId, ClientId, Job, JobId, JobState
-from cloudmytask.simulation.invariants import Violation, check_ended
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+def check_ended(job_id: JobId, job: Job | None) -> None:
+    """Look at what is left of an acknowledged job at the end.
+
+    :raises Violation: it is lost, or has no outcome.
+    """
+    if job is None:
+        raise Violation(f"acknowledged job {job_id} is lost")
+    if not job.state.terminal:
+        raise Violation(f"acknowledged job {job_id} is still {job.state}")
 
 
 def _raise(violation: Violation) -> None:
@@ -21,7 +35,7 @@ def _raise(violation: Violation) -> None:
 
 @define(eq=False)
 class ClusterChecker:
-    """Told of events by whoever runs the cluster. What it finds it gives to ``violated``, as the events come from the
+    """Told of events by the run of the cluster. What it finds it gives to ``violated``, as the events come from the
     depths of a node, which would take an exception for its own; what is looked at from outside raises.
 
     :ivar max_hops: how often a job may be handed on for one attempt.
@@ -139,7 +153,7 @@ class ClusterChecker:
     def converged(self, views: Iterable[ClusterView], present: Iterable[NodeId]) -> None:
         """After quiet times: everybody believes those alive that are, and nobody else.
 
-        :raises Violation:
+        :raises Violation: a view is wrong.
         """
         wanted = set(present)
         for view in views:
@@ -149,9 +163,9 @@ class ClusterChecker:
                 raise Violation(f"node {view.by} misses {missing} and believes {excess} alive")
 
     def settled(self, records: Mapping[str, Mapping[JobId, Job]]) -> None:
-        """At the end: whatever was acknowledged has an outcome on its origin's disk, and did not cost too much.
+        """At the end: every acknowledged job has an outcome on its origin's disk, and they did not cost too much.
 
-        :raises Violation:
+        :raises Violation: a job is lost or open, or too many offers were refused.
         """
         for job_id, node in self.acknowledged.items():
             check_ended(job_id, records[node].get(job_id))

@@ -19,7 +19,7 @@ from cloudmytask.model.errors import BlobCorrupt, StoreFailed
 T = TypeVar("T")
 
 DELIVERY = 0.0002
-"""Seconds from the end of a commit to the news of it: whoever reads in between sees it already."""
+"""Seconds from the end of a commit to the news of it: a read in between sees it already."""
 
 
 @frozen(eq=False)
@@ -31,10 +31,11 @@ class _Change:
 
 
 class GroupCommit:
-    """See the module."""
+    """Commits in virtual time what gathered before."""
 
     def __init__(self, clock: Clock, commit_delay: Callable[[], float]) -> None:
-        """
+        """Nothing is committed before :meth:`submit`.
+
         :param commit_delay: asked at the start of each commit for the seconds that it takes.
         """
         self._clock = clock

@@ -15,9 +15,9 @@ from cloudmytask.model.cluster import Ban
 from cloudmytask.model.job import ClientId
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.cluster_checker import ClusterChecker
-from cloudmytask.simulation.cluster_plan import ClusterPlan
 from cloudmytask.simulation.host import Host
 from cloudmytask.simulation.network import Network
+from cloudmytask.simulation.plan import ClusterPlan
 
 BANNED = ClientId("client0")
 """Who is banned, if anybody is."""
@@ -25,7 +25,7 @@ BANNED = ClientId("client0")
 
 @define(eq=False, repr=False)
 class Faults:
-    """See the module.
+    """Makes the faults of a plan happen.
 
     :ivar note: remembers what happened.
     :ivar died: told of each node that dies, after it did.

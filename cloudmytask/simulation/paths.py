@@ -1,7 +1,7 @@
 """Which simulated hosts reach each other: partitions, one-way cuts, hosts that fell silent.
 
-Invariant: a path is directed; a host always reaches itself. Whoever is not named in a partition stands outside of it
-and reaches both sides.
+Invariant: a path is directed; a host always reaches itself. A host that no partition names reaches both
+sides.
 """
 
 from __future__ import annotations

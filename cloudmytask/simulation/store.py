@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Clock, Recovery
-from cloudmytask.core.blobs import GRACE, blob_of
+from cloudmytask.core.blobs import GRACE, blob_of, verified
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, StoreFailed
 from cloudmytask.model.job import (
     INLINE_MAX,
@@ -33,7 +33,7 @@ from cloudmytask.model.job import (
 )
 from cloudmytask.simulation.commits import GroupCommit
 from cloudmytask.simulation.disk import MemoryDisk, MemorySpool
-from cloudmytask.store.arriving import ArrivingContents, Deletions, FreshBlobs
+from cloudmytask.store.arriving import BlobsAhead
 
 __all__ = ["MemoryDisk", "MemoryStore"]
 
@@ -44,21 +44,20 @@ class MemoryStore:
     """Implements ``boundaries.JobStore`` with the commits of the real one: what gathers during a commit is the next."""
 
     def __init__(self, disk: MemoryDisk, clock: Clock, commit_delay: Callable[[], float]) -> None:
-        """
+        """Take the disk from the store that had it.
+
         :param commit_delay: asked at the start of each commit for the seconds that it takes.
         """
         self._disk = disk
         self._clock = clock
         self._commits = GroupCommit(clock, commit_delay)
         self._alive = True
-        self._arriving = ArrivingContents()
-        self._fresh = FreshBlobs(clock.seconds)
-        self._deletions = Deletions()
+        self._ahead = BlobsAhead(clock.seconds)
         self._claimed: dict[str, None] = {}
         self._opened_at = now = clock.seconds()
         disk.attach(self._cut_off)
         for digest, brought in disk.brought.items():
-            self._fresh.note(digest, now - brought)
+            self._ahead.note(digest, now - brought)
 
     def _cut_off(self, flushed: bool) -> None:
         """The end of this store, as ``MemoryDisk.crash`` describes it."""
@@ -84,49 +83,34 @@ class MemoryStore:
         )
 
     def save(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
+        return self._record(job, contents, self._disk.jobs)
+
+    def hold(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
+        return self._record(job, contents, self._disk.held)
+
+    def _record(self, job: Job, contents: Sequence[Content], records: dict[JobId, Job]) -> Deferred[None]:
         def apply() -> None:
             self._keep(contents)
-            self._disk.jobs[job.id] = job
+            records[job.id] = job
 
-        saved = self._change(apply).addCallback(self._referred, job)
-        return self._arrive(saved, contents)
-
-    def _referred(self, _: None, job: Job) -> None:
-        self._fresh.claim(blob.digest for blob in job.blobs())
+        return self._ahead.arrive(self._ahead.refer(self._change(apply), job), contents)
 
     def put(self, content: Content) -> Deferred[None]:
         digest, now = content.blob.digest, self._clock.seconds()
-        self._fresh.note(digest)
+        self._ahead.note(digest)
 
         def apply() -> None:
             self._keep([content])
             self._disk.brought[digest] = now
 
-        return self._arrive(self._change(apply), [content])
+        return self._ahead.arrive(self._change(apply), [content])
 
     def _keep(self, contents: Sequence[Content]) -> None:
         for content in contents:
-            _verify(content)
+            verified(content)
         for content in contents:
             self._disk.blobs[content.blob.digest] = content.data
             self._disk.corrupt.pop(content.blob.digest, None)
-
-    def _arrive(self, saved: Deferred[None], contents: Sequence[Content]) -> Deferred[None]:
-        self._arriving.add(contents)
-        return saved.addBoth(self._arrived, contents) if contents else saved
-
-    def _arrived(self, result: Failure | None, contents: Sequence[Content]) -> Failure | None:
-        self._arriving.settle(contents)
-        return result
-
-    def hold(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
-        """Make a copy of another node's job durable, apart from this node's own."""
-
-        def apply() -> None:
-            self._keep(contents)
-            self._disk.held[job.id] = job
-
-        return self._arrive(self._change(apply).addCallback(self._referred, job), contents)
 
     def get(self, job_id: JobId) -> Deferred[Job | None]:
         return self.soon(lambda: self._disk.jobs.get(job_id))
@@ -184,7 +168,7 @@ class MemoryStore:
         if now - self._opened_at > GRACE:
             for name in [name for name in self._disk.spools if name not in self._claimed]:
                 del self._disk.spools[name]
-        protected = self._fresh.digests().union(keep)
+        protected = self._ahead.protected().union(keep)
 
         def apply() -> int:
             needed = set(protected)
@@ -196,31 +180,19 @@ class MemoryStore:
                 self._disk.brought.pop(digest, None)
             return sum(len(self._disk.blobs.pop(digest)) for digest in gone)
 
-        return self._deletions.add(self._change(apply))
+        return self._ahead.delete(self._change(apply))
 
     def has(self, blob: Blob) -> Deferred[bool]:
-        return Deferred.fromCoroutine(self._has(blob))
-
-    async def _has(self, blob: Blob) -> bool:
-        found = False
-        self._fresh.ask(blob.digest)
-        try:
-            await self._deletions.ended()
-            found = await self.soon(lambda: self._readable(blob))
-        finally:
-            self._fresh.answer(blob.digest, found)
-        return found
+        return Deferred.fromCoroutine(self._ahead.has(blob, lambda: self.soon(lambda: self._readable(blob))))
 
     def _readable(self, blob: Blob) -> bool:
-        if (content := self._arriving.get(blob.digest)) is not None:
-            return content.blob == blob
         return self._known(blob) is not None and (blob.digest not in self._disk.corrupt or blob.size > INLINE_MAX)
 
     def read(self, blob: Blob, offset: int, size: int) -> Deferred[bytes]:
         return self.soon(lambda: self._verified(blob)[offset : offset + size])
 
     def _known(self, blob: Blob) -> bytes | None:
-        content = self._arriving.get(blob.digest)
+        content = self._ahead.content(blob.digest)
         data = content.data if content is not None else self._disk.blobs.get(blob.digest)
         return data if data is not None and len(data) == blob.size else None
 
@@ -228,7 +200,7 @@ class MemoryStore:
         data = self._known(blob)
         if data is None:
             raise BlobMissing(f"The blob {blob.digest} of {blob.size} bytes is not on this node.")
-        if blob.digest in self._disk.corrupt and self._arriving.get(blob.digest) is None:
+        if blob.digest in self._disk.corrupt and self._ahead.content(blob.digest) is None:
             raise BlobCorrupt(f"The stored bytes of blob {blob.digest} do not match it.")
         return data
 
@@ -241,7 +213,7 @@ class MemoryStore:
     def adopt(self, data: bytes) -> Deferred[Blob]:
         """Make the bytes of a large spool a durable blob."""
         blob, now = blob_of(data), self._clock.seconds()
-        self._fresh.note(blob.digest)
+        self._ahead.note(blob.digest)
 
         def apply() -> Blob:
             self._disk.blobs[blob.digest] = data
@@ -257,7 +229,7 @@ class MemoryStore:
         def make() -> str:
             self._disk.directories.pop(name, None)
             self._disk.directories[name] = {
-                file_name: _verify(given[blob]) if blob in given else self._verified(blob)
+                file_name: verified(given[blob]) if blob in given else self._verified(blob)
                 for file_name, blob in files.items()
             }
             return f"/simulated/{name}"
@@ -302,9 +274,3 @@ class MemoryStore:
 
 def _sequence(job: Job) -> int:
     return job.sequence
-
-
-def _verify(content: Content) -> bytes:
-    if blob_of(content.data) != content.blob:
-        raise BlobCorrupt(f"The bytes given for blob {content.blob.digest} do not match it.")
-    return content.data

@@ -3,8 +3,8 @@
 Invariant: a direction delivers its bytes in order, each ``latency`` after it was written. A process that dies is
 noticed at the other end by a lost connection, after what it had written, as by TCP. Where a path is cut, bytes wait:
 they go on when it is mended within the network's ``patience``; otherwise the connection times out at the end that
-waits, and only there. Whoever dies behind a cut is missed by nobody until something is sent to it. Whoever does not
-read is sent more than ``IN_FLIGHT_MAX`` bytes only by those who do not heed it.
+waits, and only there. A host that dies behind a cut is missed by nobody until something is sent to it. An end that
+does not read is sent more than ``IN_FLIGHT_MAX`` bytes only by those who do not heed it.
 """
 
 from __future__ import annotations

@@ -18,10 +18,10 @@ from cloudmytask.core.job_id import job_id as id_of
 from cloudmytask.model.errors import CloudMyTaskError
 from cloudmytask.model.job import ClientId, Content, Job, JobId, JobSpec, JobState
 from cloudmytask.node.front_door import NodeFrontDoor
-from cloudmytask.simulation.arrivals import Arrival
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.cluster_checker import ClusterChecker
 from cloudmytask.simulation.host import Host
+from cloudmytask.simulation.plan import Arrival
 from cloudmytask.simulation.runner import ScriptPlan
 
 SCRIPT = b"# what it does is decided by the simulation\n"
@@ -41,10 +41,10 @@ class Case:
 
 @define(eq=False, repr=False)
 class Workload:
-    """See the module.
+    """Submits the cases, each at its time, and follows them.
 
     :ivar note: remembers what happened.
-    :ivar failed: told of whatever is not a declared failure.
+    :ivar failed: told of each failure that is not a declared one.
     :ivar progress: told now and then how many cases are closed, of how many.
     """
 
@@ -96,7 +96,7 @@ class Workload:
             self._close()
 
     def node_died(self, name: str) -> None:
-        """Whoever had asked that node for something learns nothing of it, and asks another one."""
+        """Clients that had asked that node for something learn nothing of it, and ask another one."""
         for job_id in [job_id for job_id, there in self._pending.items() if there == name]:
             del self._pending[job_id]
             self._submit(self._by_id[job_id])

@@ -120,7 +120,8 @@ class BlobSource:
     def read(self, blob: Blob, offset: int, size: int) -> bytes:
         """Up to ``size`` verified bytes.
 
-        :raises BlobMissing, BlobCorrupt, OSError, sqlite3.Error:
+        :raises BlobMissing: it is not here, or has another size. :raises BlobCorrupt: its bytes have rotted.
+        :raises OSError, sqlite3.Error: it cannot be read.
         """
         if offset >= blob.size:
             # no leaf will be looked at, but an unknown blob must not pass for one that has ended

@@ -16,11 +16,10 @@ from pathlib import Path
 
 from attrs import frozen
 
-from cloudmytask.core.blobs import blob_of
-from cloudmytask.model.errors import BlobCorrupt
+from cloudmytask.core.blobs import verified
 from cloudmytask.model.job import Blob, Content, Digest
 from cloudmytask.store.blob_reader import Measured
-from cloudmytask.store.files import file_of, sync_directory
+from cloudmytask.store.files import file_of, sync
 
 STEP_BLOBS = 100
 """Loose blobs that one step of a collection looks at."""
@@ -34,7 +33,7 @@ def put_content(connection: sqlite3.Connection, content: Content, brought: float
     :param brought: the present moment (UTC seconds) if no job comes along that refers to it.
     :raises BlobCorrupt: the bytes do not match their digest.
     """
-    verify_content(content)
+    verified(content)
     connection.execute(
         """
         INSERT INTO blobs (digest, size, brought, data) VALUES (?, ?, ?, ?)
@@ -47,14 +46,14 @@ def put_content(connection: sqlite3.Connection, content: Content, brought: float
         loosen(connection, [content.blob.digest])
 
 
-def verify_content(content: Content) -> bytes:
-    """The bytes of ``content``.
+def put_contents(connection: sqlite3.Connection, contents: Sequence[Content], needed: Collection[Digest] = ()) -> None:
+    """Store the small blobs that came along with a job, which refers to those in ``needed``.
 
-    :raises BlobCorrupt: they do not match the digest.
+    :raises BlobCorrupt: the bytes of one do not match its digest.
     """
-    if blob_of(content.data) != content.blob:
-        raise BlobCorrupt(f"The bytes given for blob {content.blob.digest} do not match it.")
-    return content.data
+    for content in contents:
+        put_content(connection, content)
+    loosen(connection, (content.blob.digest for content in contents if content.blob.digest not in needed))
 
 
 def adopt_file(
@@ -68,7 +67,7 @@ def adopt_file(
     target = file_of(directory, digest)
     if not target.parent.exists():
         target.parent.mkdir(mode=0o700)
-        sync_directory(directory)
+        sync(directory)
     try:
         target.hardlink_to(source)
     except FileExistsError:
@@ -78,7 +77,7 @@ def adopt_file(
             fresh.unlink(missing_ok=True)
             fresh.hardlink_to(source)
             fresh.rename(target)
-    sync_directory(target.parent)
+    sync(target.parent)
     connection.execute(
         """
         INSERT INTO blobs (digest, size, brought, leaves) VALUES (?, ?, ?, ?)
@@ -177,7 +176,7 @@ class Strays:
 def strays(connection: sqlite3.Connection, directory: Path) -> Strays:
     """Compare the files with the rows. Takes as long as there are files.
 
-    :raises OSError, sqlite3.Error:
+    :raises OSError, sqlite3.Error: they cannot be read.
     """
     graves, suspects = [], []
     for entry in sorted(directory.iterdir()):

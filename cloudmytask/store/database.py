@@ -11,26 +11,32 @@ keys with a prefix, so that no such name can hide one of ours.
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
 from cloudmytask.model.errors import StartFailed
-from cloudmytask.store.files import need_access, reason, sync_directory, sync_file
+from cloudmytask.store.files import need_access, reason, rename_durably
 from cloudmytask.store.schema import APPLICATION_ID, Step
 
 BUSY_TIMEOUT = 10.0
 """Seconds to wait for a lock: only a backup tool or a curious person with ``sqlite3`` can hold one."""
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection without implicit transactions, for whichever thread it is given to.
+def new_node_id() -> str:
+    """A random id."""
+    return secrets.token_hex(16)
 
-    :raises sqlite3.Error:
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection without implicit transactions, for the thread that it is given to.
+
+    :raises sqlite3.Error: it cannot be opened.
     """
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT
@@ -45,27 +51,35 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+@contextmanager
+def start_failures(subject: str) -> Iterator[None]:
+    """Make one sentence of what keeps a store from starting.
+
+    :param subject: the beginning of the sentence: "The database PATH cannot be opened".
+    :raises StartFailed: instead of an error of the operating system, of SQLite, or of a value that has rotted.
+    """
+    try:
+        yield
+    except (OSError, sqlite3.Error, ValueError, TypeError) as error:
+        raise StartFailed(f"{subject}: {reason(error)}.") from error
+
+
 def prepare(
     path: Path, steps: Sequence[Step], new_node_id: Callable[[], str], application: int = APPLICATION_ID
 ) -> None:
     """Make sure that ``path`` is a sound and writable database of the version that ``steps`` lead to.
 
     :param application: marks what kind of database it is (``PRAGMA application_id``).
-    :raises StartFailed:
+    :raises StartFailed: the sentence names the path, and says what is wrong with it.
     """
-    try:
+    with start_failures(f"The database {path} cannot be opened"):
         if not path.exists():
             _create(path, steps, new_node_id(), application)
         # SQLite would fall back to reading only, and say so at the first commit
         need_access(path, os.R_OK | os.W_OK)
-        connection = connect(path)
-        try:
+        with closing(connect(path)) as connection:
             _check(connection, path, len(steps), application)
             _upgrade(connection, path, steps)
-        finally:
-            connection.close()
-    except (OSError, sqlite3.Error) as error:
-        raise StartFailed(f"The database {path} cannot be opened: {reason(error)}.") from error
 
 
 def _create(path: Path, steps: Sequence[Step], node_id: str, application: int) -> None:
@@ -73,19 +87,14 @@ def _create(path: Path, steps: Sequence[Step], node_id: str, application: int) -
     for leftover in (fresh, *(fresh.with_name(fresh.name + suffix) for suffix in ("-wal", "-shm", "-journal"))):
         leftover.unlink(missing_ok=True)
     fresh.touch(mode=0o600)
-    connection = connect(fresh)
-    try:
+    with closing(connect(fresh)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA application_id = {application}")
         _run(connection, steps, 0)
         connection.execute("INSERT INTO meta (key, value) VALUES ('node_id', ?)", (node_id,))
         connection.execute("COMMIT")
-    finally:
-        connection.close()
-    sync_file(fresh)
-    fresh.rename(path)
-    sync_directory(path.parent)
+    rename_durably(fresh, path)
 
 
 def _check(connection: sqlite3.Connection, path: Path, known: int, application: int) -> None:
@@ -105,7 +114,7 @@ def _check(connection: sqlite3.Connection, path: Path, known: int, application: 
 def damage(connection: sqlite3.Connection) -> str | None:
     """What is wrong with the database's pages, None if nothing is. Reads all of it; ``interrupt()`` ends it.
 
-    :raises sqlite3.Error:
+    :raises sqlite3.Error: it cannot be read, or was interrupted.
     """
     [verdict] = connection.execute("PRAGMA quick_check(1)").fetchone()
     return None if verdict == "ok" else str(verdict)
@@ -131,9 +140,7 @@ def _back_up(connection: sqlite3.Connection, target: Path) -> None:
     fresh.unlink(missing_ok=True)
     fresh.touch(mode=0o600)
     connection.execute("VACUUM INTO ?", (str(fresh),))
-    sync_file(fresh)
-    fresh.rename(target)
-    sync_directory(target.parent)
+    rename_durably(fresh, target)
 
 
 def _run(connection: sqlite3.Connection, steps: Sequence[Step], version: int) -> None:
@@ -170,7 +177,7 @@ def count_boot(database: Path) -> None:
     """Note that this state was opened once more; durable when it returns. It comes before all else that a start does: a
     boot that others heard of must never be counted a second time.
 
-    :raises ValueError, TypeError: the count so far has rotted. :raises sqlite3.Error:
+    :raises ValueError, TypeError: the count so far has rotted. :raises sqlite3.Error: it cannot be written.
     """
     with closing(connect(database)) as connection:
         row = connection.execute("SELECT value FROM meta WHERE key = ?", (_BOOTS,)).fetchone()
@@ -188,7 +195,8 @@ class MetaValues:
 
 
 def read_meta(connection: sqlite3.Connection) -> MetaValues:
-    """
+    """Read the whole table.
+
     :raises ValueError, TypeError: a value that no node can do without has rotted.
     """
     values = {str(key): value for key, value in connection.execute("SELECT key, value FROM meta")}

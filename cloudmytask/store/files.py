@@ -74,17 +74,8 @@ def read_whole(descriptor: int, size: int, offset: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def sync_directory(path: Path) -> None:
-    """Make creations and renames in a directory durable; see fsync(2) on why a file's own fsync does not."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_file(path: Path) -> None:
-    """Make a file's bytes durable."""
+def sync(path: Path) -> None:
+    """Make a file's bytes durable, or the names in a directory: fsync(2) says why a file's own fsync does not."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -92,9 +83,17 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def rename_durably(fresh: Path, path: Path) -> None:
+    """Give a whole new file its name, in the same directory: after a loss of power it is there whole, or not at all."""
+    sync(fresh)
+    fresh.rename(path)
+    sync(path.parent)
+
+
 def need_access(path: Path, mode: int) -> None:
-    """
-    :raises PermissionError: see access(2).
+    """Nothing if this process may use ``path`` in this ``mode`` (see access(2)).
+
+    :raises PermissionError: it may not.
     """
     if not os.access(path, mode, effective_ids=True):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

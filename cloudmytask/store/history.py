@@ -6,7 +6,6 @@ the store's own.
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -18,11 +17,11 @@ from twisted.internet.defer import Deferred, succeed
 
 from cloudmytask.boundaries.supervision import SeenInstance, Supervision
 from cloudmytask.model.cluster import LoadSample, NodeId, Role, Standing
-from cloudmytask.model.errors import StartFailed, StoreFailed
-from cloudmytask.store.database import connect, count_boot, prepare, put_memory, read_meta
-from cloudmytask.store.files import own_directory, reason
+from cloudmytask.model.errors import StoreFailed
+from cloudmytask.store.database import connect, count_boot, new_node_id, prepare, put_memory, read_meta, start_failures
+from cloudmytask.store.files import own_directory
 from cloudmytask.store.schema import Step
-from cloudmytask.store.threads import Delivery, MakeWorker, Operation, ThreadWorker, WorkThread, Writer
+from cloudmytask.store.threads import MakeWorker, Operation, ResultDelivery, ThreadWorker, WorkThread, Writer
 
 DATABASE = "csu.sqlite"
 """The file in the state directory."""
@@ -82,11 +81,12 @@ class HistoryStore:
         directory: Path,
         *,
         call_from_thread: Callable[..., object],
-        new_node_id: Callable[[], str] = lambda: secrets.token_hex(16),
+        new_node_id: Callable[[], str] = new_node_id,
         steps: Sequence[Step] = STEPS,
         make_worker: MakeWorker = ThreadWorker,
     ) -> None:
-        """
+        """Name what it is made of; the disk is not touched before :meth:`open`.
+
         :param directory: where the database lies; made if it is absent.
         :param call_from_thread: runs a function on the reactor thread soon: ``reactor.callFromThread``.
         :param new_node_id: called once in the store's life, when the database is made.
@@ -112,14 +112,11 @@ class HistoryStore:
         """
         own_directory(self._directory)
         prepare(self.path, self._steps, self._new_node_id, APPLICATION_ID)
-        try:
+        with start_failures(f"The database {self.path} cannot be opened"), ExitStack() as undo:
             count_boot(self.path)
-            with ExitStack() as undo:
-                writing, reading = (undo.enter_context(closing(connect(self.path))) for _ in range(2))
-                undo.pop_all()
-        except (OSError, sqlite3.Error, ValueError, TypeError) as error:
-            raise StartFailed(f"The database {self.path} cannot be opened: {reason(error)}.") from error
-        delivery = Delivery(self._call_from_thread)
+            writing, reading = (undo.enter_context(closing(connect(self.path))) for _ in range(2))
+            undo.pop_all()
+        delivery = ResultDelivery(self._call_from_thread)
         self._opened = _Opened(
             Writer(self._make_worker("writer"), writing, self.path, delivery),
             WorkThread(self._make_worker("reader"), self.path, delivery, at_end=reading.close),
@@ -133,24 +130,20 @@ class HistoryStore:
         return self._opened
 
     def recover(self) -> Supervision:
-        """:raises StartFailed: the database cannot be read."""
-        try:
-            with closing(connect(self.path)) as connection:
-                values = read_meta(connection)
-                rows = connection.execute(
-                    """
-                    SELECT node_id, role, name, address, version, standing, first_seen, last_seen
-                    FROM instances ORDER BY last_seen, node_id
-                    """
-                ).fetchall()
-                return Supervision(
-                    node_id=values.node_id,
-                    boots=values.boots,
-                    memory=values.memory,
-                    instances=tuple(_instance(row) for row in rows),
-                )
-        except (OSError, sqlite3.Error, ValueError, TypeError) as error:
-            raise StartFailed(f"The database {self.path} cannot be read: {reason(error)}.") from error
+        """What an earlier life knew. Blocks.
+
+        :raises StartFailed: the database cannot be read.
+        """
+        with start_failures(f"The database {self.path} cannot be read"), closing(connect(self.path)) as connection:
+            values = read_meta(connection)
+            rows = connection.execute(
+                """
+                SELECT node_id, role, name, address, version, standing, first_seen, last_seen
+                FROM instances ORDER BY last_seen, node_id
+                """
+            ).fetchall()
+            instances = tuple(_instance(row) for row in rows)
+        return Supervision(node_id=values.node_id, boots=values.boots, memory=values.memory, instances=instances)
 
     def remember(self, key: str, text: str) -> Deferred[None]:
         return self._parts.writer.submit(Operation(lambda connection: put_memory(connection, key, text)))

@@ -37,7 +37,7 @@ _LAST_CHARACTER = "\U0010ffff"
 
 
 @frozen
-class Unreadable:
+class UnreadableRecord:
     """One of them."""
 
     job_id: str
@@ -52,7 +52,7 @@ class Found(Generic[T]):
     """What a query found, and what it had to leave out."""
 
     value: T
-    unreadable: tuple[Unreadable, ...] = ()
+    unreadable: tuple[UnreadableRecord, ...] = ()
 
 
 class UnreadableRecords:
@@ -131,14 +131,15 @@ def forget_job(connection: sqlite3.Connection, job_id: JobId) -> None:
 
 
 def get_job(connection: sqlite3.Connection, job_id: JobId) -> Job | None:
-    """
+    """The own job of that id; None if there is none.
+
     :raises StoreFailed: its record cannot be read.
     """
     row = connection.execute(f"SELECT {_ROW} FROM jobs WHERE id = ?", (column(job_id),)).fetchone()  # noqa: S608 - fixed
     if row is None:
         return None
     record = _read(row)
-    if isinstance(record, Unreadable):
+    if isinstance(record, UnreadableRecord):
         raise StoreFailed(str(record))
     return record
 
@@ -268,16 +269,16 @@ def _sorted_out(rows: Iterable[_Row]) -> Found[tuple[Job, ...]]:
     records = [_read(row) for row in rows]
     return Found(
         tuple(record for record in records if isinstance(record, Job)),
-        tuple(record for record in records if isinstance(record, Unreadable)),
+        tuple(record for record in records if isinstance(record, UnreadableRecord)),
     )
 
 
-def _read(row: _Row) -> Job | Unreadable:
+def _read(row: _Row) -> Job | UnreadableRecord:
     key, sequence, spec, record = row
     try:
         job = job_from_record(spec, record)
         if (job.id, job.sequence) != (_text(key), sequence):
             raise ValueError("it belongs to another job")
     except (ValueError, InvalidArgument) as error:
-        return Unreadable(key.decode("utf-8", "backslashreplace"), f"{type(error).__name__}: {error}")
+        return UnreadableRecord(key.decode("utf-8", "backslashreplace"), f"{type(error).__name__}: {error}")
     return job

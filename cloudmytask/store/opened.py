@@ -21,9 +21,9 @@ from cloudmytask.model.errors import StoreFailed
 from cloudmytask.store.blob_reader import BlobSource, LeafCache
 from cloudmytask.store.blobs import Strays, bury_files, strays
 from cloudmytask.store.database import connect, damage
-from cloudmytask.store.spool import SpoolDirectory
+from cloudmytask.store.spool_directory import SpoolDirectory
 from cloudmytask.store.staging import Staging
-from cloudmytask.store.threads import Delivery, MakeWorker, Operation, WorkThread, Writer
+from cloudmytask.store.threads import MakeWorker, Operation, ResultDelivery, WorkThread, Writer
 
 _log = Logger()
 
@@ -32,7 +32,7 @@ LISTINGS_MAX = 256
 
 
 @frozen
-class Paths:
+class StorePaths:
     """Where the parts of a store lie."""
 
     directory: Path
@@ -58,7 +58,7 @@ class Paths:
 class Opened:
     """The parts of an open store, for ``SqliteStore`` to play on."""
 
-    paths: Paths
+    paths: StorePaths
     writer: Writer
     reading: WorkThread
     """Single records, pieces of blobs and spools: all that is quick."""
@@ -136,7 +136,7 @@ class Opened:
             await thread.stop()
 
 
-def open_parts(paths: Paths, cache: LeafCache, delivery: Delivery, make_worker: MakeWorker) -> Opened:
+def open_parts(paths: StorePaths, cache: LeafCache, delivery: ResultDelivery, make_worker: MakeWorker) -> Opened:
     """Connect, take stock, start the threads.
 
     :raises OSError, sqlite3.Error: nothing was started.

@@ -4,7 +4,7 @@ Invariant: nothing outside the tree is touched. No path is ever walked twice: di
 to an open one, without following links, so that a directory swapped for a link in between is not entered. A tree that
 is large, or that somebody goes on writing to, holds a thread for a slice of time only.
 
-Subdirectories are not descended into but moved up to the level of the tree itself, under names of our own, and dealt
+Subdirectories are not descended into but moved up to the level of the tree itself, under fresh names, and dealt
 with there. So a tree of any depth needs two open descriptors, no recursion and no path longer than PATH_MAX.
 """
 
@@ -38,7 +38,8 @@ class TreeRemoval:
     """The removal of one tree, slice by slice. Each slice blocks; no two at a time."""
 
     def __init__(self, name: str, steps: Generator[bool], monotonic: Callable[[], float] = time.monotonic) -> None:
-        """
+        """Nothing is deleted before :meth:`advance`.
+
         :param name: of the tree, for the sentence of a failure.
         :param steps: what :func:`remove_tree` returned.
         """
@@ -105,7 +106,7 @@ def _clear(parent: int, name: str, fresh_name: Callable[[], str], moved: list[st
     try:
         with os.scandir(descriptor) as entries:
             for entry in entries:
-                # whoever writes to the tree may delete from it too
+                # a program that writes to the tree may delete from it too
                 with suppress(FileNotFoundError):
                     if entry.is_dir(follow_symlinks=False):
                         # rename(2): moving a directory elsewhere needs the right to write to it, for its ".."
@@ -121,7 +122,7 @@ def _clear(parent: int, name: str, fresh_name: Callable[[], str], moved: list[st
 
 
 def _open_up(parent: int, name: str) -> None:
-    """Give ourselves all rights to a directory of ours, whatever its mode."""
+    """Take all rights to a directory of this user; its mode may be anything."""
     # O_PATH needs no right to the directory itself; fchmod(2) refuses such a descriptor, its name in /proc does not
     descriptor = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:

@@ -13,8 +13,7 @@ from contextlib import suppress
 from attrs import evolve
 
 from cloudmytask.codec import body_digest, to_text
-from cloudmytask.codec.records import job_to_record
-from cloudmytask.codec.version_1 import job_from_version_1
+from cloudmytask.codec.records import job_from_version_1, job_to_record
 from cloudmytask.model.errors import InvalidArgument
 from cloudmytask.model.job import NodeId
 

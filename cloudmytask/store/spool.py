@@ -3,30 +3,27 @@
 Invariant: a spool has no gaps. Once a piece could not be written, every later one is dropped and the seal fails. Bytes
 are in memory until they are in the file, so a reader sees what was appended; the thread that writes takes all that has
 gathered of a spool at once.
-
-The file is ``spool/<name>.<number>`` with a number never used before, so that deleting an old spool late cannot hit
-a new one of the same name.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from cloudmytask.core.blobs import UPLOAD_PREFIX, blob_of
+from cloudmytask.core.blobs import blob_of
 from cloudmytask.model.errors import StoreFailed
-from cloudmytask.model.job import FIRST_EPOCH, INLINE_MAX, Blob, Content, StreamName
+from cloudmytask.model.job import INLINE_MAX, Blob, Content
 from cloudmytask.store.blob_reader import Measured, measure
-from cloudmytask.store.files import plain_name, read_whole, write_whole
+from cloudmytask.store.files import read_whole, write_whole
 from cloudmytask.store.threads import WorkThread
 
 T = TypeVar("T")
@@ -49,7 +46,7 @@ class SpoolFile:
     def write(self, data: bytes, offset: int) -> None:
         """Write all of ``data`` or nothing.
 
-        :raises OSError:
+        :raises OSError: nothing was written.
         """
         descriptor = self._open()
         try:
@@ -60,15 +57,16 @@ class SpoolFile:
             raise
 
     def read(self, offset: int, size: int) -> bytes:
-        """
-        :raises OSError:
+        """Up to ``size`` bytes from ``offset`` on.
+
+        :raises OSError: as pread(2) does.
         """
         return read_whole(self._open(), size, offset)
 
     def make_durable(self, size: int) -> Measured:
         """Flush and hash the first ``size`` bytes.
 
-        :raises OSError:
+        :raises OSError: it cannot be flushed or read, or is shorter.
         """
         descriptor = self._open()
         os.fsync(descriptor)
@@ -77,7 +75,7 @@ class SpoolFile:
     def remove(self) -> None:
         """Close and unlink; both take long for a large file.
 
-        :raises OSError:
+        :raises OSError: the file stays.
         """
         try:
             if self._descriptor is not None:
@@ -115,7 +113,8 @@ class FileSpool:
     """Implements ``boundaries.Spool``. From the reactor thread only."""
 
     def __init__(self, path: Path, support: SpoolSupport, size: int = 0) -> None:
-        """
+        """A spool at ``path``, new or one that goes on.
+
         :param size: bytes that the file holds already; 0: there is no file.
         """
         self._file = SpoolFile(path)
@@ -256,80 +255,3 @@ class FileSpool:
 
 def _content(data: bytes) -> Content:
     return Content(blob_of(data), data)
-
-
-@frozen
-class Leftover:
-    """A spool of an earlier life; ``size`` in bytes."""
-
-    path: Path
-    size: int
-
-
-@define(eq=False)
-class SpoolDirectory:
-    """Bookkeeping only: knows the files, opens none."""
-
-    _directory: Path
-    _leftovers: dict[str, Leftover]
-    _number: int
-
-    @classmethod
-    def survey(cls, directory: Path) -> tuple[SpoolDirectory, list[Path]]:
-        """What is there, and which files of it are to be deleted: uploads, and those that have a newer namesake.
-
-        :raises OSError:
-        """
-        useless: list[Path] = []
-        leftovers: dict[str, Leftover] = {}
-        highest = 0
-        for number, path in sorted((_number(path), path) for path in directory.iterdir()):
-            highest = max(highest, number)
-            name = _present_name(path.stem)
-            if name in leftovers:
-                useless.append(leftovers.pop(name).path)
-            size = path.stat().st_size
-            if name.startswith(UPLOAD_PREFIX) or not size:
-                useless.append(path)
-            else:
-                leftovers[name] = Leftover(path, size)
-        return cls(directory, leftovers, highest), useless
-
-    def take_leftover(self, name: str) -> Leftover | None:
-        """What an earlier life left under ``name``; from now on it is the caller's."""
-        return self._leftovers.pop(name, None)
-
-    def new_path(self, name: str) -> Path:
-        """Where a new spool ``name`` is to lie.
-
-        :raises InvalidArgument: no file can have that name.
-        """
-        self._number += 1
-        return self._directory / plain_name(f"{name}.{self._number}")
-
-    def of_others(self, job_ids: Collection[str]) -> list[Path]:
-        """The leftovers of other jobs than these, which have their output already; they are nobody's from now on.
-
-        A spool is named after its attempt: ``<job id>.<epoch>.<number>.<stream>``.
-        """
-        names = [name for name in self._leftovers if name.partition(".")[0] not in job_ids]
-        return [self._leftovers.pop(name).path for name in names]
-
-    def unclaimed(self) -> list[Path]:
-        """The leftovers that nobody asked for; they are nobody's from now on."""
-        paths = [leftover.path for leftover in self._leftovers.values()]
-        self._leftovers.clear()
-        return paths
-
-
-def _present_name(name: str) -> str:
-    """The name of a spool of version 1 of the store had no epoch: ``<job id>.<number>.<stream>``."""
-    parts = name.split(".")
-    if len(parts) == 3 and parts[2] in {*StreamName}:
-        parts.insert(1, str(FIRST_EPOCH))
-    return ".".join(parts)
-
-
-def _number(path: Path) -> int:
-    digits = path.suffix.removeprefix(".")
-    return int(digits) if digits.isdecimal() else 0

@@ -7,7 +7,6 @@ that none waits behind a listing.
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,28 +16,31 @@ from pathlib import Path
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Recovery, Spool
 from cloudmytask.core.blobs import GRACE
-from cloudmytask.model.errors import InvalidArgument, StartFailed, StoreFailed
+from cloudmytask.model.errors import InvalidArgument, StoreFailed
 from cloudmytask.model.job import Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery
 from cloudmytask.store import blobs, jobs
-from cloudmytask.store.arriving import ArrivingContents, Deletions, FreshBlobs
+from cloudmytask.store.arriving import BlobsAhead
 from cloudmytask.store.blob_reader import LEAF, LeafCache, Measured, leaf_range
-from cloudmytask.store.database import connect, count_boot, prepare, put_checkpoint, put_memory
-from cloudmytask.store.files import own_directory, plain_name, reason
-from cloudmytask.store.opened import Opened, Paths, open_parts
+from cloudmytask.store.database import (
+    connect,
+    count_boot,
+    new_node_id,
+    prepare,
+    put_checkpoint,
+    put_memory,
+    start_failures,
+)
+from cloudmytask.store.files import own_directory, plain_name
+from cloudmytask.store.opened import Opened, StorePaths, open_parts
 from cloudmytask.store.schema import STEPS, Step
 from cloudmytask.store.spool import FileSpool, SpoolSupport
 from cloudmytask.store.staging import directory_name
-from cloudmytask.store.threads import Delivery, MakeWorker, Operation, ThreadWorker
+from cloudmytask.store.threads import MakeWorker, Operation, ResultDelivery, ThreadWorker
 
 T = TypeVar("T")
-
-
-def _random_node_id() -> str:
-    return secrets.token_hex(16)
 
 
 class SqliteStore:
@@ -49,13 +51,14 @@ class SqliteStore:
         directory: Path,
         *,
         call_from_thread: Callable[..., object],
-        new_node_id: Callable[[], str] = _random_node_id,
+        new_node_id: Callable[[], str] = new_node_id,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         steps: Sequence[Step] = STEPS,
         make_worker: MakeWorker = ThreadWorker,
     ) -> None:
-        """
+        """Name what it is made of; the disk is not touched before :meth:`open`.
+
         :param directory: where all of it lies; made if it is absent.
         :param call_from_thread: runs a function on the reactor thread soon: ``reactor.callFromThread``.
         :param new_node_id: called once in the store's life, when the database is made.
@@ -64,7 +67,7 @@ class SqliteStore:
         :param steps: the schema, version by version.
         :param make_worker: makes what does the store's work, a thread for each kind of it.
         """
-        self._paths = Paths(directory.absolute())
+        self._paths = StorePaths(directory.absolute())
         self._call_from_thread = call_from_thread
         self._new_node_id = new_node_id
         self._monotonic = monotonic
@@ -72,9 +75,7 @@ class SqliteStore:
         self._steps = steps
         self._make_worker = make_worker
         self._cache = LeafCache()
-        self._arriving = ArrivingContents()
-        self._fresh = FreshBlobs(monotonic)
-        self._deletions = Deletions()
+        self._ahead = BlobsAhead(monotonic)
         self._unreadable = jobs.UnreadableRecords()
         self._opened_at = 0.0
         self._opened: Opened | None = None
@@ -92,19 +93,17 @@ class SqliteStore:
         for path in (paths.directory, paths.blobs, paths.spool, paths.work):
             own_directory(path)
         prepare(paths.database, self._steps, self._new_node_id)
-        try:
+        with start_failures(f"The store {paths.directory} cannot be opened"):
             count_boot(paths.database)
             with closing(connect(paths.database)) as connection:
                 now = self._wall()
                 for digest, brought in blobs.brought_since(connection, now - GRACE):
-                    self._fresh.note(digest, max(0.0, now - brought))
-            parts = open_parts(paths, self._cache, Delivery(self._call_from_thread), self._make_worker)
-        except (OSError, sqlite3.Error, ValueError, TypeError) as error:
-            raise StartFailed(f"The store {paths.directory} cannot be opened: {reason(error)}.") from error
+                    self._ahead.note(digest, max(0.0, now - brought))
+            parts = open_parts(paths, self._cache, ResultDelivery(self._call_from_thread), self._make_worker)
         self._opened, self._opened_at = parts, self._monotonic()
 
         def adopt(source: Path, measured: Measured) -> Deferred[None]:
-            self._fresh.note(measured.blob.digest)
+            self._ahead.note(measured.blob.digest)
             adopting = partial(blobs.adopt_file, directory=paths.blobs, source=source, measured=measured)
             return parts.writer.submit(Operation(partial(adopting, brought=self._wall())))
 
@@ -123,77 +122,68 @@ class SqliteStore:
         return self._opened
 
     def recover(self) -> Recovery:
-        """Jobs whose records cannot be read are left out, and logged.
+        """What an earlier life knew. Blocks. Jobs whose records cannot be read are left out, and logged.
 
         :raises StartFailed: the database cannot be read.
         """
-        try:
-            with closing(connect(self._paths.database)) as connection:
-                recovery = self._unreadable.report(jobs.read_recovery(connection))
-        except (OSError, sqlite3.Error, ValueError, TypeError) as error:
-            raise StartFailed(f"The database {self._paths.database} cannot be read: {reason(error)}.") from error
+        database = self._paths.database
+        with start_failures(f"The database {database} cannot be read"), closing(connect(database)) as connection:
+            recovery = self._unreadable.report(jobs.read_recovery(connection))
         for path in self._parts.spools.of_others({job.id for job in recovery.own}):
             self._parts.remove_file(path)
         return recovery
 
     def save(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
-        """
+        """Make the record of an own job durable, and ``contents`` with it.
+
         :raises BlobCorrupt: one of ``contents`` does not match its digest; nothing was stored.
         """
-
-        def save_contents(connection: sqlite3.Connection) -> None:
-            for content in contents:
-                blobs.put_content(connection, content)
-            blobs.loosen(connection, (content.blob.digest for content in contents))
-
-        def save_all(connection: sqlite3.Connection) -> None:
-            for content in contents:
-                blobs.put_content(connection, content)
-            jobs.save_job(connection, job)
-            needed = jobs.references(job)
-            blobs.loosen(connection, (c.blob.digest for c in contents if c.blob.digest not in needed))
-
-        saved = self._parts.writer.submit(Operation(save_all, job.id, save_contents))
-        saved.addCallback(self._referred, job)
-        return self._arrive(saved, contents) if contents else saved
+        return self._record(job, contents, jobs.save_job, slot=job.id)
 
     def hold(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
-        """
+        """Make the copy of another node's job durable, and ``contents`` with it.
+
         :raises BlobCorrupt: one of ``contents`` does not match its digest; nothing was stored.
         """
+        return self._record(job, contents, jobs.hold_job)
 
-        def write(connection: sqlite3.Connection) -> None:
-            for content in contents:
-                blobs.put_content(connection, content)
-            blobs.loosen(connection, (content.blob.digest for content in contents))
-            jobs.hold_job(connection, job)
+    def _record(
+        self,
+        job: Job,
+        contents: Sequence[Content],
+        write: Callable[[sqlite3.Connection, Job], None],
+        slot: JobId | None = None,
+    ) -> Deferred[None]:
+        def put_contents(connection: sqlite3.Connection) -> None:
+            blobs.put_contents(connection, contents)
 
-        return self._arrive(self._change(write).addCallback(self._referred, job), contents)
+        def put_all(connection: sqlite3.Connection) -> None:
+            blobs.put_contents(connection, contents, jobs.references(job))
+            write(connection, job)
 
-    def _referred(self, _: None, job: Job) -> None:
-        self._fresh.claim(blob.digest for blob in job.blobs())
+        saved = self._parts.writer.submit(Operation(put_all, slot, put_contents))
+        return self._arrive(self._ahead.refer(saved, job), contents)
 
     def put(self, content: Content) -> Deferred[None]:
-        """
+        """Make a small blob durable ahead of the job that will need it.
+
         :raises BlobCorrupt: the bytes do not match their digest.
         """
-        self._fresh.note(content.blob.digest)
+        self._ahead.note(content.blob.digest)
         put = self._change(partial(blobs.put_content, content=content, brought=self._wall()))
         return self._arrive(put, (content,))
 
     def _arrive(self, saved: Deferred[None], contents: Sequence[Content]) -> Deferred[None]:
-        self._arriving.add(contents)
-        return saved.addBoth(self._arrived, contents)
-
-    def _arrived(self, result: Failure | None, contents: Sequence[Content]) -> Failure | None:
-        self._arriving.settle(contents)
-        if not isinstance(result, Failure):
+        def put_in_cache(_: None) -> None:
             for content in contents:
                 self._cache.put(content.blob.digest, 0, content.data)
-        return result
+
+        saved = self._ahead.arrive(saved, contents)
+        return saved.addCallback(put_in_cache) if contents else saved
 
     def get(self, job_id: JobId) -> Deferred[Job | None]:
-        """
+        """The own job of that id; None if there is none.
+
         :raises StoreFailed: its record cannot be read.
         """
         parts = self._parts
@@ -233,9 +223,9 @@ class SqliteStore:
         freed, after = 0, ""
         while True:
             # what came in or was asked for since the last step is spared too
-            protected = self._fresh.digests().union(keep)
+            protected = self._ahead.protected().union(keep)
             sweeping = parts.writer.submit(Operation(partial(blobs.sweep_loose, after=after, keep=protected)))
-            sweep = await self._deletions.add(sweeping)
+            sweep = await self._ahead.delete(sweeping)
             if sweep.gone:
                 self._cache.drop({blob.digest for blob in sweep.gone})
                 burial = partial(blobs.bury, directory=directory, blobs=sweep.gone)
@@ -248,25 +238,12 @@ class SqliteStore:
             after = sweep.last
 
     def has(self, blob: Blob) -> Deferred[bool]:
-        return Deferred.fromCoroutine(self._has(self._parts, blob))
-
-    async def _has(self, parts: Opened, blob: Blob) -> bool:
-        found = False
-        # from now on no collection will take it; one that began before may, so it has to end before we look
-        self._fresh.ask(blob.digest)
-        try:
-            await self._deletions.ended()
-            content = self._arriving.get(blob.digest)
-            if content is not None:
-                found = content.blob == blob
-            else:
-                found = await parts.reading.call(partial(parts.read_source.has, blob))
-        finally:
-            self._fresh.answer(blob.digest, found)
-        return found
+        parts = self._parts
+        look = partial(parts.reading.call, partial(parts.read_source.has, blob))
+        return Deferred.fromCoroutine(self._ahead.has(blob, look))
 
     def read(self, blob: Blob, offset: int, size: int) -> Deferred[bytes]:
-        content = self._arriving.get(blob.digest)
+        content = self._ahead.content(blob.digest)
         if content is not None and content.blob == blob:
             return succeed(content.data[offset : offset + size])
         first, end = leaf_range(blob, offset, size)
@@ -277,7 +254,8 @@ class SqliteStore:
         return parts.reading.call(partial(parts.read_source.read, blob, offset, size))
 
     def spool(self, name: str, *, resume: bool = False) -> Spool:
-        """
+        """Open a spool; ``resume``: go on with what an earlier life left under that name.
+
         :raises InvalidArgument: ``name`` cannot be a file's name.
         """
         parts = self._parts
@@ -290,7 +268,8 @@ class SqliteStore:
         return FileSpool(path, self._support, size)
 
     def stage(self, name: str, files: Mapping[str, Blob], contents: Sequence[Content] = ()) -> Deferred[str]:
-        """
+        """Make the work directory ``name`` with ``files`` in it; fires with its path.
+
         :raises BlobMissing, BlobCorrupt, StoreFailed, InvalidArgument: nothing was made.
         """
         try:
@@ -299,13 +278,14 @@ class SqliteStore:
                 plain_name(file_name)
         except InvalidArgument as error:
             return fail(error)
-        arriving = (self._arriving.get(blob.digest) for blob in files.values())
+        arriving = (self._ahead.content(blob.digest) for blob in files.values())
         known = {content.blob: content for content in (*arriving, *contents) if content is not None}
         parts = self._parts
         return parts.staging.call(partial(parts.directories.stage, name, dict(files), known, parts.stage_source))
 
     def unstage(self, name: str) -> Deferred[None]:
-        """
+        """Remove the work directory ``name``.
+
         :raises StoreFailed: something in the directory resists deletion, or is written to all the time. The name is
             free nevertheless, and the next start deletes what is left.
         """

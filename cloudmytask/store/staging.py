@@ -11,10 +11,10 @@ import os
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
+from cloudmytask.core.blobs import verified
 from cloudmytask.model.errors import InvalidArgument
 from cloudmytask.model.job import Blob, Content
 from cloudmytask.store.blob_reader import BlobSource
-from cloudmytask.store.blobs import verify_content
 from cloudmytask.store.files import plain_name, write_whole
 from cloudmytask.store.removal import TreeRemoval, remove_tree
 
@@ -26,7 +26,8 @@ class Staging:
     """Makes and removes work directories; each method blocks and belongs to a thread."""
 
     def __init__(self, directory: Path, remove_later: Callable[[str], object]) -> None:
-        """
+        """Work below ``directory``, which exists.
+
         :param remove_later: sees to the :meth:`removal` of what :meth:`set_aside` returned.
         """
         self._directory = directory
@@ -36,7 +37,7 @@ class Staging:
     def set_all_aside(self) -> list[str]:
         """What an earlier life of the node left, renamed out of the way. Before anything else.
 
-        :raises OSError:
+        :raises OSError: the directory cannot be read, or a name in it not be changed.
         """
         names = sorted(entry.name for entry in self._directory.iterdir())
         # what was on its way out already may bear the very names that we are about to give
@@ -66,7 +67,7 @@ class Staging:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             if content is not None:
-                write_whole(descriptor, verify_content(content))
+                write_whole(descriptor, verified(content))
             else:
                 source.copy(blob, lambda data: write_whole(descriptor, data))
         finally:
@@ -81,7 +82,7 @@ class Staging:
         """Delete the directory ``name`` at once if it is small and flat, as most are, and set it aside otherwise; what
         to give to :meth:`removal`, None if nothing is left.
 
-        :raises OSError:
+        :raises OSError: it can be neither deleted nor renamed.
         """
         try:
             descriptor = os.open(self._directory / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -101,7 +102,7 @@ class Staging:
     def set_aside(self, name: str) -> str | None:
         """Rename the directory ``name`` out of the way; what to give to :meth:`removal`, None if there is none.
 
-        :raises OSError:
+        :raises OSError: it cannot be renamed.
         """
         try:
             return self._rename(name)
@@ -132,7 +133,7 @@ class Staging:
 def _clear_flat(descriptor: int) -> bool:
     """Unlink everything in a directory of a few entries, none of them a directory; whether it was one.
 
-    :raises OSError:
+    :raises OSError: one of them resists.
     """
     with os.scandir(descriptor) as entries:
         names = [
@@ -148,7 +149,7 @@ def _clear_flat(descriptor: int) -> bool:
 def directory_name(name: str) -> str:
     """``name``, if a work directory can have it.
 
-    :raises InvalidArgument:
+    :raises InvalidArgument: it cannot.
     """
     if name.startswith("."):
         raise InvalidArgument(f"{name!r} is not a name for a work directory.")

@@ -61,7 +61,7 @@ MakeWorker = Callable[[str], Worker]
 """Makes the worker of that name."""
 
 
-class Delivery:
+class ResultDelivery:
     """Carries results to the reactor thread: one ``call_from_thread`` for all that gathered meanwhile."""
 
     def __init__(self, call_from_thread: Callable[..., object]) -> None:
@@ -95,11 +95,12 @@ class WorkThread:
         self,
         worker: Worker,
         path: Path,
-        delivery: Delivery,
+        delivery: ResultDelivery,
         at_end: Callable[[], object] = lambda: None,
         waiting_max: int | None = None,
     ) -> None:
-        """
+        """Give ``worker`` nothing yet.
+
         :param path: what its work is about, for the sentences of failures.
         :param at_end: run in the worker as its last act.
         :param waiting_max: calls that may be unanswered at a time; None: any number.
@@ -162,53 +163,43 @@ class Operation(Generic[T]):
 
 
 @frozen(eq=False)
-class _Entry:
+class _Submission:
     operation: Operation[Any]
     deferred: Deferred[Any]
 
 
-class Writer:
-    """Runs operations on ``connection``, which belongs to ``worker`` from now on."""
+class Writer(WorkThread):
+    """Runs operations on ``connection``, which belongs to ``worker`` from now on; it closes it as its last act."""
 
-    def __init__(self, worker: Worker, connection: sqlite3.Connection, path: Path, delivery: Delivery) -> None:
+    def __init__(self, worker: Worker, connection: sqlite3.Connection, path: Path, delivery: ResultDelivery) -> None:
+        super().__init__(worker, path, delivery, at_end=connection.close)
         self.commits = 0
         """Transactions committed so far."""
-        self._worker = worker
         self._connection = connection
-        self._path = path
-        self._delivery = delivery
         self._lock = threading.Lock()
-        self._gathered: list[_Entry] = []
-        self._stopped: Deferred[None] | None = None
+        self._gathered: list[_Submission] = []
 
     def submit(self, operation: Operation[T]) -> Deferred[T]:
         """Fires with what the operation returned, once that is committed. From the reactor thread.
 
         :raises StoreFailed: the operation had no effect.
         """
-        if self._stopped is not None:
+        if self.stopping:
             return fail(StoreFailed("The store is closed."))
         deferred: Deferred[T] = Deferred()
         with self._lock:
-            self._gathered.append(_Entry(operation, deferred))
+            self._gathered.append(_Submission(operation, deferred))
             first = len(self._gathered) == 1
         if first:
             self._worker.do(self._commit_gathered)
         return deferred
-
-    def stop(self) -> Deferred[None]:
-        """Commit what was submitted, close the connection, end the worker. To be called once."""
-        self._stopped = stopped = Deferred[None]()
-        self._worker.do(lambda: self._delivery.send([(stopped, outcome(self._connection.close, self._path))]))
-        self._worker.quit()
-        return stopped
 
     def _commit_gathered(self) -> None:
         with self._lock:
             batch, self._gathered = self._gathered, []
         self._delivery.send(zip((entry.deferred for entry in batch), self._commit(batch), strict=True))
 
-    def _commit(self, batch: Sequence[_Entry]) -> list[object]:
+    def _commit(self, batch: Sequence[_Submission]) -> list[object]:
         result = outcome(partial(self._transaction, _calls(batch)), self._path)
         if isinstance(result, list):
             return result
@@ -232,7 +223,7 @@ class Writer:
         return results
 
 
-def _calls(batch: Sequence[_Entry]) -> list[Callable[[sqlite3.Connection], object]]:
+def _calls(batch: Sequence[_Submission]) -> list[Callable[[sqlite3.Connection], object]]:
     """What to run: of several operations on one slot only the last in full."""
     calls: list[Callable[[sqlite3.Connection], object]] = []
     taken: set[Hashable] = set()

@@ -33,7 +33,7 @@ from cloudmytask.wire.arguments import VALUE_MAX, Flag
 from cloudmytask.wire.commands import NodeCommand
 from cloudmytask.wire.sending import SendQueue
 
-_log = Logger(namespace="cloudmytask.wire")
+_log = Logger()
 
 BOX_MAX = 1024 * 1024
 """Bytes in one box, keys and values."""

@@ -20,17 +20,16 @@ from cloudmytask.node.placing.placer import Placer
 from cloudmytask.node.remote.guests import Guests
 from cloudmytask.node.running.executor import Executor
 from cloudmytask.simulation import cluster as cluster_module
-from cloudmytask.simulation.arrivals import Gateway, Lengths
 from cloudmytask.simulation.cluster import ClusterRun
-from cloudmytask.simulation.cluster_plan import ClusterPlan
+from cloudmytask.simulation.cluster_checker import Violation
 from cloudmytask.simulation.figures import ClusterFigures
-from cloudmytask.simulation.invariants import Violation
+from cloudmytask.simulation.plan import ClusterPlan, Gateway, Lengths
 from tests.conftest import ExpectFailures, LoggedFailures
 from tests.simulation.traces import traces
 
 RUN = """
 from cloudmytask.simulation.cluster import ClusterRun
-from cloudmytask.simulation.cluster_plan import ClusterPlan
+from cloudmytask.simulation.plan import ClusterPlan
 print(ClusterRun(ClusterPlan(seed=3, nodes=6, jobs=200, kill=0.34, partitions=1, loss=0.05)).run().trace)
 """
 

@@ -13,7 +13,7 @@ from cloudmytask.model.job import Job, JobState
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.node.jobs.pauses import Pauses
 from cloudmytask.node.running.executor import Executor
-from cloudmytask.simulation.invariants import Violation
+from cloudmytask.simulation.cluster_checker import Violation
 from cloudmytask.simulation.runner import ScriptedRunner
 from cloudmytask.simulation.store import MemoryStore
 from tests import scenario as scenario_module

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudmytask.simulation.arrivals import SPREAD, Gateway, Lengths, bounded_pareto, poisson_arrivals
+from cloudmytask.simulation.plan import SPREAD, Gateway, Lengths, bounded_pareto, poisson_arrivals
 
 
 def _arrivals(seed: int = 1, **options: Any) -> list[Any]:

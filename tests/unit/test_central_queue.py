@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudmytask.simulation.central_queue import central_queue, figures, quantile
+from cloudmytask.simulation.figures import central_queue, figures, quantile
 
 JOBS = st.lists(st.tuples(st.floats(0, 100), st.floats(0.01, 50)), max_size=60).map(sorted)
 

@@ -26,7 +26,7 @@ from cloudmytask.cli.verbs.doctor import check_clock, check_disk, check_python, 
 from cloudmytask.cli.verbs.run import missing_neighbor
 from cloudmytask.cli.verbs.submit import JobOptions
 from cloudmytask.model.job import JobSpec, Limits
-from cloudmytask.simulation.cluster_plan import ClusterPlan
+from cloudmytask.simulation.plan import ClusterPlan
 
 VERBS = [
     "run",

@@ -22,8 +22,7 @@ from cloudmytask.model.cluster import (
     Standing,
 )
 from cloudmytask.model.job import AttemptId, ClientId, Digest, Job, JobId, JobSpec, JobState, Owner
-from cloudmytask.simulation.cluster_checker import ClusterChecker
-from cloudmytask.simulation.invariants import Violation
+from cloudmytask.simulation.cluster_checker import ClusterChecker, Violation
 
 ANN = ClientId("ann")
 J1 = JobId("j1")

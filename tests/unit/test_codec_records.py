@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudmytask.codec import body_digest, from_text, to_text
-from cloudmytask.codec.records import job_from_record, job_to_record
-from cloudmytask.codec.version_1 import job_from_version_1
+from cloudmytask.codec.records import job_from_record, job_from_version_1, job_to_record
 from cloudmytask.model.errors import InvalidArgument
 from cloudmytask.model.fields import YEAR_9999
 from cloudmytask.model.job import (

@@ -13,10 +13,9 @@ from cloudmytask.cli.failures import UsageError
 from cloudmytask.cli.terminal.console import CLEAR, STDERR, Console, write
 from cloudmytask.cli.terminal.tables import aligned
 from cloudmytask.model.errors import CloudMyTaskError
-from cloudmytask.simulation.arrivals import Gateway, Lengths
 from cloudmytask.simulation.cluster import ClusterRun
-from cloudmytask.simulation.cluster_plan import ClusterPlan
-from cloudmytask.simulation.invariants import Violation
+from cloudmytask.simulation.cluster_checker import Violation
+from cloudmytask.simulation.plan import ClusterPlan, Gateway, Lengths
 
 
 class InvariantViolated(CloudMyTaskError):
@@ -26,7 +25,7 @@ class InvariantViolated(CloudMyTaskError):
 def simulate(console: Console, **options: Any) -> int:
     """Simulate a whole cluster in virtual time, and print its figures.
 
-    :param options: the fields of :class:`~cloudmytask.simulation.cluster_plan.ClusterPlan`.
+    :param options: the fields of :class:`~cloudmytask.simulation.plan.ClusterPlan`.
     """
     if not options["length"] > 0:
         raise UsageError("--length is 0 and must be longer")

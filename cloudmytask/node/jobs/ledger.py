@@ -22,7 +22,7 @@ from cloudmytask.listeners import Listeners, Registration
 from cloudmytask.model.errors import CloudMyTaskError, JobExpired, JobMoved, JobNotFinished, NoSuchJob, StoreFailed
 from cloudmytask.model.job import TERMINAL_STATES, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery, JobState
 
-_log = Logger(namespace="cloudmytask.ledger")
+_log = Logger()
 
 
 @define(eq=False)

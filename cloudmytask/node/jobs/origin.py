@@ -31,7 +31,7 @@ from cloudmytask.node.jobs.pauses import Pauses
 from cloudmytask.node.jobs.save_retry import SaveRetry
 from cloudmytask.node.roles import Attempts, Door, Finished, Placement, RemoteAttempt, Slots
 
-_log = Logger(namespace="cloudmytask.origin")
+_log = Logger()
 
 CHECKED_AT_ONCE = 100
 """Jobs whose whereabouts are looked at in one go: a fraction of a millisecond."""

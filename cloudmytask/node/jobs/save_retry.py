@@ -17,7 +17,7 @@ from cloudmytask.model.job import JobId
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.node.roles import Door
 
-_log = Logger(namespace="cloudmytask.origin")
+_log = Logger()
 
 STORE_RETRY = Backoff(first=0.5, factor=2.0, ceiling=30.0)
 """Between attempts to make an outcome durable on a disk that refuses."""

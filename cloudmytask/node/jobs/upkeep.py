@@ -16,7 +16,7 @@ from cloudmytask.model.job import Digest, JobState
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.periodic import Periodic, every
 
-_log = Logger(namespace="cloudmytask.upkeep")
+_log = Logger()
 
 SWEEP_BATCH = 200
 """Records that one sweep takes in hand at a time."""

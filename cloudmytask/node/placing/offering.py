@@ -19,7 +19,7 @@ from cloudmytask.model.cluster import NodeId
 from cloudmytask.model.job import JobId
 from cloudmytask.node.roles import Work
 
-_log = Logger(namespace="cloudmytask.offering")
+_log = Logger()
 
 
 @define(eq=False)

@@ -20,7 +20,7 @@ from cloudmytask.model.errors import CloudMyTaskError
 from cloudmytask.node.placing.placer import Placer
 from cloudmytask.node.roles import Acquaintances, Door
 
-_log = Logger(namespace="cloudmytask.seeker")
+_log = Logger()
 
 QUESTIONS_MAX = 4
 """Open at a time."""

@@ -28,7 +28,7 @@ from cloudmytask.model.job import Blob
 from cloudmytask.node.remote.inputs import brought, packed
 from cloudmytask.node.roles import Acquaintances
 
-_log = Logger(namespace="cloudmytask.delegate")
+_log = Logger()
 
 RETRY_INTERVAL = 0.5
 """Seconds between attempts to reach a node again."""

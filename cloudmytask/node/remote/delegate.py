@@ -20,7 +20,7 @@ from cloudmytask.node.remote.remote import Remote
 from cloudmytask.node.roles import Acquaintances
 from cloudmytask.node.running.outputs import Outputs
 
-_log = Logger(namespace="cloudmytask.delegate")
+_log = Logger()
 
 REMEMBERED_MAX = 10_000
 """Blobs that are remembered to be somewhere already, and attempts that were given up."""

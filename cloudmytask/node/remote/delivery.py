@@ -23,7 +23,7 @@ from cloudmytask.model.errors import CloudMyTaskError, ConnectionInterrupted, Re
 from cloudmytask.model.job import AttemptId, Outcome, Reason, StreamName
 from cloudmytask.node.running.outputs import LiveOutput, Outputs
 
-_log = Logger(namespace="cloudmytask.delivery")
+_log = Logger()
 
 PIECE = 60 * 1024
 """Bytes in one piece; it has to fit into one AMP value."""

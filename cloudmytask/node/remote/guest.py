@@ -25,7 +25,7 @@ from cloudmytask.node.remote.delivery import Delivery
 from cloudmytask.node.roles import Attempts, Finished, Placement, RemoteAttempt, Slots
 from cloudmytask.node.running.outputs import Outputs
 
-_log = Logger(namespace="cloudmytask.guests")
+_log = Logger()
 
 STAMPS_MAX = 20
 """Entries that are added to a job's trail on its way."""

@@ -28,7 +28,7 @@ from cloudmytask.node.remote.inputs import missing
 from cloudmytask.node.roles import Attempts, Door, Placement, Slots
 from cloudmytask.node.running.outputs import Outputs
 
-_log = Logger(namespace="cloudmytask.guests")
+_log = Logger()
 
 
 @define(eq=False)

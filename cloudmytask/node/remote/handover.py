@@ -21,7 +21,7 @@ from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.node.remote.inputs import brought
 from cloudmytask.node.roles import Acquaintances
 
-_log = Logger(namespace="cloudmytask.handover")
+_log = Logger()
 
 AT_ONCE = 8
 """Jobs on their way at a time."""

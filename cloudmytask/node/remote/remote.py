@@ -26,7 +26,7 @@ from cloudmytask.node.remote.asking import RETRY_INTERVAL, Asking
 from cloudmytask.node.roles import Acquaintances, Finished
 from cloudmytask.node.running.outputs import LiveOutput, Outputs
 
-_log = Logger(namespace="cloudmytask.delegate")
+_log = Logger()
 
 UNHEARD_OF = 15.0
 """Seconds after which an executor that this life of ours never heard of is given up."""

@@ -24,7 +24,7 @@ from cloudmytask.node.running.outputs import LiveOutput, Outputs
 from cloudmytask.node.running.slots import SLOW_STAGING, Claim, SlotTable
 from cloudmytask.node.running.staging import WorkDirectories
 
-_log = Logger(namespace="cloudmytask.executor")
+_log = Logger()
 
 STDIN_NAME = ".cmt-stdin"
 """File in the work directory that standard input is read from."""

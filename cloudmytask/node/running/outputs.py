@@ -17,7 +17,7 @@ from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import StoreFailed
 from cloudmytask.model.job import Attempt, AttemptId, Content, Job, Output, StreamName
 
-_log = Logger(namespace="cloudmytask.outputs")
+_log = Logger()
 
 
 @define(eq=False)

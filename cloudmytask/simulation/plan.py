@@ -1,6 +1,7 @@
-"""When jobs arrive in a simulated cluster, where, and how long they run.
+"""What a simulated cluster is to live through: its plan, and the jobs that come of it.
 
-Invariant: equal parameters and equal dice give equal lists; a list is in the order of its arrivals.
+Invariant: nothing but the plan, a frozen value, decides what happens; equal parameters and equal dice give equal
+arrivals, in their order.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import enum
 import random
 
 from attrs import frozen
+
+from cloudmytask.core.policies import RESERVE_PULL
 
 TAIL = 1.1
 """Exponent of the heavy-tailed lengths: a few jobs are most of the work (overlay simulations, section 4)."""
@@ -30,6 +33,34 @@ class Gateway(enum.StrEnum):
     ONE = "one"
     EVEN = "even"
     """Each of them, by chance."""
+
+
+@frozen(kw_only=True)
+class ClusterPlan:
+    """What is simulated. Times in seconds, shares 0..1."""
+
+    seed: int = 1
+    nodes: int = 16
+    slots: int = 4
+    jobs: int = 1000
+    load: float = 0.95
+    """The work that arrives by what all slots can do."""
+    length: float = 1.0
+    """Of a job, on average."""
+    lengths: Lengths = Lengths.CONSTANT
+    gateway: Gateway = Gateway.EVEN
+    policy: str = RESERVE_PULL
+    clients: int = 10
+    kill: float = 0.0
+    """Share of the nodes that are killed once, and started again a little later."""
+    partitions: int = 0
+    """How often the network falls into two halves for a while."""
+    loss: float = 0.0
+    """Share of all multicast deliveries that are lost."""
+    ban: bool = False
+    """Ban one of the clients midway."""
+    warm: float = 0.1
+    """Share of the jobs, the first ones, that do not count for the slowdown: the cluster is still filling up."""
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""What must hold in every simulated moment, whatever happens.
+"""What must hold in every simulated moment of one node, and of what its clients were told.
 
 Invariant: a checker only looks; it never changes the course of events.
 """
@@ -8,20 +8,9 @@ from __future__ import annotations
 from attrs import define, field
 
 from cloudmytask.codec.people import JobStatus
-from cloudmytask.model.job import Job, JobId, JobState
+from cloudmytask.model.job import JobId, JobState
+from cloudmytask.simulation.cluster_checker import Violation, check_ended
 from cloudmytask.simulation.host import Host
-
-
-class Violation(AssertionError):
-    """An invariant does not hold."""
-
-
-def check_ended(job_id: JobId, job: Job | None) -> None:
-    """What is left of a job that was acknowledged, at the end. :raises Violation: it has no outcome."""
-    if job is None:
-        raise Violation(f"acknowledged job {job_id} is lost")
-    if not job.state.terminal:
-        raise Violation(f"acknowledged job {job_id} is still {job.state}")
 
 
 @define(eq=False)
@@ -33,7 +22,10 @@ class HostChecker:
     _started: int = field(init=False, default=-1)
 
     def check(self) -> None:
-        """:raises Violation:"""
+        """Look at what runs now.
+
+        :raises Violation: too many scripts run, or one that must not.
+        """
         machine, slots = self.host.machine, self.host.config.slots
         if machine.live > slots:
             raise Violation(f"{machine.live} scripts run on {slots} slots")
@@ -47,14 +39,20 @@ class HostChecker:
                     raise Violation(f"job {job_id} runs though it is {self.terminal[job_id]}")
 
     def check_places(self) -> None:
-        """Every job without outcome is in exactly one place. :raises Violation:"""
+        """Every job without outcome is in exactly one place.
+
+        :raises Violation: one is not.
+        """
         if self.host.up:
             for job_id, places in self.host.node.whereabouts().items():
                 if len(places) != 1:
                     raise Violation(f"job {job_id} is in {places or 'no place'}")
 
     def check_disk(self) -> None:
-        """What the disk holds never contradicts what it held. :raises Violation:"""
+        """What the disk holds never contradicts what it held.
+
+        :raises Violation: an outcome changed.
+        """
         for job in self.host.disk.jobs.values():
             state = job.state
             before = self.terminal.get(job.id)
@@ -79,7 +77,10 @@ class PromiseChecker:
         self.acknowledged.setdefault(job_id, now)
 
     def told(self, status: JobStatus, now: float, retention: float) -> None:
-        """A client was told a state. :raises Violation:"""
+        """A client was told a state.
+
+        :raises Violation: it was told another outcome before, or an old one too late.
+        """
         before = self.outcomes.get(status.id)
         if status.state is JobState.EXPIRED:
             return
@@ -92,6 +93,9 @@ class PromiseChecker:
                 raise Violation(f"job {status.id} is served {now - learned:.1f} s after its end")
 
     def settled(self, host: Host) -> None:
-        """At the end, everything that was acknowledged has one outcome or is a tombstone. :raises Violation:"""
+        """At the end, everything that was acknowledged has one outcome or is a tombstone.
+
+        :raises Violation: something has none.
+        """
         for job_id in self.acknowledged:
             check_ended(job_id, host.disk.jobs.get(job_id))
