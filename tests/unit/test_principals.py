@@ -14,7 +14,7 @@ from cloudmytask.model.access import AccessRole, Principal, Proof, allowed_roles
 from cloudmytask.model.cluster import BootId, NodeId, PeerIdentity, Role
 from cloudmytask.model.errors import InvalidArgument, NotPermitted
 from cloudmytask.model.job import ClientId
-from cloudmytask.net.client_session import CALLS
+from cloudmytask.net.client_calls import CALLS
 from cloudmytask.net.peer_link import ANSWERS
 from cloudmytask.node.peer_door import NodePeerDoor
 from cloudmytask.wire import commands, peer_commands
@@ -38,7 +38,7 @@ def test_each_command_may_be_called_by_its_roles_alone(command: type[commands.No
 
 
 def test_every_command_of_clients_is_in_the_table() -> None:
-    to_client = {commands.JobChanged, commands.OutputData, commands.OutputEnded}
+    to_client = {commands.JobChanged, commands.JobEvents, commands.OutputData, commands.OutputEnded}
     spoken = {
         each
         for each in vars(commands).values()
