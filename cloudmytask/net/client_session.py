@@ -31,6 +31,7 @@ from cloudmytask.model.errors import (
 from cloudmytask.model.job import Job, JobId, JobSpec, QoS, StreamName
 from cloudmytask.net.channels import Channel, Channels
 from cloudmytask.net.client_calls import CALLS, Answer, Call, receipt_answer
+from cloudmytask.net.credentials import peer_uid
 from cloudmytask.net.event_push import EventPush
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.net.peer_links import Introduction, PeerLinks
@@ -82,14 +83,14 @@ class ClientSession:
         if role != "client":
             raise InvalidArgument(f"role: {role!r} is not client")
         transport: Any = self.protocol.transport
-        principal = client_principal(client, transport.getPeer())
+        principal = client_principal(client, transport.getPeer(), peer_uid(transport))
         if self._api is not None and self._api.principal != principal:
             raise InvalidArgument(
                 f"client: this connection is {self._api.principal.name}'s and cannot become {principal.name}'s"
             )
         self._api = self._api or ClientApi(self._door, principal)
         self._known()
-        _log.debug("client {client} with {software}", client=client, software=software)
+        _log.debug("client {client}, user {uid}, with {software}", client=client, uid=principal.uid, software=software)
         return {"version": commands.PROTOCOL_VERSION, "node": node_to_document(self._door.describe())}
 
     def peer_hello(self, version: int, identity: Answer, nonce: bytes) -> Answer:
