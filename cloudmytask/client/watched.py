@@ -13,7 +13,7 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
-from cloudmytask.boundaries import Clock, OutputEnd
+from cloudmytask.boundaries import Clock, JobEvent, OutputEnd
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.deferreds import Signal, patiently
 from cloudmytask.model.errors import ConnectionInterrupted, WaitTimeout
@@ -172,6 +172,20 @@ class Stream:
             return {}
 
         return maybeDeferred(lambda: write(StreamName(stream), data)).addBoth(done)
+
+
+@define(eq=False)
+class Followed:
+    """The events of many jobs.
+
+    :ivar close: be told no more; idempotent.
+    :ivar tell: called with each. :ivar lose: called if the connection ends first.
+    """
+
+    number: int
+    close: Callable[[], None]
+    tell: Callable[[JobEvent], object]
+    lose: Callable[[], object]
 
 
 @frozen
