@@ -42,7 +42,7 @@ class Bus(Protocol):
 
 class AttemptSink(Protocol):
     """Whoever follows an attempt that runs on another node. Calls come in order, :meth:`ended` last, unless the link is
-    lost before."""
+    lost before. Each Deferred fires in bounded time, with ``RequestTimeout`` if the follower does not answer."""
 
     def started(self) -> Deferred[None]:
         """The executor is ready. It awaits the answer before it starts the script of an ``at_most_once`` job."""

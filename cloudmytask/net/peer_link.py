@@ -36,7 +36,7 @@ from cloudmytask.model.cluster import (
     PeerIdentity,
     RemoteEnd,
 )
-from cloudmytask.model.errors import InvalidArgument, NoSuchJob
+from cloudmytask.model.errors import InvalidArgument, NoSuchJob, RequestTimeout
 from cloudmytask.model.fields import Count
 from cloudmytask.model.job import AttemptId, Blob, Content, JobSpec, Offsets, Reason, StreamName, TravelingJob
 from cloudmytask.net.incoming import IncomingUploads
@@ -53,6 +53,13 @@ OFFER_TIMEOUT = 10.0
 """Seconds that a target may take to say yes or no."""
 TREE_TIMEOUT = 3.0
 """Seconds for an answer about the overlay."""
+PUSH_TIMEOUT = 60.0
+"""Seconds that the follower of an attempt may take to answer; it may have to wait for its disk."""
+END_TIMEOUT = 600.0
+"""The same for the last word, which is answered when it is on disk: as long as the follower's disk is full it is kept
+here, too."""
+SLOWEST_DISK = 10 * 1024 * 1024
+"""Bytes a second that the other end must be able to make durable at the least."""
 RELAYED_MAX = 40
 """Messages in one ``Relay``, so that they fit into one value."""
 
@@ -119,7 +126,8 @@ class PeerLink:
         return asked.addCallback(lambda box: decode(OfferAnswer, box["answer"]))
 
     def send_blob(self, blob: Blob, read: Callable[[int, int], Deferred[bytes]]) -> Deferred[None]:
-        return Deferred.fromCoroutine(send_blob(self._protocol, next(self._numbers), blob, read))
+        patience = PUSH_TIMEOUT + blob.size / SLOWEST_DISK
+        return Deferred.fromCoroutine(send_blob(self._protocol, next(self._numbers), blob, read, patience))
 
     def follow(self, attempt: AttemptId, offsets: Mapping[StreamName, int], sink: AttemptSink) -> Deferred[None]:
         number = next(self._numbers)
@@ -177,27 +185,31 @@ class PeerLink:
 
 
 class RemoteSink:
-    """Implements ``boundaries.AttemptSink``: the follower at the other end of a link. What waits for its disk has no
-    timeout: it ends with the link."""
+    """Implements ``boundaries.AttemptSink``: the follower at the other end of a link. One that takes what it is told and
+    does not answer loses the link: then both ends know that it follows no more, and it can begin afresh."""
 
     def __init__(self, protocol: GuardedAMP, watch: int) -> None:
         self._protocol = protocol
         self._watch = watch
 
     def started(self) -> Deferred[None]:
-        return self._protocol.ask(commands.AttemptStarted, None, watch=self._watch).addCallback(_nothing)
+        return self._push(commands.AttemptStarted, PUSH_TIMEOUT)
 
     def output(self, stream: StreamName, offset: int, data: bytes) -> Deferred[None]:
-        asked = self._protocol.ask(
-            commands.AttemptOutput, None, watch=self._watch, stream=stream.value, offset=offset, data=data
-        )
-        return asked.addCallback(_nothing)
+        return self._push(commands.AttemptOutput, PUSH_TIMEOUT, stream=stream.value, offset=offset, data=data)
 
     def ended(self, end: RemoteEnd) -> Deferred[None]:
         document = maybeDeferred(encode, end)
-        return document.addCallback(
-            lambda told: self._protocol.ask(commands.AttemptEnded, None, watch=self._watch, end=told)
-        ).addCallback(_nothing)
+        return document.addCallback(lambda told: self._push(commands.AttemptEnded, END_TIMEOUT, end=told))
+
+    def _push(self, command: type[NodeCommand], timeout: float, **arguments: object) -> Deferred[None]:
+        told = self._protocol.ask(command, timeout, watch=self._watch, **arguments)
+        return told.addCallbacks(_nothing, self._not_taken)
+
+    def _not_taken(self, failure: Failure) -> Failure:
+        if failure.check(RequestTimeout):
+            self._protocol.close()
+        return failure
 
 
 class PeerAnswers:
