@@ -67,7 +67,19 @@ class Link(Protocol):
     @property
     def gone(self) -> Listeners[[]]:
         """Told once, when the link is gone; who comes later is told at once. Whoever follows something over the link
-        closes the registration when that is over: a link lives longer than most of what passes over it."""
+        closes the registration when that is over: as long as there is one the link is kept, be it idle."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a call of this end is not answered yet."""
+
+    @property
+    def idle(self) -> float:
+        """Seconds since anything passed over it."""
+
+    def retire(self) -> Deferred[bool]:
+        """Say that this end does not need the link any more; whether the other end does not either. Then this end
+        closes it, and neither takes that for a loss."""
 
     def ping(self, timeout: float) -> Deferred[Capacity]:
         """:param timeout: seconds."""
@@ -137,6 +149,9 @@ class PeerDoor(Protocol):
         """A peer connected to us. :raises CloudMyTaskError: it is not wanted here."""
 
     def pinged(self, link: Link) -> Capacity: ...
+    def retired(self, link: Link) -> bool:
+        """The other end does not need the link any more; whether we do not either."""
+
     def offered(
         self, link: Link, offer: Offer, contents: Sequence[Content], sink: AttemptSink
     ) -> Deferred[OfferAnswer]: ...

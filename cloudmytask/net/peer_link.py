@@ -82,6 +82,14 @@ class PeerLink:
     def alive(self) -> bool:
         return not self._lost and self._protocol.alive
 
+    @property
+    def waiting(self) -> bool:
+        return self._protocol.waiting
+
+    @property
+    def idle(self) -> float:
+        return self._protocol.idle
+
     def lost(self) -> None:
         """The connection is gone."""
         self._lost = True
@@ -95,6 +103,9 @@ class PeerLink:
 
     def ping(self, timeout: float) -> Deferred[Capacity]:
         return self._protocol.ask(commands.Ping, timeout).addCallback(_capacity)
+
+    def retire(self) -> Deferred[bool]:
+        return self._protocol.ask(commands.RetireLink, TREE_TIMEOUT).addCallback(lambda box: bool(box["agreed"]))
 
     def offer(self, offer: Offer, contents: Sequence[Content], sink: AttemptSink) -> Deferred[OfferAnswer]:
         number = next(self._numbers)
@@ -185,8 +196,8 @@ class PeerLink:
 
 
 class RemoteSink:
-    """Implements ``boundaries.AttemptSink``: the follower at the other end of a link. One that takes what it is told and
-    does not answer loses the link: then both ends know that it follows no more, and it can begin afresh."""
+    """Implements ``boundaries.AttemptSink``: the follower at the other end of a link. One that takes what it is told
+    and does not answer loses the link: then both ends know that it follows no more, and it can begin afresh."""
 
     def __init__(self, protocol: GuardedAMP, watch: int) -> None:
         self._protocol = protocol
@@ -221,7 +232,7 @@ class PeerAnswers:
         self.key = key
         self._protocol = protocol
         self.uploads = IncomingUploads(lambda blob: self._call(self.door.receive_blob, blob))
-        link.gone.add(self.uploads.abort_all)
+        protocol.gone.add(self.uploads.abort_all)
 
     def responders(self) -> dict[type[NodeCommand], Responder]:
         """What this end answers."""
@@ -298,6 +309,7 @@ def _answer(result: Any) -> dict[str, Any]:
 
 ANSWERS: Mapping[type[NodeCommand], PeerAnswer] = {
     commands.Ping: PeerAnswer("pinged", encode=lambda capacity: {"capacity": encode(capacity)}),
+    commands.RetireLink: PeerAnswer("retired", encode=lambda agreed: {"agreed": agreed}),
     commands.OfferJob: PeerAnswer(
         "offered",
         lambda link, watch, offer, script, stdin: (offer_of(offer), _contents(script, stdin), link.sink(watch)),
