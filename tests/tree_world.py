@@ -85,6 +85,8 @@ class FakeLink:
     other: FakeLink = field(init=False)
     alive: bool = True
     gone: Listeners[[]] = field(factory=Listeners)
+    waiting: bool = False
+    idle: float = 0.0
     _next: float = 0.0
 
     def lost(self) -> None:

@@ -50,7 +50,8 @@ class Bus(Protocol):
 
 class AttemptSink(Protocol):
     """Who follows an attempt that runs on another node. Calls come in order, :meth:`ended` last, unless the link is
-    lost before. None may block; what a Deferred fails with is told to the executor."""
+    lost before. None may block; what a Deferred fails with is told to the executor. Each fires in bounded time, with
+    ``RequestTimeout`` if the follower does not answer."""
 
     def started(self) -> Deferred[None]:
         """The executor is ready. It awaits the answer before it starts the script of an ``at_most_once`` job."""
@@ -77,7 +78,19 @@ class Link(Protocol):
     @property
     def gone(self) -> Listeners[[]]:
         """Told once, when the link is gone; who comes later is told at once. Whoever follows something over the link
-        closes the registration when that is over: a link lives longer than most of what passes over it."""
+        closes the registration when that is over: as long as there is one the link is kept, be it idle."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a call of this end is not answered yet."""
+
+    @property
+    def idle(self) -> float:
+        """Seconds since anything passed over it."""
+
+    def retire(self) -> Deferred[bool]:
+        """Say that this end does not need the link any more; whether the other end does not either. Then this end
+        closes it, and neither takes that for a loss."""
 
     def ping(self, timeout: float) -> Deferred[Capacity]:
         """Ask whether the other end lives; how busy it is.
@@ -158,6 +171,9 @@ class PeerDoor(Protocol):
 
     def pinged(self, link: Link) -> Capacity:
         """We live; how busy we are."""
+
+    def retired(self, link: Link) -> bool:
+        """The other end does not need the link any more; whether we do not either."""
 
     def offered(
         self, link: Link, offer: Offer, contents: Sequence[Content], sink: AttemptSink

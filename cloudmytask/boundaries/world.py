@@ -233,5 +233,5 @@ class World:
     disk_free: DiskFree = lambda: None
     sinks: OpenSinks = field(factory=OpenSinks)
     """Shared with a runner that hears its scripts itself."""
-    python: str = "python3"
+    python: str = "/usr/bin/python3"
     """Absolute path of the interpreter that runs the scripts."""

@@ -12,16 +12,24 @@ from typing import Any, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import AttemptSink
 from cloudmytask.codec import encode
 from cloudmytask.model.cluster import RemoteEnd
-from cloudmytask.model.errors import InvalidArgument, NoSuchJob
+from cloudmytask.model.errors import InvalidArgument, NoSuchJob, RequestTimeout
 from cloudmytask.model.job import StreamName
 from cloudmytask.wire import peer_commands as commands
+from cloudmytask.wire.commands import NodeCommand
 from cloudmytask.wire.guard import GuardedAMP
 
 T = TypeVar("T")
+
+PUSH_TIMEOUT = 60.0
+"""Seconds that the follower of an attempt may take to answer; it may have to wait for its disk."""
+END_TIMEOUT = 600.0
+"""The same for the last word, which is answered when it is on disk: as long as the follower's disk is full it is kept
+here, too."""
 
 
 @define(eq=False)
@@ -81,24 +89,28 @@ class AttemptSinks:
 
 
 class RemoteSink:
-    """Implements ``boundaries.AttemptSink``: the follower at the other end of a link. What waits for its disk has no
-    timeout: it ends with the link."""
+    """Implements ``boundaries.AttemptSink``: the follower at the other end of a link. One that takes what it is told
+    and does not answer loses the link: then both ends know that it follows no more, and it can begin afresh."""
 
     def __init__(self, protocol: GuardedAMP, watch: int) -> None:
         self._protocol = protocol
         self._watch = watch
 
     def started(self) -> Deferred[None]:
-        return self._protocol.ask(commands.AttemptStarted, None, watch=self._watch).addCallback(lambda _: None)
+        return self._push(commands.AttemptStarted, PUSH_TIMEOUT)
 
     def output(self, stream: StreamName, offset: int, data: bytes) -> Deferred[None]:
-        asked = self._protocol.ask(
-            commands.AttemptOutput, None, watch=self._watch, stream=stream.value, offset=offset, data=data
-        )
-        return asked.addCallback(lambda _: None)
+        return self._push(commands.AttemptOutput, PUSH_TIMEOUT, stream=stream.value, offset=offset, data=data)
 
     def ended(self, end: RemoteEnd) -> Deferred[None]:
         document = maybeDeferred(encode, end)
-        return document.addCallback(
-            lambda told: self._protocol.ask(commands.AttemptEnded, None, watch=self._watch, end=told)
-        ).addCallback(lambda _: None)
+        return document.addCallback(lambda told: self._push(commands.AttemptEnded, END_TIMEOUT, end=told))
+
+    def _push(self, command: type[NodeCommand], timeout: float, **arguments: object) -> Deferred[None]:
+        told = self._protocol.ask(command, timeout, watch=self._watch, **arguments)
+        return told.addCallbacks(lambda _: None, self._not_taken)
+
+    def _not_taken(self, failure: Failure) -> Failure:
+        if failure.check(RequestTimeout):
+            self._protocol.close()
+        return failure

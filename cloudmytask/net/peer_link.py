@@ -38,7 +38,7 @@ from cloudmytask.model.cluster import (
 from cloudmytask.model.errors import InvalidArgument
 from cloudmytask.model.fields import Count
 from cloudmytask.model.job import AttemptId, Blob, Content, JobSpec, Offsets, Reason, StreamName, TravelingJob
-from cloudmytask.net.attempt_sinks import AttemptSinks, RemoteSink
+from cloudmytask.net.attempt_sinks import PUSH_TIMEOUT, AttemptSinks, RemoteSink
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.wire import peer_commands as commands
 from cloudmytask.wire.announcement import Unreadable, decode_message, encode_message
@@ -53,6 +53,8 @@ OFFER_TIMEOUT = 10.0
 """Seconds that a target may take to say yes or no."""
 TREE_TIMEOUT = 3.0
 """Seconds for an answer about the overlay."""
+SLOWEST_DISK = 10 * 1024 * 1024
+"""Bytes a second that the other end must be able to make durable at the least."""
 RELAYED_MAX = 40
 """Messages in one ``Relay``, so that they fit into one value."""
 
@@ -74,6 +76,14 @@ class PeerLink:
     def alive(self) -> bool:
         return not self._lost and self._protocol.alive
 
+    @property
+    def waiting(self) -> bool:
+        return self._protocol.waiting
+
+    @property
+    def idle(self) -> float:
+        return self._protocol.idle
+
     def lost(self) -> None:
         """The connection is gone."""
         self._lost = True
@@ -87,6 +97,9 @@ class PeerLink:
 
     def ping(self, timeout: float) -> Deferred[Capacity]:
         return self._protocol.ask(commands.Ping, timeout).addCallback(lambda box: decode(Capacity, box["capacity"]))
+
+    def retire(self) -> Deferred[bool]:
+        return self._protocol.ask(commands.RetireLink, TREE_TIMEOUT).addCallback(lambda box: bool(box["agreed"]))
 
     def offer(self, offer: Offer, contents: Sequence[Content], sink: AttemptSink) -> Deferred[OfferAnswer]:
         number = self.sinks.add(sink)
@@ -108,7 +121,8 @@ class PeerLink:
         return asked.addCallback(lambda box: decode(OfferAnswer, box["answer"]))
 
     def send_blob(self, blob: Blob, read: Callable[[int, int], Deferred[bytes]]) -> Deferred[None]:
-        return Deferred.fromCoroutine(send_blob(self._protocol, next(self.sinks.numbers), blob, read))
+        patience = PUSH_TIMEOUT + blob.size / SLOWEST_DISK
+        return Deferred.fromCoroutine(send_blob(self._protocol, next(self.sinks.numbers), blob, read, patience))
 
     def follow(self, attempt: AttemptId, offsets: Mapping[StreamName, int], sink: AttemptSink) -> Deferred[None]:
         number = self.sinks.add(sink)
@@ -169,7 +183,7 @@ class PeerAnswers:
         self.key = key
         self._protocol = protocol
         self.uploads = IncomingUploads(lambda blob: self._call(self.door.receive_blob, blob))
-        link.gone.add(self.uploads.abort_all)
+        protocol.gone.add(self.uploads.abort_all)
 
     def responders(self) -> dict[type[NodeCommand], Responder]:
         """What this end answers."""
@@ -223,6 +237,7 @@ def _answer(result: Any) -> dict[str, Any]:
 
 ANSWERS: Mapping[type[NodeCommand], PeerAnswer] = {
     commands.Ping: PeerAnswer("pinged", encode=lambda capacity: {"capacity": encode(capacity)}),
+    commands.RetireLink: PeerAnswer("retired", encode=lambda agreed: {"agreed": agreed}),
     commands.OfferJob: PeerAnswer(
         "offered",
         lambda link, watch, offer, script, stdin: (offer_of(offer), _contents(script, stdin), link.sink(watch)),

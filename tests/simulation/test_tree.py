@@ -82,7 +82,7 @@ def test_a_partition_makes_two_trees_and_heals_with_one_link(count: int) -> None
     world.cut(world.random.sample(world.living, count // 2))
     for part in (0, 1):
         world.settle(SILENT, part)
-    world.clock.advance(10.0)
+    world.clock.advance(60.0)  # until nobody in either tree looks for a higher place, which takes a link as well
     edges = world.edges()
     world.mend()
     assert world.settle(3.0) <= 3.0
