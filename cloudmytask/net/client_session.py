@@ -24,6 +24,7 @@ from cloudmytask.boundaries import Clock, ClusterDoor, DelayedCall, Receipt
 from cloudmytask.codec import decode, dump, encode
 from cloudmytask.codec.people import job_to_document, node_to_document
 from cloudmytask.core.job_id import normalize
+from cloudmytask.deferreds import Pace
 from cloudmytask.model.cluster import Ban, BanPage, ClusterView
 from cloudmytask.model.errors import (
     HelloRequired,
@@ -74,6 +75,7 @@ class ClientSession:
             self._admit,
             self._malformed,
         )
+        self._clock = clock
         self.protocol = GuardedAMP(vocabulary, clock, self._lost)
         self._changes = JobChanges(self.protocol)
         self._budget = OutputBudget()
@@ -202,7 +204,7 @@ class ClientSession:
         follow: bool,
     ) -> None:
         reader = await api.output(job, attempt, offsets, follow=follow)
-        push = OutputPush(self.protocol, channel.number, reader, self._budget, channel.close)
+        push = OutputPush(self.protocol, channel.number, reader, self._budget, Pace(self._clock), channel.close)
         channel.opened(push.close)
         if channel.is_open:
             push.start()
