@@ -22,6 +22,7 @@ from cloudmytask.api.principals import check_allowed, client_principal
 from cloudmytask.boundaries import Clock, ClusterDoor, DelayedCall, JobEvent
 from cloudmytask.codec import decode, encode
 from cloudmytask.codec.people import job_to_document, node_to_document
+from cloudmytask.deferreds import Pace
 from cloudmytask.model.errors import (
     HelloRequired,
     InvalidArgument,
@@ -69,6 +70,7 @@ class ClientSession:
             self._admit,
             self._malformed,
         )
+        self._clock = clock
         self.protocol = GuardedAMP(vocabulary, clock, self._lost)
         self._changes = JobChanges(self.protocol)
         self._budget = OutputBudget()
@@ -197,7 +199,7 @@ class ClientSession:
         follow: bool,
     ) -> None:
         reader = await api.output(job, attempt, offsets, follow=follow)
-        push = OutputPush(self.protocol, channel.number, reader, self._budget, channel.close)
+        push = OutputPush(self.protocol, channel.number, reader, self._budget, Pace(self._clock), channel.close)
         channel.opened(push.close)
         if channel.is_open:
             push.start()

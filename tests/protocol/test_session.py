@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -713,6 +714,20 @@ def test_no_more_than_a_window_is_unanswered(place: Place, stranger: Stranger) -
     stranger.answer(end)
     place.clock.advance(1.0)
     assert not _sessions(place)[0].channels.held
+
+
+def test_many_lines_are_few_messages_and_the_first_come_at_once(place: Place, ann: NodeClient) -> None:
+    lines = tuple((1.0 + number / 10_000, OUT, b"%d\n" % number) for number in range(10_000))
+    job = place.submit(ann, ScriptPlan(duration=2.0, output=lines))
+    place.reach(ann, job, JobState.RUNNING)
+    began = place.clock.seconds()
+    got: list[tuple[float, bytes]] = []
+    reading = ann.output(job.id, lambda _, data: got.append((place.clock.seconds() - began, data)), follow=True)
+    place.result(reading)
+    assert b"".join(data for _, data in got) == b"".join(data for _, _, data in lines)
+    assert len(got) < 300, "not one for each line"
+    assert max(there[0] - here[0] for here, there in pairwise(got)) < 0.1, "and nobody waits to see them"
+    assert got[0][0] < 1.05
 
 
 def test_a_client_that_takes_nothing_costs_bounded_memory(place: Place, stranger: Stranger) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from attrs import define, evolve, field
+from attrs import Factory, define, evolve, field
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import AttemptSink, DelayedCall, Link, World
 from cloudmytask.core.explain import node_failed
-from cloudmytask.deferreds import Signal
+from cloudmytask.deferreds import Pace, Signal
 from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import RemoteEnd
 from cloudmytask.model.errors import CloudMyTaskError, ConnectionInterrupted, RequestTimeout
@@ -55,6 +55,7 @@ class Delivery:
     _silent: bool = field(init=False, default=False)
     """Whether the last that was heard of a follower is that it did not answer."""
     _over: bool = field(init=False, default=False)
+    _pace: Pace = field(init=False, default=Factory(lambda self: Pace(self._world.clock), takes_self=True))
     _broken: str = field(init=False, default="")
     """What a bug of ours did to the delivery; then no output is told any more."""
 
@@ -208,4 +209,6 @@ class Delivery:
                 window.append(self._told(sink.output(stream, offsets[stream], data)))
                 offsets[stream] += len(data)
                 pushed = True
+                if len(data) < PIECE:
+                    await self._pace.part()  # line after line is not to be a message each
         return pushed
