@@ -152,6 +152,14 @@ class Stream(Subscription):
             # If the caller lost interest or could not write, the node must not go on sending.
             self.close()
 
+    def close(self) -> None:
+        """Be told no more. What is held is let go, and answered: the node counts it as under way. Idempotent."""
+        super().close()
+        held, self._held = self._held, []
+        self._unwritten -= len(held)
+        for _, _, answer in held:
+            answer.callback({})
+
     def take(self, stream: str, data: bytes) -> Deferred[dict[str, Any]]:
         """Take a piece; fires with the answer to the node when it is written. A failure is the reader's to learn."""
         self._unwritten += 1
