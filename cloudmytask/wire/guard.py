@@ -235,6 +235,7 @@ class GuardedAMP(amp.AMP):
         self._reading = reading
         if reading:
             transport.resumeProducing()
+            self._await_rest()
         else:
             transport.pauseProducing()
             self._stop_deadline()  # what does not arrive now is not the other end's fault
@@ -324,6 +325,10 @@ class GuardedAMP(amp.AMP):
         finally:
             self._parsing = False
             self._unread = b"" if self._refused else data[at:]
+        self._await_rest()
+
+    def _await_rest(self) -> None:
+        """Give a box that has begun to arrive its deadline, unless it has one."""
         if (self._keys or self._unread) and self._deadline is None and self._reading and self.alive:
             self._deadline = self._clock.callLater(BOX_DEADLINE, self._refuse, "a box that did not end in time")
 

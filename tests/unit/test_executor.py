@@ -185,6 +185,21 @@ def test_a_cancel_while_inputs_are_laid_out_ends_the_attempt_at_once(bench: Benc
     assert bench.clock.getDelayedCalls() == []
 
 
+def test_an_attempt_that_comes_back_gets_a_directory_of_its_own(bench: Bench) -> None:
+    """It was given up while the store made its directory, and is offered here once more."""
+    bench.run("a")
+    first = bench.staging["a"]
+    bench.executor.stop(JobId("a"), Reason.LOST)
+    Deferred.fromCoroutine(bench.executor.clean(AttemptId(JobId("a"), 1, 1)))
+    del bench.finished["a"]
+    bench.run("a")
+    assert bench.staging["a"] is first and bench.removed == [], "the store still writes there"
+    first.callback("/dir/a")
+    assert bench.removed == ["a.1.1"] and bench.launches == []
+    bench.ready("a")
+    assert [launch.id.job for launch in bench.launches] == ["a"] and bench.removed == ["a.1.1"]
+
+
 def test_a_directory_that_fails_after_the_cancel_is_nobodys_concern(bench: Bench) -> None:
     bench.run("a")
     bench.executor.stop(attempt("a"), Reason.CANCELLED)
