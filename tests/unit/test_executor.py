@@ -189,7 +189,7 @@ def test_an_attempt_that_comes_back_gets_a_directory_of_its_own(bench: Bench) ->
     """It was given up while the store made its directory, and is offered here once more."""
     bench.run("a")
     first = bench.staging["a"]
-    bench.executor.stop(JobId("a"), Reason.LOST)
+    bench.executor.stop(attempt("a"), Reason.LOST)
     Deferred.fromCoroutine(bench.executor.clean(AttemptId(JobId("a"), 1, 1)))
     del bench.finished["a"]
     bench.run("a")
