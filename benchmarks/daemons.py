@@ -149,5 +149,15 @@ def free_port() -> int:
 
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process, its children not counted."""
+    return _times(pid, 11)
+
+
+def children_cpu_seconds(pid: int) -> float:
+    """User and system time of a process's children that it has waited for."""
+    return _times(pid, 13)
+
+
+def _times(pid: int, first: int) -> float:
+    """Two fields of /proc/PID/stat, counted after the name: proc_pid_stat(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return (int(fields[first]) + int(fields[first + 1])) / os.sysconf("SC_CLK_TCK")

@@ -5,6 +5,7 @@ Invariant: the reactor is the one on monotonic time, and runs only inside :func:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,7 +52,7 @@ def live(work: Coroutine[Deferred[Any], Any, T]) -> T:
     results: list[T] = []
     done = Deferred.fromCoroutine(work)
     done.addCallback(results.append)
-    done.addErrback(lambda failure: failure.printTraceback())
+    done.addErrback(lambda failure: failure.printTraceback(sys.stderr))
     if not done.called:
         done.addBoth(lambda _: reactor.stop())
         reactor.run()

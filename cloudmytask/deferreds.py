@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TypeVar, cast
 
-from attrs import Factory, define
+from attrs import Factory, define, field
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
@@ -21,6 +21,10 @@ from cloudmytask.model.errors import CloudMyTaskError
 
 _log = Logger()
 T = TypeVar("T")
+
+PACE = 0.02
+"""Seconds in which ``PARTS_MAX`` parts go without a wait: nobody who watches sees them as a delay."""
+PARTS_MAX = 4
 
 NO_ANSWER = (CloudMyTaskError, defer.TimeoutError)
 """What :func:`patiently` may raise."""
@@ -65,6 +69,24 @@ async def first_of(*events: Deferred[None]) -> Deferred[None]:
 def pause(clock: Clock, seconds: float) -> Deferred[None]:
     """Fires after so many seconds. Cancelling it ends the wait."""
     return deferLater(cast(IReactorTime, clock), seconds)  # it uses no more of it than our Clock has
+
+
+@define(eq=False)
+class Pace:
+    """Slows down what comes in very many small parts, so that more gathers to the next; the first few go at once."""
+
+    _clock: Clock
+    _began: float = field(init=False, default=float("-inf"))
+    _parts: int = field(init=False, default=0)
+
+    async def part(self) -> None:
+        """One has gone; returns when the next may."""
+        now = self._clock.seconds()
+        if now >= self._began + PACE:
+            self._began, self._parts = now, 0
+        self._parts += 1
+        if self._parts >= PARTS_MAX:
+            await pause(self._clock, self._began + PACE - now)
 
 
 def patiently(clock: Clock, seconds: float, pending: Deferred[T]) -> Deferred[T]:

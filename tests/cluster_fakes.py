@@ -118,7 +118,7 @@ class FakeCluster:
     def malformed(self, client: ClientId) -> None:
         """Nobody minds."""
 
-    def follow(self, client: ClientId, told: Callable[[Event], None]) -> Watch:
+    def follow(self, client: ClientId | None, told: Callable[[Event], None]) -> Watch:
         """Nobody is ever told anything."""
         return Listeners[[Event]]().add(told)
 

@@ -85,6 +85,8 @@ class FakeLink:
     other: FakeLink = field(init=False)
     alive: bool = True
     gone: Listeners[[]] = field(factory=Listeners)
+    waiting: bool = False
+    idle: float = 0.0
     _next: float = 0.0
 
     def lost(self) -> None:
@@ -145,7 +147,7 @@ class FakeLink:
         world = self.world
         if self.here.dead or not world.reaches(self.here, self.there):
             return
-        self._next = max(self._next, world.clock.seconds() + world.delay())
+        self._next = max(self._next, world.clock.seconds() + world.delay() + world.lag)
         world.clock.callLater(self._next - world.clock.seconds(), what)
 
 
@@ -181,7 +183,7 @@ class FakeDialer:
                 here_end.other, there_end.other = there_end, here_end
                 world.links += [here_end, there_end]
                 there.pool.welcome(cast(Link, there_end))
-                world.clock.callLater(world.delay(), established, here_end)
+                world.clock.callLater(world.delay() + world.lag, established, here_end)
 
         def established(link: FakeLink) -> None:
             if not self.owner.dead and not pending.called:
@@ -190,7 +192,7 @@ class FakeDialer:
         if there is None:
             world.clock.callLater(world.delay(), fail, NoNode(f"{address}: no such host"))
         else:
-            world.clock.callLater(world.delay(), arrive)
+            world.clock.callLater(world.delay() + world.lag, arrive)
         return pending
 
 
@@ -301,10 +303,12 @@ class Instance:
 
 @define(eq=False, repr=False)
 class World:
-    """The network. ``loss`` is the share of datagrams that each receiver misses."""
+    """The network. ``loss`` is the share of datagrams that each receiver misses; ``lag`` is added to the time, in
+    seconds, that a connection takes for each way: that of busy peers."""
 
     seed: int = 0
     loss: float = 0.01
+    lag: float = 0.0
     clock: VirtualClock = field(factory=VirtualClock)
     random: random.Random = field(init=False)
     instances: list[Instance] = field(factory=list)

@@ -14,9 +14,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import (
+    BansChanged,
     ClusterDoor,
     Event,
     JobDoor,
+    JobEvent,
+    MemberChanged,
     OutputEnd,
     OutputReader,
     Receipt,
@@ -38,6 +41,7 @@ from cloudmytask.model.job import (
     JobPage,
     JobQuery,
     JobSpec,
+    JobState,
     NodeStatus,
     QoS,
     StreamName,
@@ -57,6 +61,9 @@ Riding = Mapping[StreamName, bytes]
 """The whole output of a job."""
 Told = Callable[[Job, Riding | None], None]
 """Takes a change of a job, and with its outcome the output, if that was asked for and is small enough to ride along."""
+
+EventTold = Callable[[JobEvent | MemberChanged | BansChanged], None]
+"""Takes what happens."""
 
 
 @frozen
@@ -177,9 +184,14 @@ class ClientApi:
         return Watching(found, riding, following.close)
 
     @allowed(AccessRole.CLIENT)
-    def events(self, told: Callable[[Event], None]) -> Watch:
+    def events(self, told: EventTold) -> Watch:
         """Follow the cluster, and all jobs of the client: ``told`` gets every change from now on. It must not block."""
-        return self._door.follow(self.principal.name, told)
+        return self._door.follow(self.principal.name, _Events(told).happened)
+
+    @allowed(AccessRole.ADMIN)
+    def all_events(self, told: EventTold) -> Watch:
+        """Like :meth:`events`, of the jobs of all clients."""
+        return self._door.follow(None, _Events(told).happened)
 
     @allowed(AccessRole.CLIENT)
     def output(
@@ -256,6 +268,31 @@ class _Following:
         riding = await self._riding(job)
         if not self._closed:
             self._told(job, riding)
+
+
+@define(eq=False)
+class _Events:
+    """The way from what happens to who follows it: changes of a job that leave it in its state are left out."""
+
+    _told: EventTold
+    _sequence: int = field(init=False, default=0)
+    _last: dict[JobId, tuple[JobState, int]] = field(init=False, factory=dict)
+    """Of jobs without outcome."""
+
+    def happened(self, event: Event) -> None:
+        if not isinstance(event, Job):
+            self._told(event)
+            return
+        now = (event.state, 0 if event.attempt is None else event.attempt.number)
+        if self._last.get(event.id) == now:
+            return
+        if event.state.terminal:
+            self._last.pop(event.id, None)
+        else:
+            self._last[event.id] = now
+        self._sequence += 1
+        reason = None if event.outcome is None else event.outcome.reason
+        self._told(JobEvent(self._sequence, event.id, event.client, *now, reason))
 
 
 def inline(script: bytes | None, stdin: bytes | None) -> dict[str, Content]:

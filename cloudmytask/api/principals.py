@@ -20,16 +20,18 @@ from cloudmytask.model.errors import NotPermitted
 from cloudmytask.model.job import ClientId
 
 
-def client_principal(claim: str, peer: object) -> Principal:
+def client_principal(claim: str, peer: object, uid: int | None = None) -> Principal:
     """Who a client is.
 
     :param claim: the ClientID that it says it has.
     :param peer: the address of the other end, as a transport's ``getPeer`` tells it.
+    :param uid: the user at the other end of a unix socket, as the kernel says.
     :raises InvalidArgument: the claim is no ClientID.
     """
     proof = _way_here(peer)
     roles = {AccessRole.CLIENT} if proof is Proof.NETWORK else {AccessRole.CLIENT, AccessRole.ADMIN}
-    return Principal(check_client(claim), frozenset(roles), proof, str(getattr(peer, "host", None) or "elsewhere"))
+    where = str(getattr(peer, "host", None) or "elsewhere")
+    return Principal(check_client(claim), frozenset(roles), proof, where, uid if proof is Proof.SOCKET else None)
 
 
 def peer_principal(identity: PeerIdentity, *, keyed: bool) -> Principal:

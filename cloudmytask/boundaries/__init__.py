@@ -1,7 +1,7 @@
 """The borders of the system: what an instance asks of the world, what it offers to clients and to its peers.
 
-Invariant: protocols only, no logic. Each is implemented twice: by a shell for the real world, and in
-``cloudmytask.simulation`` for virtual time.
+Invariant: protocols and plain values, no policy. Each protocol is implemented twice: by a shell for the real world, and
+in ``cloudmytask.simulation`` for virtual time.
 """
 
 from cloudmytask.boundaries.front_door import (
@@ -9,6 +9,7 @@ from cloudmytask.boundaries.front_door import (
     ClusterDoor,
     Event,
     JobDoor,
+    JobEvent,
     MemberChanged,
     OutputEnd,
     OutputPiece,
@@ -52,6 +53,7 @@ __all__ = [
     "Event",
     "ExitRecord",
     "JobDoor",
+    "JobEvent",
     "JobStore",
     "Launch",
     "Link",

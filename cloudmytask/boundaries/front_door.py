@@ -23,7 +23,9 @@ from cloudmytask.model.job import (
     JobPage,
     JobQuery,
     JobSpec,
+    JobState,
     NodeStatus,
+    Reason,
     StreamName,
 )
 
@@ -100,6 +102,21 @@ class Upload(Protocol):
 
     def abort(self) -> None:
         """Forget what came. Idempotent."""
+
+
+@frozen
+class JobEvent:
+    """A job is in another state, or in another attempt."""
+
+    sequence: Count
+    """Of those that one subscriber is told of, from 1 on, without a gap. One that is told too slowly misses some."""
+    job: JobId
+    client: ClientId
+    state: JobState
+    attempt: Count
+    """The number of the latest attempt; 0 if there was none."""
+    reason: Reason | None = None
+    """Why the latest attempt ended, if it has."""
 
 
 @frozen
@@ -205,5 +222,6 @@ class ClusterDoor(Protocol):
         :raises NotSupervised: this instance keeps none; a CSU does.
         """
 
-    def follow(self, client: ClientId, told: Callable[[Event], None]) -> Watch:
-        """Tell ``told`` of every change of the cluster, and of every job of ``client``. It must not block."""
+    def follow(self, client: ClientId | None, told: Callable[[Event], None]) -> Watch:
+        """Tell ``told`` of every change of the cluster, and of every job of ``client``; None: of all jobs. It must not
+        block."""

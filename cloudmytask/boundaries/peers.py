@@ -30,20 +30,28 @@ from cloudmytask.model.job import AttemptId, Blob, Content, Reason, StreamName, 
 
 
 class Bus(Protocol):
-    """The multicast group. Neither sending nor a missing network ever raises: it is lossy by nature."""
+    """The multicast group. Neither sending nor a missing network ever raises: it is lossy by nature. No call blocks."""
 
     def open(self, heard: Callable[[BusMessage], None]) -> None:
-        """Join, now or as soon as there is a network; ``heard`` gets each message of the cluster
-        but this instance's."""
+        """Join, now or as soon as there is a network.
 
-    def send(self, message: BusMessage) -> None: ...
-    def close(self) -> None: ...
-    def statistics(self) -> BusStatistics: ...
+        :param heard: gets each message of the cluster but this instance's; it must not block.
+        """
+
+    def send(self, message: BusMessage) -> None:
+        """Send to all that hear us. Whether anybody did is not known."""
+
+    def close(self) -> None:
+        """Leave, and call nobody any more. Idempotent."""
+
+    def statistics(self) -> BusStatistics:
+        """What was heard and sent since the start, and what was wrong with it."""
 
 
 class AttemptSink(Protocol):
     """Follows an attempt that runs on another node. Calls come in order, :meth:`ended` last, unless the link is
-    lost before."""
+    lost before. None may block; what a Deferred fails with is told to the executor. Each fires in bounded time, with
+    ``RequestTimeout`` if the follower does not answer."""
 
     def started(self) -> Deferred[None]:
         """The executor is ready. It awaits the answer before it starts the script of an ``at_most_once`` job."""
@@ -60,18 +68,32 @@ class Link(Protocol):
     the other end's declared failure, ``ConnectionInterrupted`` or ``RequestTimeout``."""
 
     @property
-    def peer(self) -> PeerIdentity: ...
+    def peer(self) -> PeerIdentity:
+        """Who is at the other end."""
 
     @property
-    def alive(self) -> bool: ...
+    def alive(self) -> bool:
+        """Whether anything can be asked; if not, calls fail with ``ConnectionInterrupted``."""
 
     @property
     def gone(self) -> Listeners[[]]:
         """Told once, when the link is gone; who comes later is told at once. One who follows something over the link
-        closes the registration when that is over: a link lives longer than most of what passes over it."""
+        closes the registration when that is over: as long as there is one the link is kept, be it idle."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a call of this end is not answered yet."""
+
+    @property
+    def idle(self) -> float:
+        """Seconds since anything passed over it."""
+
+    def retire(self) -> Deferred[bool]:
+        """Say that this end does not need the link any more; whether the other end does not either. Then this end
+        closes it, and neither takes that for a loss."""
 
     def ping(self, timeout: float) -> Deferred[Capacity]:
-        """Ask whether the other end lives; its capacity.
+        """Ask whether the other end lives; how busy it is.
 
         :param timeout: seconds.
         """
@@ -127,38 +149,102 @@ class Link(Protocol):
     def check_banned(self, client: str) -> Deferred[Ban | None]:
         """``CheckBanned``: what a CSU has on a client. For a CSU."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the connection, after what was written; :attr:`gone` is told. Idempotent."""
 
 
 class PeerDoor(Protocol):
-    """What an instance offers to its peers: the other end of each call of :class:`Link`. Each may raise, or fail with,
-    a :class:`~cloudmytask.model.errors.CloudMyTaskError`."""
+    """What an instance offers to its peers: the other end of each call of :class:`Link`, whose docstrings say what it
+    means to the caller. Arguments are decoded and checked, and the caller has one of the roles that the method declares
+    (``model.access.allowed``), before any is called. No call blocks. Each may raise, or fail with, a
+    :class:`~cloudmytask.model.errors.CloudMyTaskError`, which is the caller's answer; anything else is logged here, and
+    answered as ``InternalError``."""
 
     def identity(self) -> PeerIdentity:
         """Who we are."""
 
     def welcome(self, link: Link) -> None:
-        """A peer connected to us. :raises CloudMyTaskError: it is not wanted here."""
+        """A peer connected to us, and has proven who it is.
 
-    def pinged(self, link: Link) -> Capacity: ...
+        :raises CloudMyTaskError: it is not wanted here, and is told so: the connection does not become a link.
+        """
+
+    def pinged(self, link: Link) -> Capacity:
+        """We live; how busy we are."""
+
+    def retired(self, link: Link) -> bool:
+        """The other end does not need the link any more; whether we do not either."""
+
     def offered(
         self, link: Link, offer: Offer, contents: Sequence[Content], sink: AttemptSink
-    ) -> Deferred[OfferAnswer]: ...
-    def handed_over(self, link: Link, job: TravelingJob, contents: Sequence[Content]) -> Deferred[OfferAnswer]: ...
+    ) -> Deferred[OfferAnswer]:
+        """Run a job for one attempt, or say why not: a refusal is an answer, not a failure.
+
+        :param sink: who offers it, to be told of its course if it is accepted.
+        :raises NotPermitted: this instance takes no jobs. :raises StoreFailed: the disk refuses what came along.
+        """
+
+    def handed_over(self, link: Link, job: TravelingJob, contents: Sequence[Content]) -> Deferred[OfferAnswer]:
+        """Take a waiting job over, or say why not. Accepted means durable here.
+
+        :raises NotPermitted: this instance takes no jobs. :raises StoreFailed: it is not durable.
+        """
+
     def followed(
         self, link: Link, attempt: AttemptId, offsets: Mapping[StreamName, int], sink: AttemptSink
-    ) -> Deferred[None]: ...
-    def attempt_stopped(self, link: Link, attempt: AttemptId, reason: Reason, hurry: bool) -> None: ...
-    def asked_for_work(self, link: Link, capacity: Capacity) -> int: ...
-    def attached(self, link: Link, root: NodeId, depth: int) -> AttachAnswer: ...
-    def detached(self, link: Link) -> None: ...
-    def path_told(self, link: Link, term: int, path: Sequence[NodeId]) -> None: ...
-    def relayed(self, link: Link, messages: Sequence[BusMessage]) -> None: ...
-    def bans_exchanged(self, link: Link, bans: Sequence[Ban]) -> Sequence[Ban]: ...
-    def reported(self, link: Link, report: BanReport) -> bool: ...
-    def banned_checked(self, link: Link, client: str) -> Ban | None: ...
+    ) -> Deferred[None]:
+        """Tell ``sink`` of an attempt from now on, its output from ``offsets`` on; one that followed before is told no
+        more.
+
+        :raises NoSuchJob: it is not here, or was offered by somebody else: both answer alike.
+        """
+
+    def attempt_stopped(self, link: Link, attempt: AttemptId, reason: Reason, hurry: bool) -> None:
+        """End an attempt that this peer offered; its follower is told when that is done. Of any other nothing happens.
+
+        :param reason: what its outcome is to say. :param hurry: whether it is killed at once.
+        """
+
+    def asked_for_work(self, link: Link, capacity: Capacity) -> int:
+        """A peer has a free slot; how many jobs it is going to be offered. 0 if there are none for it."""
+
+    def attached(self, link: Link, root: NodeId, depth: int) -> AttachAnswer:
+        """Take a peer as a child in the tree, or say why not, and who may.
+
+        :param root: of its subtree. :param depth: of its subtree.
+        """
+
+    def detached(self, link: Link) -> None:
+        """A peer is no neighbor any more. Of one that was none nothing happens."""
+
+    def path_told(self, link: Link, term: int, path: Sequence[NodeId]) -> None:
+        """Our parent tells our ancestors, itself first, and the root's term. From anybody else it counts nothing."""
+
+    def relayed(self, link: Link, messages: Sequence[BusMessage]) -> None:
+        """Announcements that came along the tree, as if they had been heard; none: this peer asks for those that we
+        know, for a while."""
+
+    def bans_exchanged(self, link: Link, bans: Sequence[Ban]) -> Sequence[Ban]:
+        """Take some bans (``until``: seconds that remain), and answer what we know better; given none, all that we
+        have."""
+
+    def reported(self, link: Link, report: BanReport) -> bool:
+        """A node reports a client; whether that made a ban of the cluster.
+
+        :raises NotSupervised: this is no CSU.
+        """
+
+    def banned_checked(self, link: Link, client: str) -> Ban | None:
+        """The ban of a client that is in force, if there is one.
+
+        :raises NotSupervised: this is no CSU. :raises InvalidArgument: that is no ClientID.
+        """
+
     def receive_blob(self, link: Link, blob: Blob) -> Deferred[Upload | None]:
-        """Begin to receive a blob; None if it is here already."""
+        """Begin to receive a blob; None if it is here already.
+
+        :raises NotPermitted: this instance takes no jobs. :raises InvalidArgument: the blob is too large.
+        """
 
 
 class Links(Protocol):

@@ -31,15 +31,22 @@ from cloudmytask.model.job import (
 class DelayedCall(Protocol):
     """A scheduled call, as ``callLater`` returns it."""
 
-    def cancel(self) -> None: ...
-    def active(self) -> bool: ...
+    def cancel(self) -> None:
+        """Do not call it after all. Fails with Twisted's ``AlreadyCalled`` or ``AlreadyCancelled`` if that is over."""
+
+    def active(self) -> bool:
+        """Whether it is still to be called."""
 
 
 class Clock(Protocol):
     """Monotonic time: the part of ``IReactorTime`` that we use. Every decision about time rests on it."""
 
-    def seconds(self) -> float: ...
-    def callLater(self, delay: float, function: Callable[..., object], /, *args: Any, **kwargs: Any) -> DelayedCall: ...
+    def seconds(self) -> float:
+        """Now, in seconds since a moment of no meaning; it never goes back, and counts no step of the wall clock."""
+
+    def callLater(self, delay: float, function: Callable[..., object], /, *args: Any, **kwargs: Any) -> DelayedCall:
+        """Call ``function`` after ``delay`` seconds (not negative), never before this returns. It must not block: all
+        else waits meanwhile."""
 
 
 WallClock = Callable[[], float]
@@ -50,22 +57,25 @@ class Entropy(Protocol):
     """Randomness: ``token`` for names that must not be guessed, ``random`` for choices and jitter."""
 
     @property
-    def random(self) -> random.Random: ...
-    def token(self, size: int) -> bytes: ...
+    def random(self) -> random.Random:
+        """Choices and jitter; somebody may guess them."""
+
+    def token(self, size: int) -> bytes:
+        """``size`` bytes that nobody can guess."""
 
 
 class LoadProbe(Protocol):
-    """How busy this machine is with other things than our jobs."""
+    """How busy this machine is with other things than our jobs. Neither call blocks: it was measured before."""
 
     def load(self) -> float | None:
-        """Share of the CPU, 0..1; None where it is not measured."""
+        """Share of the CPU, 0..1, as a moving average of seconds; None if it is not measured."""
 
     def cpu(self) -> float | None:
-        """Share of the CPU that is in use at all, our jobs included; None where it is not measured."""
+        """Share of the CPU that is in use at all, our jobs included, 0..1; None if it is not measured."""
 
 
 DiskFree = Callable[[], int | None]
-"""Bytes that are free where the store is, a moment ago; None where it is not measured."""
+"""Bytes that are free where the store is, a moment ago; None if it is not measured. It does not block."""
 
 
 class Spool(Protocol):
@@ -134,10 +144,15 @@ class Recovery:
 
 
 class JobStore(Protocol):
-    """Durable records, blobs, and the directories scripts run in. A fired Deferred means: it survives power loss."""
+    """Durable records, blobs, and the directories scripts run in. A fired Deferred means: it survives power loss. No
+    call but :meth:`recover` waits for the disk, and each Deferred may fail with ``StoreFailed``: the disk refused, or
+    the store is closed."""
 
     def recover(self) -> Recovery:
-        """Called once, before anything else; may block."""
+        """Read what an earlier life left. Called once, before anything else; may block.
+
+        :raises StartFailed: the store cannot be read.
+        """
 
     def save(self, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
         """Make the job's present record durable, and ``contents`` with it in the same commit.
@@ -179,7 +194,7 @@ class JobStore(Protocol):
     def read(self, blob: Blob, offset: int, size: int) -> Deferred[bytes]:
         """Verified bytes of a blob.
 
-        :raises BlobMissing: it is not here. :raises BlobCorrupt: its bytes have rotted.
+        :raises BlobMissing: it is not here. :raises BlobCorrupt: its bytes are not those that were stored.
         """
 
     def put(self, content: Content) -> Deferred[None]:
@@ -192,7 +207,8 @@ class JobStore(Protocol):
     def stage(self, name: str, files: Mapping[str, Blob], contents: Sequence[Content] = ()) -> Deferred[str]:
         """Make the fresh private directory (0700) ``name`` with verified copies of ``files`` (file name → blob).
 
-        ``contents`` may hold blobs that are not durable yet. Returns the directory's absolute path.
+        :param contents: blobs that are not durable yet. :returns: the directory's absolute path.
+        :raises BlobMissing, BlobCorrupt: as for :meth:`read`; nothing is left of the directory.
         """
 
     def unstage(self, name: str) -> Deferred[None]:
@@ -217,5 +233,5 @@ class World:
     disk_free: DiskFree = lambda: None
     sinks: OpenSinks = field(factory=OpenSinks)
     """Shared with a runner that hears its scripts itself."""
-    python: str = "python3"
+    python: str = "/usr/bin/python3"
     """Absolute path of the interpreter that runs the scripts."""

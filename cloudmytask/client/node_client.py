@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from cloudmytask.boundaries import Clock, OutputEnd
+from cloudmytask.boundaries import Clock, JobEvent, OutputEnd
 from cloudmytask.client.sources import Source
 from cloudmytask.client.subscriptions import Subscriptions
 from cloudmytask.client.watched import Changed, Submitted, Write
@@ -197,6 +197,23 @@ class NodeClient:
         :raises WaitTimeout: that took longer than ``timeout`` seconds.
         """
         return Deferred.fromCoroutine(self._subscriptions.wait(job_id, timeout))
+
+    def events(
+        self,
+        told: Callable[[JobEvent], object],
+        *,
+        lost: Callable[[], object] = lambda: None,
+        everyone: bool = False,
+    ) -> Deferred[Callable[[], None]]:
+        """Follow all jobs of this client, from now on; a function that ends it.
+
+        :param told: called with each change of state. Its numbers have a gap if we were too slow, and start again with
+            each call.
+        :param lost: called if the connection ends before that.
+        :param everyone: follow the jobs of all clients.
+        :raises NotPermitted: ``everyone`` is for those on the node's own machine.
+        """
+        return Deferred.fromCoroutine(self._subscriptions.follow(told, lost, everyone))
 
     def output(
         self,

@@ -6,14 +6,14 @@ is told of the second, and pieces that were on their way then are let go.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from cloudmytask.boundaries import Clock, OutputEnd
-from cloudmytask.client.watched import Changed, Stream, Submitted, Watched, Write
+from cloudmytask.boundaries import Clock, JobEvent, OutputEnd
+from cloudmytask.client.watched import Changed, Followed, Stream, Submitted, Watched, Write
 from cloudmytask.codec import decode
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.errors import (
@@ -41,10 +41,11 @@ class Subscriptions:
     def __init__(self, clock: Clock, numbers: count[int]) -> None:
         self._clock = clock
         self._numbers = numbers
-        self._open: dict[int, Watched | Stream] = {}
+        self._open: dict[int, Watched | Stream | Followed] = {}
         vocabulary = Vocabulary(
             {
                 commands.JobChanged: self._job_changed,
+                commands.JobEvents: self._job_events,
                 commands.OutputData: self._output_data,
                 commands.OutputEnded: self._output_ended,
             }
@@ -79,6 +80,15 @@ class Subscriptions:
             return await watched.until(lambda job: job.state.terminal, timeout)
         finally:
             watched.close()
+
+    async def follow(
+        self, told: Callable[[JobEvent], object], lost: Callable[[], object], everyone: bool
+    ) -> Callable[[], None]:
+        """See ``NodeClient.events``."""
+        number = next(self._numbers)
+        followed = Followed(number, lambda: self._close(number), told, lost)
+        await self._begin(commands.FollowEvents, followed, watch=number, everyone=everyone)
+        return followed.close
 
     async def output(
         self, job_id: str, write: Write, attempt: int, offsets: Mapping[StreamName, int] | None, follow: bool
@@ -116,7 +126,7 @@ class Subscriptions:
         return job
 
     async def _begin(
-        self, command: type[NodeCommand], *subscriptions: Watched | Stream, **arguments: Any
+        self, command: type[NodeCommand], *subscriptions: Watched | Stream | Followed, **arguments: Any
     ) -> dict[str, Any]:
         """Ask for what is told under these numbers; the answer."""
         self._open.update({each.number: each for each in subscriptions})
@@ -140,6 +150,13 @@ class Subscriptions:
             if status.state.terminal:
                 del self._open[watch]
             watched.tell(status, stdout, stderr)
+        return {}
+
+    def _job_events(self, watch: int, events: Mapping[str, Any]) -> dict[str, Any]:
+        for event in decode(tuple[JobEvent, ...], events.get("jobs"), "jobs"):
+            followed = self._open.get(watch)
+            if isinstance(followed, Followed):  # otherwise the caller has lost interest
+                followed.tell(event)
         return {}
 
     def _output_data(

@@ -13,7 +13,7 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
-from cloudmytask.boundaries import Clock, OutputEnd
+from cloudmytask.boundaries import Clock, JobEvent, OutputEnd
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.deferreds import Signal, patiently
 from cloudmytask.model.errors import ConnectionInterrupted, WaitTimeout
@@ -99,11 +99,11 @@ class Watched:
 class Stream:
     """An output as it comes. Pieces that come before :meth:`read` are held, and not answered: a window's worth.
 
-    :ivar close: be sent no more; idempotent.
+    :ivar unsubscribe: tells the node that no more is wanted; idempotent.
     """
 
     number: int
-    close: Callable[[], None]
+    _unsubscribe: Callable[[], None]
     _write: Write | None = field(init=False, default=None)
     _held: list[tuple[str, bytes, Deferred[dict[str, Any]]]] = field(init=False, factory=list)
     _unwritten: int = field(init=False, default=0)
@@ -130,6 +130,14 @@ class Stream:
         finally:
             # If the caller lost interest or could not write, the node must not go on sending.
             self.close()
+
+    def close(self) -> None:
+        """Be sent no more. What is held is let go, and answered: the node counts it as under way. Idempotent."""
+        self._unsubscribe()
+        held, self._held = self._held, []
+        self._unwritten -= len(held)
+        for _, _, answer in held:
+            answer.callback({})
 
     def take(self, stream: str, data: bytes) -> Deferred[dict[str, Any]]:
         """Take a piece; fires with the answer to the node when it is written. A failure is the reader's to learn."""
@@ -172,6 +180,20 @@ class Stream:
             return {}
 
         return maybeDeferred(lambda: write(StreamName(stream), data)).addBoth(done)
+
+
+@define(eq=False)
+class Followed:
+    """The events of many jobs.
+
+    :ivar close: be told no more; idempotent.
+    :ivar tell: called with each. :ivar lose: called if the connection ends first.
+    """
+
+    number: int
+    close: Callable[[], None]
+    tell: Callable[[JobEvent], object]
+    lose: Callable[[], object]
 
 
 @frozen

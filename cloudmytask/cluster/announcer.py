@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import Clock, DelayedCall, Entropy
-from cloudmytask.core.announcing import Condition, Pace, worth_telling
+from cloudmytask.core.announcing import AnnouncementPace, Condition, worth_telling
 from cloudmytask.model.cluster import Announcement, BusMessage, PeerIdentity
 from cloudmytask.version import VERSION
 
@@ -35,7 +35,7 @@ class Announcer:
     _publish: Callable[[BusMessage], None]
     _condition: Callable[[], Condition]
     _present: Callable[[], int]
-    _pace: Pace = field(factory=Pace)
+    _pace: AnnouncementPace = field(factory=AnnouncementPace)
     _sequence: int = field(init=False, default=0)
     _incarnation: int = field(init=False, default=0)
     _told: Condition | None = field(init=False, default=None)

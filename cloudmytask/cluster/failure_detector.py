@@ -60,8 +60,6 @@ class FailureDetector:
     news: Listeners[[BusMessage, NodeId | None]] = field(init=False, default=Factory(Listeners))
     """Told of each message that is news, and who relayed it: this node's id for what it publishes itself, None for
     what came over the bus."""
-    obituaries: Listeners[[Obituary]] = field(init=False, default=Factory(Listeners))
-    """Told of each obituary about somebody else, believed or not."""
     own_obituaries: Listeners[[int]] = field(init=False, default=Factory(Listeners))
     """Told which incarnation of ours was declared dead."""
     newcomers: Listeners[[]] = field(init=False, default=Factory(Listeners))
@@ -183,7 +181,6 @@ class FailureDetector:
             if obituary.boot_id == self._me.boot_id:
                 self.own_obituaries.tell(obituary.incarnation)
             return
-        self.obituaries.tell(obituary)
         member = self._membership.get(obituary.subject)
         if member is None or not member.present or member.announcement.boot_id != obituary.boot_id:
             return

@@ -1,7 +1,8 @@
 """The links that this instance has, by the node at the other end; either end may have dialed.
 
 Invariant: callers who want the same link at the same time share one dial, and each of them gets an answer within
-``DIAL_TIMEOUT``. A link that is gone is never handed out. Of two ends that dial at once both links stay.
+``DIAL_TIMEOUT``. A link that is gone is never handed out. Of two ends that dial at once both links stay. A link that
+neither end has used for a while nor depends on is closed, by agreement, and its end is no reason to suspect anybody.
 """
 
 from __future__ import annotations
@@ -38,12 +39,31 @@ BEAT_PATIENCE = 0.5
 """Seconds for each answer."""
 MISSED_MAX = 3
 """Questions without an answer after which a held link is closed."""
+IDLE = 300.0
+"""Seconds after which a link that nobody uses is closed."""
+LINKS_MAX = 200
+"""Links beyond which it is :data:`IDLE_CROWDED` seconds: a connection costs a descriptor at both ends."""
+IDLE_CROWDED = 10.0
+LOOK = 10.0
+"""Seconds between two looks for such links."""
 
 
 @define(eq=False)
 class _Open:
     link: Link
     missed: int = 0
+    retiring: bool = False
+    """It is not handed out any more, and its end is no loss."""
+
+    @property
+    def usable(self) -> bool:
+        return self.link.alive and not self.retiring
+
+    @property
+    def depended_on(self) -> bool:
+        """Whether somebody here follows something over it, or waits for an answer. One of those who are told of its end
+        is the pool."""
+        return self.link.waiting or len(self.link.gone) > 1
 
 
 @define(eq=False)
@@ -61,21 +81,21 @@ class LinkPool:
     linked: Listeners[[NodeId]] = field(init=False, default=Factory(Listeners))
     """Told of each new link."""
     lost: Listeners[[NodeId]] = field(init=False, default=Factory(Listeners))
-    """Told when the last link to a node is gone; not of what :meth:`close` closes."""
+    """Told when the last link to a node is lost; not of what was closed here, or by agreement."""
     answered: Listeners[[NodeId, BootId, Capacity]] = field(init=False, default=Factory(Listeners))
     """Told of each answer to a beat."""
-    _beats: Periodic | None = field(init=False, default=None)
+    _series: list[Periodic] = field(init=False, default=Factory(list))
     _closed: bool = field(init=False, default=False)
 
     def start(self) -> None:
-        """Begin the beats over held links."""
-        self._beats = every(self._clock, BEAT, self._beat)
+        """Begin the beats over held links, and to close idle ones."""
+        self._series = [every(self._clock, BEAT, self._beat), every(self._clock, LOOK, self._retire_idle)]
 
     def close(self) -> None:
         """Close every link, dial no more; callers who wait are told so."""
         self._closed = True
-        if self._beats is not None:
-            self._beats.stop()
+        for series in self._series:
+            series.stop()
         for entries in list(self._open.values()):
             for entry in list(entries):
                 entry.link.close()
@@ -154,6 +174,15 @@ class LinkPool:
         """Ask over the links to exactly these nodes, again and again, whether they are there."""
         self._held = set(node_ids)
 
+    def retired(self, link: Link) -> bool:
+        """The other end does not need a link any more; whether nobody here does. Then it is handed out no more."""
+        node_id = link.peer.node_id
+        entry = next((entry for entry in self._open.get(node_id, ()) if entry.link is link), None)
+        if entry is None:
+            return True
+        entry.retiring = entry.retiring or not self._needs(node_id, entry)
+        return entry.retiring
+
     def drop(self, node_id: NodeId) -> None:
         """Close all links to a node that is known to be gone."""
         for entry in list(self._open.get(node_id, ())):
@@ -161,7 +190,7 @@ class LinkPool:
             self._gone(node_id, entry)
 
     def _is_at(self, node_id: NodeId, address: str) -> bool:
-        return any(entry.link.alive and entry.link.peer.address == address for entry in self._open[node_id])
+        return any(entry.usable and entry.link.peer.address == address for entry in self._open[node_id])
 
     def _connected(self, address: str, waiting: list[Deferred[Link]], timer: DelayedCall, link: Link) -> None:
         if timer.active():
@@ -203,7 +232,7 @@ class LinkPool:
         entries.remove(entry)
         if not entries:
             del self._open[node_id]
-            if not self._closed:
+            if not self._closed and not entry.retiring:
                 self.lost.tell(node_id)
 
     def _beat(self) -> None:
@@ -213,7 +242,36 @@ class LinkPool:
                 self._ask(node_id, entry)
 
     def _newest(self, node_id: NodeId) -> _Open | None:
-        return next((entry for entry in reversed(self._open.get(node_id, ())) if entry.link.alive), None)
+        return next((entry for entry in reversed(self._open.get(node_id, ())) if entry.usable), None)
+
+    def _needs(self, node_id: NodeId, entry: _Open) -> bool:
+        return entry.depended_on or (node_id in self._held and entry is self._newest(node_id))
+
+    def _retire_idle(self) -> None:
+        patience = IDLE if sum(map(len, self._open.values())) <= LINKS_MAX else IDLE_CROWDED
+        for node_id, entries in list(self._open.items()):
+            for entry in [each for each in entries if each.link.idle >= patience]:
+                if entry.retiring:
+                    entry.link.close()  # the other end said that it would, and is gone
+                elif not self._needs(node_id, entry):
+                    self._retire(entry)
+
+    def _retire(self, entry: _Open) -> None:
+        entry.retiring = True
+
+        def answered(agreed: bool) -> None:
+            entry.retiring = agreed
+            if agreed:
+                entry.link.close()
+
+        def failed(failure: Failure) -> None:
+            failure.trap(CloudMyTaskError)
+            entry.retiring = False
+            entry.link.close()  # an end that does not answer may not be there any more
+
+        entry.link.retire().addCallbacks(answered, failed).addErrback(
+            lambda failure: _log.failure("an idle link could not be closed", failure=failure)
+        )
 
     def _ask(self, node_id: NodeId, entry: _Open) -> None:
         def answered(capacity: Capacity) -> None:

@@ -18,7 +18,7 @@ from cloudmytask.cluster.failure_detector import FailureDetector
 from cloudmytask.cluster.links import LinkPool
 from cloudmytask.cluster.relaying import Relaying
 from cloudmytask.config import InstanceConfig
-from cloudmytask.core.announcing import Condition, Pace
+from cloudmytask.core.announcing import AnnouncementPace, Condition
 from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import BootId, ClusterView, MemberStatus, NodeId, PeerIdentity, Role, Standing
 
@@ -78,7 +78,7 @@ class ClusterMember:
         self._world = world
         self.pool = LinkPool(clock, world.links, me)
         self.detector = FailureDetector(clock, entropy, world.bus, self.pool, me)
-        pace = Pace(config.announce_budget, config.heartbeat)
+        pace = AnnouncementPace(config.announce_budget, config.heartbeat)
         self.announcer = Announcer(clock, entropy, me, self.detector.publish, condition, self.detector.present, pace)
         self.relaying = Relaying(
             clock,

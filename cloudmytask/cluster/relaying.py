@@ -1,9 +1,10 @@
 """Announcements over links, where multicast does not reach everybody.
 
-An instance that does not hear a living one on the bus asks its neighbors in the overlay for what they have heard, and
-is told everything from then on; so is a neighbor whose obituary was refuted. What came by such a way goes on
-along the whole tree, so that the others hear of it too. Seeds are sought out while they are not known, and every few
-seconds a peer taken at random is asked, the dead included, which joins what a partition parted.
+An instance that does not hear another one on the bus, though it lives, asks its neighbors in the overlay for what they
+have heard, and is told everything from then on. So does one that has just declared another dead, in case nobody else
+misses it; without neighbors it asks anybody. What came by such a way goes on along the whole tree, so that the others
+hear of it too. Seeds are sought out while they are not known, and every few seconds a peer taken at random is asked,
+the dead included, which joins what a partition parted.
 
 Invariant: a message goes over each link of the tree once: only what was news to us is passed on, and not to whom it
 came from. Where everybody hears everybody nothing is relayed.
@@ -61,8 +62,8 @@ class Relaying:
     _batch_due: bool = field(init=False, default=False)
     _wanted: dict[NodeId, float] = field(init=False, default=Factory(dict))
     """Until when a neighbor wants everything."""
-    _claims: dict[tuple[NodeId, NodeId], tuple[Obituary, float]] = field(init=False, default=Factory(dict))
-    """Obituaries by neighbors, by subject and reporter, and until when a refutation is awaited."""
+    _declared: dict[NodeId, float] = field(init=False, default=Factory(dict))
+    """Whom we declared dead ourselves, and until when neighbors are asked whether they hear it."""
     _asked: dict[NodeId, float] = field(init=False, default=Factory(dict))
     _answered: dict[NodeId, float] = field(init=False, default=Factory(dict))
     _series: list[Periodic] = field(init=False, default=Factory(list))
@@ -70,7 +71,6 @@ class Relaying:
     def start(self) -> None:
         """Seek the seeds, and relay where it turns out to be needed."""
         self._detector.news.add(self._news)
-        self._detector.obituaries.add(self._claimed)
         self._series = [every(self._clock, LOOK, self._look), every(self._clock, EXCHANGE, self._exchange)]
         self._seek()
 
@@ -109,8 +109,8 @@ class Relaying:
 
     def _news(self, message: BusMessage, by: NodeId | None) -> None:
         relayed = by is not None and by != self._me.node_id
-        if self._claims and isinstance(message, Announcement):
-            self._refuted(message)
+        if isinstance(message, Obituary) and by == self._me.node_id:
+            self._declared[message.subject] = self._clock.seconds() + ASKED
         if not relayed and not self._wanted:
             return
         now = self._clock.seconds()
@@ -119,22 +119,6 @@ class Relaying:
                 continue
             if relayed or now < self._wanted.get(neighbor, 0.0):
                 self._put(neighbor, message)
-
-    def _claimed(self, obituary: Obituary) -> None:
-        if obituary.reporter in self.neighbors():
-            until = self._clock.seconds() + ASKED
-            self._claims[obituary.subject, obituary.reporter] = (obituary, until)
-
-    def _refuted(self, message: Announcement) -> None:
-        """An instance that declared dead whom we hear is to hear the truth through us."""
-        for (subject, reporter), (obituary, _until) in list(self._claims.items()):
-            if (
-                subject == message.node_id
-                and obituary.boot_id == message.boot_id
-                and obituary.incarnation < message.incarnation
-            ):
-                self._wanted[reporter] = self._clock.seconds() + ASKED
-                del self._claims[subject, reporter]
 
     def _put(self, neighbor: NodeId, message: BusMessage) -> None:
         pending = self._pending.setdefault(neighbor, {})
@@ -166,8 +150,10 @@ class Relaying:
             for stranger in known.keys() - neighbors:
                 if known[stranger] < now - ASKED:
                     del known[stranger]
-        self._claims = {key: claim for key, claim in self._claims.items() if now < claim[1]}
-        deaf = any(self._misses(member, now) for member in self._detector.members())
+        self._declared = {each: until for each, until in self._declared.items() if now < until}
+        deaf = any(map(self._detector.is_dead, self._declared)) or any(
+            self._misses(member, now) for member in self._detector.members()
+        )
         for neighbor in neighbors:
             member, link = self._detector.get(neighbor), self._pool.live(neighbor)
             if link is None or (not deaf and member is not None and self._hears(member, now)):
@@ -191,6 +177,10 @@ class Relaying:
         unheard = [m for m in self._detector.members() if m.standing is not Standing.LEFT and not self._hears(m, now)]
         if unheard and (any(member.present for member in unheard) or not self._detector.present()):
             self._approach(self._entropy.random.choice(unheard).announcement.address)
+        elif self._declared and not self.neighbors():
+            present = [member for member in self._detector.members() if member.present]
+            if present:
+                self._approach(self._entropy.random.choice(present).announcement.address)
 
     def acquaint(self, link: Link) -> None:
         """Somebody of another tree: make sure that each side hears of the other."""

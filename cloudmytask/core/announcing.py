@@ -52,7 +52,7 @@ def _decisive(condition: Condition) -> tuple[object, ...]:
 
 
 @define
-class Pace:
+class AnnouncementPace:
     """How often; ``budget`` in bits per second for the whole group."""
 
     budget: float = BUDGET

@@ -50,6 +50,10 @@ class SupervisorDoor:
         self._cluster_member.pool.welcome(link)
 
     @allowed(AccessRole.NODE, AccessRole.CSU)
+    def retired(self, link: Link) -> bool:
+        return self._cluster_member.pool.retired(link)
+
+    @allowed(AccessRole.NODE, AccessRole.CSU)
     def pinged(self, link: Link) -> Capacity:  # noqa: ARG002 - it is the same for all
         return NOTHING
 

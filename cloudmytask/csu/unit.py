@@ -109,7 +109,7 @@ class CentralSupervisoryUnit:
         node = next((f", such as {each.name} at {each.address}" for each in self._nodes()), "")
         raise NotPermitted(f"{self._me.name} is a CSU and takes no jobs; ask a node{node}")
 
-    def follow(self, client: ClientId, told: Callable[[Event], None]) -> Watch:  # noqa: ARG002 - it has no jobs
+    def follow(self, client: ClientId | None, told: Callable[[Event], None]) -> Watch:  # noqa: ARG002 - it has no jobs
         return self._cluster_member.follow(told)
 
     def admit(self, client: ClientId, size: int) -> float:

@@ -48,6 +48,8 @@ class Principal:
     proof: Proof
     where: str = ""
     """The host that it is connected from, as far as is known; for people."""
+    uid: int | None = None
+    """The user who came over the unix socket, as the kernel says; None if it came another way."""
 
 
 def allowed(*roles: AccessRole) -> Callable[[Verb], Verb]:

@@ -1,5 +1,5 @@
 """An instance's end of a client's connection: each command is decoded, given to a verb of the API, and its answer
-encoded, as one table says.
+encoded, as one table says (``client_calls``).
 
 Invariant: what a client began on a connection (watches, output streams, uploads) ends with it; jobs do not. Nothing
 reaches a verb that the connection's principal may not call.
@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, DeferredSemaphore, maybeDeferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
@@ -20,37 +19,34 @@ from twisted.logger import Logger
 
 from cloudmytask.api.client_api import ClientApi, Riding, inline
 from cloudmytask.api.principals import check_allowed, client_principal
-from cloudmytask.boundaries import Clock, ClusterDoor, DelayedCall, Receipt
-from cloudmytask.codec import decode, dump, encode
+from cloudmytask.boundaries import Clock, ClusterDoor, DelayedCall, JobEvent
+from cloudmytask.codec import decode, encode
 from cloudmytask.codec.people import job_to_document, node_to_document
-from cloudmytask.core.job_id import normalize
-from cloudmytask.model.cluster import Ban, BanPage, ClusterView
+from cloudmytask.deferreds import Pace
 from cloudmytask.model.errors import (
     HelloRequired,
     InvalidArgument,
     NotPermitted,
     UnsupportedVersion,
 )
-from cloudmytask.model.job import Blob, Job, JobId, JobPage, JobQuery, JobSpec, Offsets, QoS, StreamName
+from cloudmytask.model.job import Job, JobId, JobSpec, QoS, StreamName
 from cloudmytask.net.channels import Channel, Channels
+from cloudmytask.net.client_calls import CALLS, Answer, Call, receipt_answer
+from cloudmytask.net.credentials import peer_uid
+from cloudmytask.net.event_push import EventPush
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.net.peer_links import Introduction, PeerLinks
 from cloudmytask.net.push import JobChanges, OutputBudget, OutputPush, riding
 from cloudmytask.wire import commands, peer_commands
-from cloudmytask.wire.commands import NodeCommand
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
 
 _log = Logger()
 
 HELLO_TIMEOUT = 10.0
 """Seconds that a connection may stay anonymous."""
-PAGE_MAX = 512 * 1024
-"""Bytes of jobs in one page of a listing, however many were asked for."""
 HEAVY_MAX = 4
 """Requests of one connection that cost much and are worked on at a time; the others wait, and are dropped when the
 connection ends."""
-
-Answer = dict[str, Any]
 
 
 class ClientSession:
@@ -74,6 +70,7 @@ class ClientSession:
             self._admit,
             self._malformed,
         )
+        self._clock = clock
         self.protocol = GuardedAMP(vocabulary, clock, self._lost)
         self._changes = JobChanges(self.protocol)
         self._budget = OutputBudget()
@@ -88,14 +85,14 @@ class ClientSession:
         if role != "client":
             raise InvalidArgument(f"role: {role!r} is not client")
         transport: Any = self.protocol.transport
-        principal = client_principal(client, transport.getPeer())
+        principal = client_principal(client, transport.getPeer(), peer_uid(transport))
         if self._api is not None and self._api.principal != principal:
             raise InvalidArgument(
                 f"client: this connection is {self._api.principal.name}'s and cannot become {principal.name}'s"
             )
         self._api = self._api or ClientApi(self._door, principal)
         self._known()
-        _log.debug("client {client} with {software}", client=client, software=software)
+        _log.debug("client {client}, user {uid}, with {software}", client=client, uid=principal.uid, software=software)
         return {"version": commands.PROTOCOL_VERSION, "node": node_to_document(self._door.describe())}
 
     def peer_hello(self, version: int, identity: Answer, nonce: bytes) -> Answer:
@@ -124,7 +121,7 @@ class ClientSession:
         for name, decoded in call.decode.items():
             arguments[name] = decoded(arguments[name])
         if call.begin is not None:
-            verb = partial(call.begin, self, api)
+            verb = partial(call.begin(self), api)
         answered = self._in_turn(partial(verb, **arguments)) if call.heavy else _run(verb, arguments)
         return answered.addCallback(call.encode)
 
@@ -156,7 +153,7 @@ class ClientSession:
             watching = None if watch is None else failing.enter_context(self.channels.opening(watch))
             streaming = None if stream is None else failing.enter_context(self.channels.opening(stream))
             receipt = await api.submit(key, decoded, qos, tuple(contents.values()))
-            answer = {**_receipt_answer(receipt), "follows": watching is not None or streaming is not None}
+            answer = {**receipt_answer(receipt), "follows": watching is not None or streaming is not None}
             if watching is not None:
                 answer.update(await self._watch(api, watching, receipt.job.id, bool(every), bool(output)))
             if streaming is not None:
@@ -202,13 +199,27 @@ class ClientSession:
         follow: bool,
     ) -> None:
         reader = await api.output(job, attempt, offsets, follow=follow)
-        push = OutputPush(self.protocol, channel.number, reader, self._budget, channel.close)
+        push = OutputPush(self.protocol, channel.number, reader, self._budget, Pace(self._clock), channel.close)
         channel.opened(push.close)
         if channel.is_open:
             push.start()
 
+    def follow(self, api: ClientApi, watch: int, everyone: bool | None) -> None:
+        """Tell the client of its jobs, or of all jobs."""
+        verb = api.all_events if everyone else api.events
+        check_allowed(api.principal, verb)
+        with self.channels.opening(watch) as channel:
+            push = EventPush(self.protocol, watch)
+            following = verb(lambda event: push.tell(event) if isinstance(event, JobEvent) else None)
+
+            def close() -> None:
+                following.close()
+                push.close()
+
+            channel.opened(close)
+
     def unsubscribe(self, _api: ClientApi, watch: int) -> None:
-        """End a watch or a stream."""
+        """End a watch, a stream or events."""
         self.channels.close(watch)
         self._changes.forget(watch)
 
@@ -283,121 +294,3 @@ def _run(verb: Callable[..., Any], arguments: Mapping[str, Any]) -> Deferred[Any
         return Deferred.fromCoroutine(result) if isinstance(result, Coroutine) else result
 
     return maybeDeferred(call)
-
-
-# What is decoded, and how answers are encoded
-
-
-def _job_id(text: str) -> JobId:
-    return JobId(normalize(text))
-
-
-def _qos(name: str | None) -> object:
-    return None if name is None else decode(QoS, name, "qos")
-
-
-def _offsets(document: Answer) -> dict[StreamName, int]:
-    return dict(decode(Offsets, document, "offsets"))
-
-
-def _query(document: Answer | None) -> JobQuery:
-    query = decode(JobQuery, document or {})
-    return evolve(query, prefix=normalize(query.prefix)) if query.prefix else query
-
-
-def _as_it_is(answer: Any) -> Any:
-    return answer
-
-
-def _job_answer(job: Job) -> Answer:
-    return {"job": job_to_document(job)}
-
-
-def _receipt_answer(receipt: Receipt) -> Answer:
-    return {"job": job_to_document(receipt.job), "known": receipt.known}
-
-
-def _ban_answer(ban: Ban) -> Answer:
-    return {"ban": encode(ban)}
-
-
-def _bans_answer(page: tuple[tuple[Ban, ...], str | None]) -> Answer:
-    return {"page": encode(BanPage(*page))}
-
-
-def _cluster_answer(page: tuple[ClusterView, str | None]) -> Answer:
-    return {"cluster": {**encode(page[0]), "next": page[1]}}
-
-
-def _page_answer(page: JobPage) -> Answer:
-    """As many of the page's jobs as an answer has room for; the cursor says where to go on."""
-    documents: list[dict[str, Any]] = []
-    room = PAGE_MAX
-    following = page.next
-    for job in page.jobs:
-        document = job_to_document(job)
-        room -= len(dump(document))
-        if room < 0 and documents:
-            following = page.jobs[len(documents) - 1].sequence
-            break
-        documents.append(document)
-    return {"page": {"jobs": documents, "next": following}}
-
-
-@frozen
-class Call:
-    """How one command is answered.
-
-    :ivar verb: the method of :class:`~cloudmytask.api.client_api.ClientApi` that says who may, and answers.
-    :ivar decode: by the argument's name; an argument that is left out is taken as it is.
-    :ivar encode: makes the answer of what the verb returns.
-    :ivar begin: is called instead of the verb if something of the connection is concerned, with session and API.
-    :ivar heavy: whether one costs much, so that only a few are worked on at a time.
-    """
-
-    verb: str
-    decode: Mapping[str, Callable[[Any], Any]] = {}
-    encode: Callable[[Any], Any] = _as_it_is
-    begin: Callable[..., Any] | None = None
-    heavy: bool = False
-
-
-_JOB = {"job": _job_id}
-
-CALLS: Mapping[type[NodeCommand], Call] = {
-    commands.DescribeNode: Call("describe", encode=lambda node: {"node": node_to_document(node)}),
-    commands.DescribeCluster: Call("cluster", encode=_cluster_answer, heavy=True),
-    commands.ListBans: Call("bans", encode=_bans_answer, heavy=True),
-    commands.AddBan: Call("ban", encode=_ban_answer),
-    commands.LiftBan: Call("lift_ban", encode=_ban_answer),
-    commands.LoadHistory: Call(
-        "history", encode=lambda found: {"history": {"samples": [encode(each) for each in found]}}, heavy=True
-    ),
-    commands.SubmitJob: Call("submit", {"qos": _qos}, begin=ClientSession.submit),
-    commands.GetScriptJobStatus: Call("status", _JOB, _job_answer),
-    commands.ListJobs: Call("jobs", {"query": _query}, _page_answer, heavy=True),
-    commands.CancelJob: Call("cancel", _JOB, _job_answer),
-    commands.RetryJob: Call("retry", _JOB, _receipt_answer),
-    commands.RemoveJob: Call("remove", _JOB, _job_answer),
-    commands.ExplainJob: Call("explain", _JOB, lambda explanation: {"explanation": encode(explanation)}, heavy=True),
-    commands.WatchJob: Call("watch", _JOB, begin=ClientSession.watch),
-    commands.StreamOutput: Call(
-        "output",
-        {**_JOB, "offsets": _offsets},
-        begin=ClientSession.stream,
-    ),
-    commands.Unsubscribe: Call("watch", begin=ClientSession.unsubscribe),
-    commands.BeginUpload: Call(
-        "upload",
-        {"blob": lambda blob: decode(Blob, blob, "blob")},
-        begin=lambda session, _api, upload, blob: session.uploads.begin(upload, blob),
-    ),
-    commands.UploadPiece: Call(
-        "upload", begin=lambda session, _api, upload, offset, data: session.uploads.piece(upload, offset, data)
-    ),
-    commands.CommitUpload: Call(
-        "upload", encode=lambda _blob: {}, begin=lambda session, _api, upload: session.uploads.commit(upload)
-    ),
-    commands.AbortUpload: Call("upload", begin=lambda session, _api, upload: session.uploads.abort(upload)),
-}
-"""Every command of clients but the introduction: the one place where a command and its verb meet."""

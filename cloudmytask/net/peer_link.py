@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.python.failure import Failure
 
 from cloudmytask.api.principals import check_allowed, peer_principal
 from cloudmytask.boundaries import AttemptSink, PeerDoor
@@ -36,9 +35,10 @@ from cloudmytask.model.cluster import (
     PeerIdentity,
     RemoteEnd,
 )
-from cloudmytask.model.errors import InvalidArgument, NoSuchJob
+from cloudmytask.model.errors import InvalidArgument
 from cloudmytask.model.fields import Count
 from cloudmytask.model.job import AttemptId, Blob, Content, JobSpec, Offsets, Reason, StreamName, TravelingJob
+from cloudmytask.net.attempt_sinks import PUSH_TIMEOUT, AttemptSinks, RemoteSink
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.wire import peer_commands as commands
 from cloudmytask.wire.announcement import Unreadable, decode_message, encode_message
@@ -53,6 +53,8 @@ OFFER_TIMEOUT = 10.0
 """Seconds that a target may take to say yes or no."""
 TREE_TIMEOUT = 3.0
 """Seconds for an answer about the overlay."""
+SLOWEST_DISK = 10 * 1024 * 1024
+"""Bytes a second that the other end must be able to make durable at the least."""
 RELAYED_MAX = 40
 """Messages in one ``Relay``, so that they fit into one value."""
 
@@ -65,15 +67,22 @@ class PeerLink:
         self._key = key
         self.peer = peer
         self.principal = peer_principal(peer, keyed=key is not None)
-        self._numbers = itertools.count(1)
-        self.sinks: dict[int, AttemptSink] = {}
-        """What is followed over this link, by the numbers that we gave."""
+        self.sinks = AttemptSinks(itertools.count(1))
+        """What is followed over this link."""
         self.gone: Listeners[[]] = Listeners()
         self._lost = False
 
     @property
     def alive(self) -> bool:
         return not self._lost and self._protocol.alive
+
+    @property
+    def waiting(self) -> bool:
+        return self._protocol.waiting
+
+    @property
+    def idle(self) -> float:
+        return self._protocol.idle
 
     def lost(self) -> None:
         """The connection is gone."""
@@ -87,30 +96,23 @@ class PeerLink:
     # boundaries.Link
 
     def ping(self, timeout: float) -> Deferred[Capacity]:
-        return self._protocol.ask(commands.Ping, timeout).addCallback(_capacity)
+        return self._protocol.ask(commands.Ping, timeout).addCallback(lambda box: decode(Capacity, box["capacity"]))
+
+    def retire(self) -> Deferred[bool]:
+        return self._protocol.ask(commands.RetireLink, TREE_TIMEOUT).addCallback(lambda box: bool(box["agreed"]))
 
     def offer(self, offer: Offer, contents: Sequence[Content], sink: AttemptSink) -> Deferred[OfferAnswer]:
-        number = next(self._numbers)
-        self.sinks[number] = sink
+        number = self.sinks.add(sink)
 
         def answered(box: Mapping[str, Any]) -> OfferAnswer:
             answer = decode(OfferAnswer, box["answer"])
             if not answer.accepted:
-                self.sinks.pop(number, None)
+                self.sinks.forget(number)
             return answer
 
-        def failed(failure: Failure) -> Failure:
-            self.sinks.pop(number, None)
-            return failure
-
-        asked = self._protocol.ask(
-            commands.OfferJob,
-            OFFER_TIMEOUT,
-            watch=number,
-            offer=encode(offer),
-            **_riding(offer.spec, contents),
-        )
-        return asked.addCallbacks(answered, failed)
+        riding = _riding(offer.spec, contents)
+        asked = self._protocol.ask(commands.OfferJob, OFFER_TIMEOUT, watch=number, offer=encode(offer), **riding)
+        return self.sinks.forget_on_failure(number, asked.addCallback(answered))
 
     def hand_over(self, job: TravelingJob, contents: Sequence[Content]) -> Deferred[OfferAnswer]:
         asked = self._protocol.ask(
@@ -119,21 +121,16 @@ class PeerLink:
         return asked.addCallback(lambda box: decode(OfferAnswer, box["answer"]))
 
     def send_blob(self, blob: Blob, read: Callable[[int, int], Deferred[bytes]]) -> Deferred[None]:
-        return Deferred.fromCoroutine(send_blob(self._protocol, next(self._numbers), blob, read))
+        patience = PUSH_TIMEOUT + blob.size / SLOWEST_DISK
+        return Deferred.fromCoroutine(send_blob(self._protocol, next(self.sinks.numbers), blob, read, patience))
 
     def follow(self, attempt: AttemptId, offsets: Mapping[StreamName, int], sink: AttemptSink) -> Deferred[None]:
-        number = next(self._numbers)
-        self.sinks[number] = sink
+        number = self.sinks.add(sink)
         places = {stream.value: offset for stream, offset in offsets.items()}
-
-        def failed(failure: Failure) -> Failure:
-            self.sinks.pop(number, None)
-            return failure
-
         asked = self._protocol.ask(
             commands.FollowAttempt, OFFER_TIMEOUT, watch=number, attempt=str(attempt), offsets=places
         )
-        return asked.addCallbacks(_nothing, failed)
+        return self.sinks.forget_on_failure(number, asked.addCallback(_nothing))
 
     def stop_attempt(self, attempt: AttemptId, reason: Reason, hurry: bool) -> Deferred[None]:
         asked = self._protocol.ask(commands.StopAttempt, attempt=str(attempt), reason=reason.value, hurry=hurry)
@@ -176,40 +173,17 @@ class PeerLink:
         return asked.addCallback(lambda box: None if box["ban"] is None else decode(Ban, box["ban"]))
 
 
-class RemoteSink:
-    """Implements ``boundaries.AttemptSink``: the follower at the other end of a link. What waits for its disk has no
-    timeout: it ends with the link."""
-
-    def __init__(self, protocol: GuardedAMP, watch: int) -> None:
-        self._protocol = protocol
-        self._watch = watch
-
-    def started(self) -> Deferred[None]:
-        return self._protocol.ask(commands.AttemptStarted, None, watch=self._watch).addCallback(_nothing)
-
-    def output(self, stream: StreamName, offset: int, data: bytes) -> Deferred[None]:
-        asked = self._protocol.ask(
-            commands.AttemptOutput, None, watch=self._watch, stream=stream.value, offset=offset, data=data
-        )
-        return asked.addCallback(_nothing)
-
-    def ended(self, end: RemoteEnd) -> Deferred[None]:
-        document = maybeDeferred(encode, end)
-        return document.addCallback(
-            lambda told: self._protocol.ask(commands.AttemptEnded, None, watch=self._watch, end=told)
-        ).addCallback(_nothing)
-
-
 class PeerAnswers:
     """The responders of one link."""
 
     def __init__(self, link: PeerLink, protocol: GuardedAMP, door: PeerDoor, key: bytes | None) -> None:
         self.link = link
+        self.sinks = link.sinks
         self.door = door
         self.key = key
         self._protocol = protocol
         self.uploads = IncomingUploads(lambda blob: self._call(self.door.receive_blob, blob))
-        link.gone.add(self.uploads.abort_all)
+        protocol.gone.add(self.uploads.abort_all)
 
     def responders(self) -> dict[type[NodeCommand], Responder]:
         """What this end answers."""
@@ -255,29 +229,6 @@ class PeerAnswer:
     encode: Callable[[Any], dict[str, Any]] = lambda _result: {}
 
 
-def _started(answers: PeerAnswers, watch: int) -> Deferred[None]:
-    sink = answers.link.sinks.get(watch)
-    if sink is None:
-        raise NoSuchJob("nobody here follows that attempt any more")
-    return sink.started()
-
-
-def _output(answers: PeerAnswers, watch: int, stream: StreamName, offset: int, data: bytes) -> Deferred[None] | None:
-    sink = answers.link.sinks.get(watch)
-    return None if sink is None else sink.output(stream, offset, data)
-
-
-def _ended(answers: PeerAnswers, watch: int, end: RemoteEnd) -> Deferred[None] | None:
-    sink = answers.link.sinks.pop(watch, None)
-    return None if sink is None else sink.ended(end)
-
-
-def _offset(offset: int) -> int:
-    if offset < 0:
-        raise InvalidArgument(f"offset: {offset} is negative")
-    return offset
-
-
 def _contents(*parts: bytes | None) -> list[Content]:
     """What came along with a job."""
     return [Content(blob_of(data), data) for data in parts if data]
@@ -289,6 +240,7 @@ def _answer(result: Any) -> dict[str, Any]:
 
 ANSWERS: Mapping[type[NodeCommand], PeerAnswer] = {
     commands.Ping: PeerAnswer("pinged", encode=lambda capacity: {"capacity": encode(capacity)}),
+    commands.RetireLink: PeerAnswer("retired", encode=lambda agreed: {"agreed": agreed}),
     commands.OfferJob: PeerAnswer(
         "offered",
         lambda link, watch, offer, script, stdin: (offer_of(offer), _contents(script, stdin), link.sink(watch)),
@@ -307,32 +259,22 @@ ANSWERS: Mapping[type[NodeCommand], PeerAnswer] = {
     ),
     commands.StopAttempt: PeerAnswer(
         "attempt_stopped",
-        lambda _link, attempt, reason, hurry: (
-            attempt_id("attempt", attempt),
-            decode(Reason, reason, "reason"),
-            hurry,
-        ),
+        lambda _link, attempt, reason, hurry: (attempt_id("attempt", attempt), decode(Reason, reason, "reason"), hurry),
     ),
-    commands.AttemptStarted: PeerAnswer(_started),
+    commands.AttemptStarted: PeerAnswer(lambda link, watch: link.sinks.started(watch)),
     commands.AttemptOutput: PeerAnswer(
-        _output,
-        lambda _link, watch, stream, offset, data: (
-            watch,
-            decode(StreamName, stream, "stream"),
-            _offset(offset),
-            data,
-        ),
+        lambda link, *piece: link.sinks.output(*piece),
+        lambda _link, watch, stream, offset, data: (watch, decode(StreamName, stream, "stream"), offset, data),
     ),
-    commands.AttemptEnded: PeerAnswer(_ended, lambda _link, watch, end: (watch, decode(RemoteEnd, end))),
+    commands.AttemptEnded: PeerAnswer(
+        lambda link, watch, end: link.sinks.ended(watch, end),
+        lambda _link, watch, end: (watch, decode(RemoteEnd, end)),
+    ),
     commands.AskForWork: PeerAnswer(
-        "asked_for_work",
-        lambda _link, capacity: (decode(Capacity, capacity),),
-        lambda coming: {"coming": coming},
+        "asked_for_work", lambda _link, capacity: (decode(Capacity, capacity),), lambda coming: {"coming": coming}
     ),
     commands.Attach: PeerAnswer(
-        "attached",
-        lambda _link, root, depth: (decode(NodeId, root, "root"), decode(Count, depth, "depth")),
-        _answer,
+        "attached", lambda _link, root, depth: (decode(NodeId, root, "root"), decode(Count, depth, "depth")), _answer
     ),
     commands.Detach: PeerAnswer("detached"),
     commands.TellPath: PeerAnswer(
@@ -366,10 +308,6 @@ def _riding(spec: JobSpec, contents: Sequence[Content]) -> dict[str, bytes | Non
     """What rides along with a job."""
     riding = {content.blob: content.data for content in contents if len(content.data) <= INLINE_PART}
     return {"script": riding.get(spec.script), "stdin": None if spec.stdin is None else riding.get(spec.stdin)}
-
-
-def _capacity(box: Mapping[str, Any]) -> Capacity:
-    return decode(Capacity, box["capacity"])
 
 
 def _nothing(_: object) -> None:

@@ -19,7 +19,7 @@ from cloudmytask.api.client_api import Riding
 from cloudmytask.boundaries import OutputEnd, OutputPiece, OutputReader
 from cloudmytask.codec import encode
 from cloudmytask.codec.people import job_to_document
-from cloudmytask.deferreds import Signal
+from cloudmytask.deferreds import Pace, Signal
 from cloudmytask.model.errors import CloudMyTaskError
 from cloudmytask.model.job import Job
 from cloudmytask.wire.commands import PIECE, WINDOW, JobChanged, OutputData, OutputEnded
@@ -124,10 +124,12 @@ class OutputPush:
         watch: int,
         reader: OutputReader,
         budget: OutputBudget,
+        pace: Pace,
         ended: Callable[[], object],
     ) -> None:
         """Send nothing before it is started.
 
+        :param pace: keeps a script that prints line after line from costing a message for each.
         :param ended: called before the last word is sent, so that the client can use the number again as soon as it
             has that; maybe called again.
         """
@@ -135,6 +137,7 @@ class OutputPush:
         self._watch = watch
         self._reader = reader
         self._budget = budget
+        self._pace = pace
         self._ended = ended
         self._unanswered = 0
         self._next_answer: Deferred[None] | None = None
@@ -174,8 +177,13 @@ class OutputPush:
             found = await coming
             if isinstance(found, OutputEnd):
                 return encode(found)
-            coming = self._reader.next(self._budget.share)
-            await self._send(found)
+            if len(found.data) >= min(PIECE, self._budget.share):
+                coming = self._reader.next(self._budget.share)
+                await self._send(found)
+            else:
+                await self._send(found)
+                await self._pace.part()  # line after line is not to be a message each
+                coming = self._reader.next(self._budget.share)
         coming.addErrback(self._not_sent)
         return {}
 

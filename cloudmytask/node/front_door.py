@@ -69,9 +69,9 @@ class NodeFrontDoor:
     def history(self, seconds: float) -> Deferred[tuple[LoadSample, ...]]:  # noqa: ARG002 - none is kept
         raise NotSupervised("this instance is a node and keeps no history of load; a CSU does")
 
-    def follow(self, client: ClientId, told: Callable[[Event], None]) -> Watch:
+    def follow(self, client: ClientId | None, told: Callable[[Event], None]) -> Watch:
         def changed(job: Job) -> None:
-            if job.client == client:
+            if client is None or job.client == client:
                 told(job)
 
         jobs, cluster = self._ledger.published.add(changed), self._cluster_member.follow(told)

@@ -51,6 +51,10 @@ class NodePeerDoor:
         self._cluster_member.pool.welcome(link)
 
     @allowed(AccessRole.NODE, AccessRole.CSU)
+    def retired(self, link: Link) -> bool:
+        return self._cluster_member.pool.retired(link)
+
+    @allowed(AccessRole.NODE, AccessRole.CSU)
     def pinged(self, link: Link) -> Capacity:  # noqa: ARG002 - whoever asks
         return self._placer.here()
 

@@ -64,20 +64,26 @@ class VirtualClock:
 
     def step(self) -> bool:
         """Run the earliest call; whether there was one."""
-        while self._heap:
-            time, _, timer = heappop(self._heap)
-            if timer.active():
-                self._now = max(self._now, time)
-                timer.run()
-                return True
-        return False
+        time = self._next()
+        if time is None:
+            return False
+        timer = heappop(self._heap)[2]
+        self._now = max(self._now, time)
+        timer.run()
+        return True
 
     def advance(self, seconds: float) -> None:
         """Let ``seconds`` pass, one call at a time."""
         end = self._now + seconds
-        while self._heap and self._heap[0][0] <= end:
+        while (time := self._next()) is not None and time <= end:
             self.step()
         self._now = max(self._now, end)
+
+    def _next(self) -> float | None:
+        """When the earliest call is due that was not cancelled."""
+        while self._heap and not self._heap[0][2].active():
+            heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
 
 
 @define(eq=False)

@@ -18,7 +18,7 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from cloudmytask.config import NodeConfig
-from cloudmytask.core.announcing import Pace
+from cloudmytask.core.announcing import AnnouncementPace
 from cloudmytask.core.policies import RESERVE_PULL
 from cloudmytask.model.cluster import NodeId
 from cloudmytask.model.job import ClientId
@@ -138,7 +138,7 @@ class ClusterRun:
                 return
 
     def _checker(self) -> ClusterChecker:
-        plan, interval = self.plan, Pace().heartbeat(self.plan.nodes)
+        plan, interval = self.plan, AnnouncementPace().heartbeat(self.plan.nodes)
         # Who has just lost its peers, or what they said, does not know who waits, or who is free.
         quiet = plan.policy == RESERVE_PULL and not (plan.kill or plan.partitions or plan.loss)
         # Where all jobs come from one node, it knows all that is sent to anybody.

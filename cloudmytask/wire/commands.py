@@ -13,6 +13,7 @@ No call stays open for as long as a job lives. ``WatchJob`` answers at once, and
 ``OutputData`` with piece after piece, a window of them unanswered at a time, and ``OutputEnded`` after the last. The
 client numbers its watches, streams and uploads; ``Unsubscribe`` ends a watch or a stream. ``SubmitJob`` takes such
 numbers too, so that a script is run in two exchanges: all else is pushed. A small output may ride with the outcome.
+``FollowEvents`` is a watch of all jobs at once.
 
 Of the cluster every instance tells what it sees: ``DescribeCluster``, ``ListBans``. ``AddBan`` and ``LiftBan`` are for
 users of the instance's own machine; ``LoadHistory`` is kept by a CSU only.
@@ -178,8 +179,23 @@ class OutputEnded(NodeCommand):
     arguments = [(b"watch", amp.Integer()), (b"end", Document())]
 
 
+class FollowEvents(NodeCommand):
+    """Tell every change of state of the client's jobs from now on, by ``JobEvents``; with ``everyone``, which is for
+    administrators, of the jobs of all clients. ``Unsubscribe`` ends it."""
+
+    arguments = [(b"watch", amp.Integer()), (b"everyone", Flag(optional=True))]
+
+
+class JobEvents(NodeCommand):
+    """Node to client: some events, oldest first (``events.jobs``: sequence, job, client, state, attempt, reason). The
+    next come when these are answered. A client that is behind misses some: ``sequence`` tells. One that does not answer
+    within 60 s is disconnected."""
+
+    arguments = [(b"watch", amp.Integer()), (b"events", Document())]
+
+
 class Unsubscribe(NodeCommand):
-    """End a watch or a stream; one that is not there is ended already."""
+    """End a watch, a stream or events; one that is not there is ended already."""
 
     arguments = [(b"watch", amp.Integer())]
 

@@ -157,6 +157,8 @@ class GuardedAMP(amp.AMP):
         self._reading = True
         self._parsing = False
         self._under_way = 0
+        self._asked = 0
+        self._used = clock.seconds()
         self.alive = False
 
     def connectionMade(self) -> None:
@@ -178,6 +180,16 @@ class GuardedAMP(amp.AMP):
         self.gone.tell_last()
 
     @property
+    def waiting(self) -> bool:
+        """Whether somebody here waits for an answer of the other end."""
+        return self._asked > 0
+
+    @property
+    def idle(self) -> float:
+        """Seconds since a box came or went."""
+        return self._clock.seconds() - self._used
+
+    @property
     def clear(self) -> bool:
         """Whether the other end reads as fast as it is sent to."""
         return self._sending is not None and self._sending.clear
@@ -195,6 +207,7 @@ class GuardedAMP(amp.AMP):
         """Twisted's interface."""
         if self._sending is None:
             raise ConnectionLost()
+        self._used = self._clock.seconds()
         self._sending.write(box.serialize())
 
     def hold(self, seconds: float) -> None:
@@ -222,6 +235,7 @@ class GuardedAMP(amp.AMP):
         self._reading = reading
         if reading:
             transport.resumeProducing()
+            self._await_rest()
         else:
             transport.pauseProducing()
             self._stop_deadline()  # what does not arrive now is not the other end's fault
@@ -254,10 +268,15 @@ class GuardedAMP(amp.AMP):
         :raises InvalidArgument: an argument cannot cross the wire.
         :raises CloudMyTaskError: the failure that the other end declared.
         """
+        self._asked += 1
         called = maybeDeferred(self._call, command, arguments)
         if timeout is not None:
             called.addTimeout(timeout, cast(Any, self._clock), lambda _failure, seconds: _timed_out(command, seconds))
-        return called.addErrback(_translate, command)
+        return called.addErrback(_translate, command).addBoth(self._told)
+
+    def _told(self, answer: T) -> T:
+        self._asked -= 1
+        return answer
 
     def _call(self, command: type[NodeCommand], arguments: Mapping[str, object]) -> Deferred[dict[str, Any]]:
         """Send it; fires with the answer.
@@ -309,6 +328,10 @@ class GuardedAMP(amp.AMP):
         finally:
             self._parsing = False
             self._unread = b"" if self._refused else data[at:]
+        self._await_rest()
+
+    def _await_rest(self) -> None:
+        """Give a box that has begun to arrive its deadline, unless it has one."""
         if (self._keys or self._unread) and self._deadline is None and self._reading and self.alive:
             self._deadline = self._clock.callLater(BOX_DEADLINE, self._refuse, "a box that did not end in time")
 
@@ -320,6 +343,7 @@ class GuardedAMP(amp.AMP):
 
     def ampBoxReceived(self, box: amp.AmpBox) -> None:
         """A box that fits no call ends the connection, with one line in the log instead of a traceback."""
+        self._used = self._clock.seconds()
         if amp.ANSWER in box:
             fits = box[amp.ANSWER] in self._outstandingRequests
         elif amp.ERROR in box:

@@ -11,7 +11,7 @@ Blobs that the target lacks go ahead with ``BeginUpload``, ``UploadPiece`` and `
 
 ``Attach``, ``Detach`` and ``TellPath`` keep the overlay; ``Relay`` carries announcements where multicast does not
 reach. ``ExchangeBans`` makes two ban lists one. A CSU answers the paper's ``AddToBlackListRequest`` and
-``CheckBanned``.
+``CheckBanned``. A link that nobody has used for a while ends with ``RetireLink``; one that ends without was lost.
 """
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ class Ping(NodeCommand):
     """Whether anybody is there."""
 
     response = [(b"capacity", Document())]
+
+
+class RetireLink(NodeCommand):
+    """The caller does not need this link any more. ``agreed``: nor does the other end; then the caller closes it."""
+
+    response = [(b"agreed", Flag())]
 
 
 class OfferJob(NodeCommand):

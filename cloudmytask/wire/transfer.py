@@ -16,11 +16,18 @@ from cloudmytask.wire import commands
 from cloudmytask.wire.guard import GuardedAMP
 
 
-async def send_blob(protocol: GuardedAMP, number: int, blob: Blob, read: Callable[[int, int], Deferred[bytes]]) -> None:
+async def send_blob(
+    protocol: GuardedAMP,
+    number: int,
+    blob: Blob,
+    read: Callable[[int, int], Deferred[bytes]],
+    patience: float | None = None,
+) -> None:
     """Send the bytes of ``blob``, unless the other end has them.
 
     :param number: what to call the upload on this connection.
     :param read: gives up to so many bytes (the second argument) from an offset (the first) on; at least one.
+    :param patience: seconds that the other end may take to make it durable; None for as long as the connection lasts.
     :raises CloudMyTaskError: the other end declined, or the connection ended, or the bytes cannot be read.
     """
     announced = await protocol.ask(commands.BeginUpload, upload=number, blob=encode(blob))
@@ -45,4 +52,4 @@ async def send_blob(protocol: GuardedAMP, number: int, blob: Blob, read: Callabl
         if not complete and protocol.alive:
             under_way.append(protocol.ask(commands.AbortUpload, upload=number))
         DeferredList(under_way, consumeErrors=True)
-    await protocol.ask(commands.CommitUpload, None, upload=number)
+    await protocol.ask(commands.CommitUpload, patience, upload=number)

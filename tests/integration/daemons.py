@@ -9,8 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from cloudmytask.process.program import STATE_TAG
+from cloudmytask.process.sweep import sweep
 
 PATIENCE = 30.0
 """Seconds until something that never happens fails a test."""
@@ -70,6 +73,24 @@ def run(arguments: list[str], cwd: Path, *, runner: str = TWISTD, before: str = 
     )
 
 
+def left_running(below: Path) -> dict[str, list[int]]:
+    """The processes of scripts that nodes with their state below a directory have started: state directory → pids."""
+    found: dict[str, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            variables = (entry / "environ").read_bytes().split(b"\0") if entry.name.isdigit() else []
+            for tag in (v.partition(b"=")[2].decode() for v in variables if v.startswith(f"{STATE_TAG}=".encode())):
+                if Path(tag).is_relative_to(below):
+                    found.setdefault(tag, []).append(int(entry.name))
+    return found
+
+
+def sweep_below(directory: Path) -> None:
+    """Kill those processes."""
+    for tag in left_running(directory):
+        sweep(tag)
+
+
 class Node:
     """A node in the foreground, and what it tells its service manager."""
 
@@ -106,7 +127,8 @@ def node(
     extra: Mapping[str, str] | None = None,
     ready: bool = True,
 ) -> Iterator[Node]:
-    """A node in the foreground; entered when it says that it is ready, killed if it still runs at the end.
+    """A node in the foreground; entered when it says that it is ready. If it still runs at the end it is killed, and if
+    it was killed so are its scripts, which outlive it.
 
     Its output is in ``stdout`` and ``stderr`` below ``cwd``.
     """
@@ -130,5 +152,6 @@ def node(
             yield made
         finally:
             process.kill()
-            process.wait()
+            if process.wait() == -signal.SIGKILL:
+                sweep_below(cwd)
             (cwd / "notify").unlink()

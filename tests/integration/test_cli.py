@@ -490,6 +490,12 @@ def test_nothing_is_finished_too_early(cmt: Commands) -> None:
     assert cmt("wait", "-q", job).returncode == 143
 
 
+def test_a_job_that_has_ended_is_not_said_to_be_cancelled(cmt: Commands) -> None:
+    job = cmt.submit("print()\n")
+    cmt("wait", job)
+    assert cmt("cancel", job).stderr.decode() == f"cmt: {job} has ended: succeeded\n"
+
+
 def test_cancel_need_not_wait(cmt: Commands) -> None:
     job = cmt.submit(STUBBORN)
     assert cmt.text("logs", "--tail", "0", job) == ""

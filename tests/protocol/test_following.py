@@ -15,8 +15,9 @@ from cloudmytask.client.connection import Connector
 from cloudmytask.client.node_session import NodeSession
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.job import JobQuery, JobState, StreamName
+from cloudmytask.net.push import OUTPUT_MAX
 from cloudmytask.simulation.runner import ScriptPlan
-from cloudmytask.wire.commands import WINDOW
+from cloudmytask.wire.commands import PIECE, WINDOW
 from tests.virtual import FOREVER, NODE, Place
 
 OUT, ERR = StreamName.STDOUT, StreamName.STDERR
@@ -142,6 +143,20 @@ def test_output_that_comes_before_anybody_reads_is_held_and_not_lost() -> None:
     seen: list[bytes] = []
     end = place.result(Deferred.fromCoroutine(submitted.output.read(lambda _, data: seen.append(data))))
     assert b"".join(seen) == b"x" * 2_000_000 and end.sizes[OUT] == 2_000_000
+
+
+def test_outputs_that_nobody_reads_after_all_leave_room_for_others() -> None:
+    place = Place()
+    ann = place.connect("ann")
+    for number in range(OUTPUT_MAX // (WINDOW * PIECE) + 1):
+        spec, source = place.spec(ScriptPlan(duration=1.0, output=((0.1, OUT, b"x" * 2_000_000),)))
+        submitted = place.result(ann.submit_watched(spec, source, key=f"k{number}", stream=True))
+        place.clock.advance(10.0)
+        assert submitted.output is not None
+        submitted.output.close()
+    place.clock.advance(1.0)
+    job = place.wait(ann, place.submit(ann, ScriptPlan(output=((0.0, OUT, b"y" * 200_000),))))
+    assert len(place.read(ann, job)[0]) == 200_000
 
 
 @pytest.mark.parametrize("at", [0.0, 0.2, 0.7, 1.2])

@@ -437,6 +437,18 @@ def test_a_box_that_was_interrupted_by_a_hold_has_its_time() -> None:
     assert [each[amp.ANSWER] for each in stranger.boxes] == [b"1"]
 
 
+def test_a_box_that_does_not_go_on_after_a_hold_has_a_deadline_too() -> None:
+    line = Line()
+    stranger = line.stranger()
+    stranger.write(_key(amp.COMMAND)[:9])
+    line.clock.advance(1.0)
+    line.server.hold(2 * BOX_DEADLINE)
+    line.clock.advance(2 * BOX_DEADLINE)
+    assert not line.ended
+    line.clock.advance(BOX_DEADLINE + 1.0)
+    assert stranger.lost and len(line.ended) == 1 and line.timers == 0
+
+
 ANSWER = {"node": {"text": "x" * 50_000}}
 
 

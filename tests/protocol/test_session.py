@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from twisted.internet.defer import Deferred, fail
 
 from cloudmytask.api.client_api import RIDES_MAX, ClientApi
 from cloudmytask.api.principals import client_principal
-from cloudmytask.boundaries import BansChanged, Event, OutputEnd
+from cloudmytask.boundaries import BansChanged, JobEvent, MemberChanged, OutputEnd
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.sources import Source
 from cloudmytask.codec.people import JobStatus
@@ -33,7 +34,6 @@ from cloudmytask.model.job import (
     AttemptId,
     Blob,
     ClientId,
-    Job,
     JobId,
     JobPage,
     JobQuery,
@@ -42,7 +42,7 @@ from cloudmytask.model.job import (
     QoS,
     StreamName,
 )
-from cloudmytask.net import channels, push
+from cloudmytask.net import channels, client_calls, push
 from cloudmytask.net import client_session as session_module
 from cloudmytask.net.incoming import UPLOADS_MAX
 from cloudmytask.node.running.outputs import Reader
@@ -407,7 +407,7 @@ def test_a_page_has_a_size_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None
     place = Place({"queue_max": 100})
     ann = place.connect("ann")
     jobs = [place.submit(ann, FOREVER) for _ in range(12)]
-    monkeypatch.setattr(session_module, "PAGE_MAX", 7 * len(json.dumps(dict(jobs[0].document))))
+    monkeypatch.setattr(client_calls, "PAGE_MAX", 7 * len(json.dumps(dict(jobs[0].document))))
     page, cursor = place.result(ann.page(JobQuery(limit=100)))
     assert 5 <= len(page) < 12 and cursor is not None
     assert [job.id for job in place.result(ann.jobs(JobQuery()))] == [job.id for job in reversed(jobs)]
@@ -714,6 +714,20 @@ def test_no_more_than_a_window_is_unanswered(place: Place, stranger: Stranger) -
     stranger.answer(end)
     place.clock.advance(1.0)
     assert not _sessions(place)[0].channels.held
+
+
+def test_many_lines_are_few_messages_and_the_first_come_at_once(place: Place, ann: NodeClient) -> None:
+    lines = tuple((1.0 + number / 10_000, OUT, b"%d\n" % number) for number in range(10_000))
+    job = place.submit(ann, ScriptPlan(duration=2.0, output=lines))
+    place.reach(ann, job, JobState.RUNNING)
+    began = place.clock.seconds()
+    got: list[tuple[float, bytes]] = []
+    reading = ann.output(job.id, lambda _, data: got.append((place.clock.seconds() - began, data)), follow=True)
+    place.result(reading)
+    assert b"".join(data for _, data in got) == b"".join(data for _, _, data in lines)
+    assert len(got) < 300, "not one for each line"
+    assert max(there[0] - here[0] for here, there in pairwise(got)) < 0.1, "and nobody waits to see them"
+    assert got[0][0] < 1.05
 
 
 def test_a_client_that_takes_nothing_costs_bounded_memory(place: Place, stranger: Stranger) -> None:
@@ -1045,14 +1059,14 @@ def test_costly_requests_of_one_connection_take_turns_and_end_with_it(place: Pla
 def test_the_events_of_a_client_are_its_own_jobs_and_the_cluster(place: Place) -> None:
     front = place.host.node.front_door
     principal = client_principal("ann", UNIXAddress(None))
-    seen: list[Event] = []
+    seen: list[JobEvent | MemberChanged | BansChanged] = []
     watch = ClientApi(front, principal).events(seen.append)
     ann, ben = place.connect("ann"), place.connect("ben")
     job = place.submit(ann, ScriptPlan(duration=0.1))
     place.wait(ben, place.submit(ben, ScriptPlan(duration=0.1)))
     place.wait(ann, job)
-    jobs = [event for event in seen if isinstance(event, Job)]
-    assert {each.id for each in jobs} == {job.id} and jobs[-1].state is JobState.SUCCEEDED
+    jobs = [event for event in seen if isinstance(event, JobEvent)]
+    assert {each.job for each in jobs} == {job.id} and jobs[-1].state is JobState.SUCCEEDED
     place.result(front.ban(ClientId("root"), ClientId("mallory"), "test", 60.0))
     assert [event.bans[0].client for event in seen if isinstance(event, BansChanged)] == ["mallory"]
     watch.close()

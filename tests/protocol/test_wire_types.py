@@ -13,7 +13,7 @@ from cloudmytask.wire import commands
 from cloudmytask.wire.arguments import Document, Flag
 from tests.virtual import Place, Stranger
 
-TO_CLIENT = (commands.JobChanged, commands.OutputData, commands.OutputEnded)
+TO_CLIENT = (commands.JobChanged, commands.JobEvents, commands.OutputData, commands.OutputEnded)
 VOCABULARY = [
     command
     for _, command in inspect.getmembers(commands, inspect.isclass)
@@ -39,6 +39,7 @@ GOOD: dict[bytes, bytes] = {
     b"note": b"",
     b"watch": b"1",
     b"every": b"True",
+    b"everyone": b"True",
     b"output": b"True",
     b"stream": b"2",
     b"attempt": b"0",

@@ -42,6 +42,16 @@ def test_live_output_comes_while_the_script_runs_elsewhere(two: Company) -> None
     two.result(followed)
 
 
+def test_many_lines_are_few_messages_between_nodes_too(two: Company, asked: list[str]) -> None:
+    ann = two.connect("a")
+    two.submit(ann, FOREVER)
+    lines = tuple((number / 2_000, OUT, b"%d\n" % number) for number in range(2_000))
+    job = two.submit(ann, ScriptPlan(duration=1.0, output=lines))
+    assert two.wait(ann, job).executor == "b"
+    assert two.output(ann, job) == (b"".join(data for _, _, data in lines), b"")
+    assert 0 < asked.count("AttemptOutput") < 300
+
+
 def test_large_output_and_what_is_beyond_output_max() -> None:
     company = Company(2, each={"a": {"output_max": 500_000}, "b": {"output_max": 300_000}})
     company.acquainted()

@@ -82,7 +82,7 @@ def test_a_partition_makes_two_trees_and_heals_with_one_link(count: int) -> None
     world.cut(world.random.sample(world.living, count // 2))
     for part in (0, 1):
         world.settle(SILENT, part)
-    world.clock.advance(10.0)
+    world.clock.advance(60.0)  # until nobody in either tree looks for a higher place, which takes a link as well
     edges = world.edges()
     world.mend()
     assert world.settle(3.0) <= 3.0
@@ -143,6 +143,26 @@ def test_whoever_does_not_hear_one_other_is_told_by_its_neighbors() -> None:
     assert world.problem() == ""
     for each in world.living:
         assert all(member.standing is Standing.ALIVE for member in each.detector.members()), each.me.name
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_leaf_that_does_not_hear_its_parent_is_told_by_the_next_one(seed: int) -> None:
+    """It has no neighbor at the moment when it declares its parent dead, and nobody knows yet who will be the next."""
+    world = grown(5, seed)
+    leaves = [each for each in world.living if each.position is not None and not each.position.children]
+    deaf = leaves[0]
+    assert deaf.position is not None
+    other = next(each for each in world.living if deaf.position is not None and each.node_id == deaf.position.parent)
+    world.lag = 0.2
+    deaf.unheard.add(other.node_id)
+    world.clock.advance(20.0)
+    for _ in range(30):
+        world.clock.advance(1.0)
+        member = deaf.detector.get(other.node_id)
+        assert member is not None
+        assert member.standing is Standing.ALIVE
+        assert world.clock.seconds() - member.heard < 3.0
+    assert world.problem() == ""
 
 
 def test_where_all_hear_each_other_nothing_is_relayed() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudmytask.cluster.announcer import Announcer
-from cloudmytask.core.announcing import Condition, Pace, worth_telling
+from cloudmytask.core.announcing import AnnouncementPace, Condition, worth_telling
 from cloudmytask.model.cluster import (
     Announcement,
     Backlog,
@@ -43,7 +43,7 @@ ROOT = RootKey(1, NodeId("a" * 32))
     ],
 )
 def test_the_pace_keeps_to_the_budget(instances: int, budget: float, gap: float, heartbeat: float) -> None:
-    pace = Pace(budget)
+    pace = AnnouncementPace(budget)
     assert pace.gap(instances) == pytest.approx(gap, abs=0.01)
     assert pace.heartbeat(instances) == pytest.approx(heartbeat, abs=0.01)
 
@@ -71,7 +71,7 @@ def test_what_nobody_decides_by_waits(change: dict[str, Any]) -> None:
 
 @given(st.integers(1, 20_000), st.floats(0, 1), st.floats(0, 100))
 def test_the_next_is_never_sooner_than_the_gap_nor_later_than_promised(n: int, jitter: float, at: float) -> None:
-    pace = Pace()
+    pace = AnnouncementPace()
     pace.sent(at, n, jitter)
     for urgent in (True, False):
         wait = pace.due(at + 0.001, urgent=urgent) - at

@@ -29,11 +29,15 @@ from cloudmytask.model.job import (
 )
 from cloudmytask.node.roles import Finished
 from cloudmytask.node.running.executor import Executor
-from cloudmytask.node.running.outputs import Outputs
+from cloudmytask.node.running.outputs import LiveOutput, Outputs
 from cloudmytask.node.running.slots import SLOW_STAGING, SlotTable
 from cloudmytask.simulation.runner import ScriptedRunner, ScriptPlan
 
 SCRIPT = Blob(Digest("a" * 64), 1)
+
+
+def attempt(name: str, number: int = 1) -> AttemptId:
+    return AttemptId(JobId(name), 1, number)
 
 
 @define(eq=False)
@@ -88,6 +92,7 @@ class Bench:
     events: list[str] = field(factory=list)
     sinks: OpenSinks = field(factory=OpenSinks)
     runner: Recording = field(init=False)
+    outputs: Outputs = field(init=False)
     executor: Executor = field(init=False)
 
     store = property(lambda self: self)  # of the world, in which this stands in for the store too
@@ -97,8 +102,8 @@ class Bench:
         self.runner = Recording(self.clock, self._plan, self.sinks)
         config = NodeConfig(state=Path("/none"), name="n", slots=2, kill_grace=3.0)
         world: Any = self
-        outputs = Outputs(world, self.sinks, 10)
-        self.executor = Executor(world, config, outputs)
+        self.outputs = Outputs(world, self.sinks, 10)
+        self.executor = Executor(world, config, self.outputs)
 
     def _plan(self, launch: Launch) -> ScriptPlan:
         self.launches.append(launch)
@@ -123,12 +128,14 @@ class Bench:
 
     # what tests do
 
+    async def nothing(self) -> None:
+        """Before a script starts."""
+
     def run(self, name: str, before_start: Callable[[], Any] | None = None, **spec: Any) -> None:
         async def ready() -> None:
             self.events.append(f"{name} starts")
 
-        job = JobId(name)
-        assignment = Assignment(AttemptId(job, 1, 1), ClientId("ann"), JobSpec(SCRIPT, "s.py", **spec), "n")
+        assignment = Assignment(attempt(name), ClientId("ann"), JobSpec(SCRIPT, "s.py", **spec), "n")
         running = self.executor.run(assignment, before_start or ready, lambda: self.events.append(f"{name} freed"))
         Deferred.fromCoroutine(running).addCallback(lambda finished: self.finished.update({name: finished}))
 
@@ -168,22 +175,37 @@ def test_a_launch_is_all_that_a_runner_needs(bench: Bench) -> None:
 
 def test_a_cancel_while_inputs_are_laid_out_ends_the_attempt_at_once(bench: Bench) -> None:
     bench.run("a")
-    bench.executor.stop(JobId("a"), Reason.CANCELLED)
+    bench.executor.stop(attempt("a"), Reason.CANCELLED)
     assert bench.reason("a") is Reason.CANCELLED
     assert bench.events == ["a freed"] and bench.taken() == (0, 0) and not bench.executor.busy
-    removing = Deferred.fromCoroutine(bench.executor.clean(AttemptId(JobId("a"), 1, 1)))
+    removing = Deferred.fromCoroutine(bench.executor.clean(attempt("a")))
     assert bench.removed == [], "the store still writes there"
     bench.ready("a")
     assert removing.called and bench.removed == ["a.1.1"] and bench.launches == []
     assert bench.clock.getDelayedCalls() == []
 
 
+def test_an_attempt_that_comes_back_gets_a_directory_of_its_own(bench: Bench) -> None:
+    """It was given up while the store made its directory, and is offered here once more."""
+    bench.run("a")
+    first = bench.staging["a"]
+    bench.executor.stop(attempt("a"), Reason.LOST)
+    Deferred.fromCoroutine(bench.executor.clean(AttemptId(JobId("a"), 1, 1)))
+    del bench.finished["a"]
+    bench.run("a")
+    assert bench.staging["a"] is first and bench.removed == [], "the store still writes there"
+    first.callback("/dir/a")
+    assert bench.removed == ["a.1.1"] and bench.launches == []
+    bench.ready("a")
+    assert [launch.id.job for launch in bench.launches] == ["a"] and bench.removed == ["a.1.1"]
+
+
 def test_a_directory_that_fails_after_the_cancel_is_nobodys_concern(bench: Bench) -> None:
     bench.run("a")
-    bench.executor.stop(JobId("a"), Reason.CANCELLED)
+    bench.executor.stop(attempt("a"), Reason.CANCELLED)
     bench.staging["a"].errback(StoreFailed("full"))
     assert bench.reason("a") is Reason.CANCELLED
-    Deferred.fromCoroutine(bench.executor.clean(AttemptId(JobId("a"), 1, 1)))
+    Deferred.fromCoroutine(bench.executor.clean(attempt("a")))
     assert bench.removed == ["a.1.1"]
 
 
@@ -202,7 +224,7 @@ def test_a_timeout_is_no_interruption_though_the_node_shuts_down_meanwhile(bench
     bench.ready("a")
     bench.clock.advance(5.0)
     bench.executor.interrupt()
-    bench.executor.hurry(JobId("a"))
+    bench.executor.hurry(attempt("a"))
     bench.clock.advance(0)
     assert bench.reason("a") is Reason.TIMEOUT and not bench.finished["a"].interrupted
 
@@ -222,7 +244,7 @@ def test_an_attempt_that_is_slow_to_get_ready_lends_its_slot(bench: Bench) -> No
     bench.ready("a")
     assert bench.taken() == (2, 3), "it claims the next slot"
     assert [launch.id.job for launch in bench.launches] == ["b", "c"]
-    bench.executor.stop(JobId("c"), Reason.CANCELLED)
+    bench.executor.stop(attempt("c"), Reason.CANCELLED)
     bench.clock.advance(0)
     assert bench.events[-2:] == ["a starts", "c freed"], "before anybody hears of a free slot"
     assert bench.taken() == (2, 2) and bench.runner.peak == 2
@@ -261,7 +283,7 @@ def test_one_that_waits_for_its_slot_can_be_cancelled(bench: Bench) -> None:
         bench.ready(name)
     bench.ready("a")
     assert bench.taken() == (2, 3)
-    bench.executor.stop(JobId("a"), Reason.CANCELLED)
+    bench.executor.stop(attempt("a"), Reason.CANCELLED)
     assert bench.reason("a") is Reason.CANCELLED and bench.taken() == (2, 2)
 
 
@@ -307,6 +329,22 @@ def test_slots_are_never_taken_twice() -> None:
         assert slots.taken == now <= slots.size
         assert slots.claimed == now + sum(not granted.called for _, granted in waiting)
         assert slots.claimed >= slots.size or not any(not granted.called for _, granted in waiting)
+
+
+def test_attempts_are_told_apart_by_more_than_their_job(bench: Bench) -> None:
+    """Two owners of one job, each with an attempt here: what is said of one does not reach the other."""
+    outcomes: list[tuple[LiveOutput, Reason]] = []
+    for epoch in (1, 2):
+        identity = AttemptId(JobId("a"), epoch, 1)
+        assignment = Assignment(identity, ClientId("ann"), JobSpec(SCRIPT, "s.py"), "n")
+        running = Deferred.fromCoroutine(bench.executor.run(assignment, bench.nothing, lambda: None))
+        running.addCallback(lambda finished: outcomes.append((finished.live, finished.outcome.reason)))
+        bench.ready("a")
+    assert bench.taken() == (2, 2)
+    bench.executor.stop(AttemptId(JobId("a"), 1, 1), Reason.CANCELLED)
+    bench.clock.advance(0)
+    assert outcomes == [(bench.outputs.live(AttemptId(JobId("a"), 1, 1)), Reason.CANCELLED)]
+    assert bench.taken() == (1, 1)
 
 
 def test_a_bug_ends_the_attempt_with_a_word(bench: Bench, expected_failures: Callable[..., object]) -> None:

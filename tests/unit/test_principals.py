@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.testing import StringTransport
 
 from cloudmytask.api.client_api import ClientApi
 from cloudmytask.api.principals import check_allowed, client_principal, peer_principal
@@ -14,7 +18,8 @@ from cloudmytask.model.access import AccessRole, Principal, Proof, allowed_roles
 from cloudmytask.model.cluster import BootId, NodeId, PeerIdentity, Role
 from cloudmytask.model.errors import InvalidArgument, NotPermitted
 from cloudmytask.model.job import ClientId
-from cloudmytask.net.client_session import CALLS
+from cloudmytask.net.client_calls import CALLS
+from cloudmytask.net.credentials import peer_uid
 from cloudmytask.net.peer_link import ANSWERS
 from cloudmytask.node.peer_door import NodePeerDoor
 from cloudmytask.wire import commands, peer_commands
@@ -38,7 +43,7 @@ def test_each_command_may_be_called_by_its_roles_alone(command: type[commands.No
 
 
 def test_every_command_of_clients_is_in_the_table() -> None:
-    to_client = {commands.JobChanged, commands.OutputData, commands.OutputEnded}
+    to_client = {commands.JobChanged, commands.JobEvents, commands.OutputData, commands.OutputEnded}
     spoken = {
         each
         for each in vars(commands).values()
@@ -62,6 +67,16 @@ def test_how_a_client_came_makes_its_roles() -> None:
     assert network.where == "10.0.0.5"
     with pytest.raises(InvalidArgument):
         client_principal("no such client", UNIXAddress(None))
+
+
+def test_the_kernel_says_who_came_over_a_unix_socket() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs, socket.socket() as network:
+        assert peer_uid(SimpleNamespace(getHandle=lambda: ours)) == os.getuid()
+        assert peer_uid(SimpleNamespace(getHandle=lambda: network)) is None
+    assert peer_uid(StringTransport()) is None
+    assert client_principal("ann", UNIXAddress(None), 7).uid == 7
+    assert client_principal("ann", IPv4Address("TCP", "127.0.0.1", 5), 7).uid is None, "of a unix socket only"
 
 
 JOBS = {

@@ -151,10 +151,10 @@ def cancel(console: Console, no_wait: bool, note: str, **chosen: Any) -> int:
 
     def show(jobs: Sequence[JobStatus]) -> None:
         for job in jobs:
-            if job.state is JobState.CANCELLED:
-                console.note(f"{job.id} is cancelled")
+            if job.state.terminal and job.state is not JobState.CANCELLED:
+                console.note(f"{job.id} has ended: {job.state}")
             else:
-                console.note(f"{job.id} {f'has ended: {job.state}' if job.state.terminal else 'is being cancelled'}")
+                console.note(f"{job.id} is {'' if job.state.terminal else 'being '}cancelled")
 
     return ask_each(console, JobChoice(**chosen), each, show, changes=True)
 

@@ -66,6 +66,11 @@ class Ledger:
         entry = self._entries.get(job_id)
         return entry.job if entry is not None and not entry.refused else None
 
+    def latest(self, job_id: JobId) -> Job | None:
+        """The same, also of a job whose acceptance has failed, until :meth:`drop`."""
+        entry = self._entries.get(job_id)
+        return None if entry is None else entry.job
+
     def owns(self, job_id: JobId) -> bool:
         """Whether a job of that id is open here."""
         return job_id in self._entries

@@ -81,19 +81,14 @@ class Origin:
             return job
         if job.id in self._moving:
             raise NodeDraining(f"job {job.id} is being handed over to another node; ask again in a moment")
-        remote = self._remotes.get(job.id)
         if live.cancellation is not None:
-            self._slots.hurry(job.id)
-            if remote is not None:
-                remote.stop(Reason.CANCELLED, hurry=True)
+            self._stop(job.id, Reason.CANCELLED, hurry=True)
             return live
         self._pauses.end(job.id)
         self._call_off(job.id)
         event = Cancel(at=self._world.wall(), node=self._config.name, by=by, note=note)
         recorded = Deferred.fromCoroutine(self._ledger.record(job.id, event))
-        self._slots.stop(job.id, Reason.CANCELLED)
-        if remote is not None:
-            remote.stop(Reason.CANCELLED)
+        self._stop(job.id, Reason.CANCELLED)
         try:
             return await recorded
         except StoreFailed as problem:
@@ -154,10 +149,7 @@ class Origin:
         """Undo what was begun for a job whose acceptance is not durable. Until that is done nobody can submit it
         again, or two attempts of one job would be under way."""
         self._call_off(identity)
-        self._slots.stop(identity, Reason.LOST)
-        self._slots.hurry(identity)
-        if identity in self._remotes:
-            self._remotes[identity].stop(Reason.LOST, hurry=True)
+        self._stop(identity, Reason.LOST, hurry=True)
         while identity in self._under_way or self._placement.holds(identity):
             await self._concluded.wait()
         self._ledger.drop(identity)
@@ -182,6 +174,17 @@ class Origin:
         job = self._ledger.live(identity)
         if not moved and job is not None:
             self.enqueue(job)
+
+    def _stop(self, identity: JobId, reason: Reason, *, hurry: bool = False) -> None:
+        """End the attempt of a job that is under way, here or on another node, if there is one."""
+        job = self._ledger.latest(identity)
+        if job is not None and job.attempts:
+            self._slots.stop(job.attempt_id, reason)
+            if hurry:
+                self._slots.hurry(job.attempt_id)
+        remote = self._remotes.get(identity)
+        if remote is not None:
+            remote.stop(reason, hurry=hurry)
 
     def _call_off(self, identity: JobId) -> None:
         """A job is not to be placed any more."""
@@ -294,10 +297,7 @@ class Origin:
 
     def _break_off(self, identity: JobId, why: str) -> None:
         """The last resort after a bug of ours: nothing of the job goes on, and it ends with ``why``."""
-        self._slots.stop(identity, Reason.LOST)
-        self._slots.hurry(identity)
-        if identity in self._remotes:
-            self._remotes[identity].stop(Reason.LOST, hurry=True)
+        self._stop(identity, Reason.LOST, hurry=True)
         job = self._ledger.live(identity)
         if job is None or job.state.terminal:
             return

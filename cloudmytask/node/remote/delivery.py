@@ -1,7 +1,8 @@
 """Tells an attempt's follower, on another node, what is written and how it ends.
 
 Invariant: the follower gets each stream's bytes in order and the last word after all of them; a window of pieces is
-unanswered at a time. Without a follower everything is kept for ``grace`` seconds, for one that comes back.
+unanswered at a time. Without a follower everything is kept for ``grace`` seconds, for one that comes back; a follower
+that let us wait in vain counts as none until it has answered something.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from attrs import define, evolve, field
+from attrs import Factory, define, evolve, field
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import AttemptSink, DelayedCall, Link, World
 from cloudmytask.core.explain import node_failed
-from cloudmytask.deferreds import Signal
+from cloudmytask.deferreds import Pace, Signal
 from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import RemoteEnd
 from cloudmytask.model.errors import CloudMyTaskError, ConnectionInterrupted, RequestTimeout
@@ -51,14 +52,18 @@ class Delivery:
     _news: Signal = field(init=False, factory=Signal)
     _followed: Signal = field(init=False, factory=Signal)
     _timer: DelayedCall | None = field(init=False, default=None)
+    _silent: bool = field(init=False, default=False)
+    """Whether the last that was heard of a follower is that it did not answer."""
     _over: bool = field(init=False, default=False)
+    _pace: Pace = field(init=False, default=Factory(lambda self: Pace(self._world.clock), takes_self=True))
     _broken: str = field(init=False, default="")
     """What a bug of ours did to the delivery; then no output is told any more."""
 
     def follow(self, link: Link, sink: AttemptSink, offsets: Mapping[StreamName, int]) -> None:
         """Somebody follows from now on, instead of whoever did before."""
         self._sink = sink
-        self._forget_timer()
+        if not self._silent:
+            self._forget_timer()
         self._stop_listening()
         self._listening = link.gone.add(lambda: self._lost(sink))
         if self._sink is sink:
@@ -78,7 +83,7 @@ class Delivery:
             while (sink := self._sink) is None:
                 await self._followed.wait()
             try:
-                await sink.started()
+                await self._told(sink.started())
             except (ConnectionInterrupted, RequestTimeout):
                 if self._sink is sink:  # nobody else follows yet
                     await self._followed.wait()
@@ -91,7 +96,7 @@ class Delivery:
             end = evolve(end, outcome=Outcome(Reason.LAUNCH, detail=self._broken), interrupted=False)
         self._end = end
         self._news.fire()
-        if self._sink is None and (self._timer is None or not self._grace):
+        if (self._sink is None or self._silent) and (self._timer is None or not self._grace):
             self._wait_for_follower()
 
     def abandon(self) -> None:
@@ -104,8 +109,22 @@ class Delivery:
         if self._sink is sink:
             self._sink = None
             self._stop_listening()
-            if not self._over:
+            if not self._over and self._timer is None:
                 self._wait_for_follower()
+
+    def _told(self, answer: Deferred[None]) -> Deferred[None]:
+        """Take note whether the follower answers at all."""
+
+        def answered(_: object) -> None:
+            self._silent = False
+            if self._sink is not None:
+                self._forget_timer()
+
+        def failed(failure: Failure) -> Failure:
+            self._silent = self._silent or failure.check(RequestTimeout) is not None
+            return failure
+
+        return answer.addCallbacks(answered, failed)
 
     def _wait_for_follower(self) -> None:
         self._forget_timer()
@@ -157,7 +176,7 @@ class Delivery:
                 return
             while window:
                 await window.popleft()
-            await sink.ended(self._end)
+            await self._told(sink.ended(self._end))
         except CloudMyTaskError as problem:
             _log.debug("attempt {attempt}: its follower is gone: {why}", attempt=self._attempt, why=str(problem))
             self._lost(sink)
@@ -187,7 +206,9 @@ class Delivery:
                 data = await live.read(stream, offsets[stream], PIECE)
                 if len(window) >= WINDOW:
                     await window.popleft()
-                window.append(sink.output(stream, offsets[stream], data))
+                window.append(self._told(sink.output(stream, offsets[stream], data)))
                 offsets[stream] += len(data)
                 pushed = True
+                if len(data) < PIECE:
+                    await self._pace.part()  # line after line is not to be a message each
         return pushed

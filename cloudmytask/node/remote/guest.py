@@ -123,16 +123,16 @@ class Guest:
 
     def stop(self, reason: Reason, *, hurry: bool) -> None:
         """End it."""
-        slots, identity = self._slots, self.job_id
+        slots, attempt = self._slots, self.taken.attempt
         if self._remote is not None:
             self._remote.stop(reason, hurry=hurry)
         elif self._running_here:
-            slots.stop(identity, reason)
+            slots.stop(attempt, reason)
             if self._starting is not None:
                 self._starting.cancel()
             if hurry:
-                slots.hurry(identity)
-        elif self._placement.holds(identity) == "offer":
+                slots.hurry(attempt)
+        elif self._placement.holds(self.job_id) == "offer":
             self._called_off = reason  # whoever it is on offer to may have accepted it
         elif not self._ended:
             self._placement_ends(Outcome(reason=reason), interrupted=False)

@@ -18,7 +18,7 @@ from cloudmytask.config import NodeConfig
 from cloudmytask.core.explain import node_failed
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, StoreFailed
-from cloudmytask.model.job import Assignment, AttemptId, Content, JobId, Outcome, Reason
+from cloudmytask.model.job import Assignment, AttemptId, Content, Outcome, Reason
 from cloudmytask.node.roles import Finished
 from cloudmytask.node.running.outputs import LiveOutput, Outputs
 from cloudmytask.node.running.slots import SLOW_STAGING, Claim, SlotTable
@@ -58,7 +58,7 @@ class Executor:
     _outputs: Outputs
     idle: Signal = field(factory=Signal)
     """Fired when the last attempt has ended."""
-    _active: dict[JobId, _Active] = Factory(dict)
+    _active: dict[AttemptId, _Active] = Factory(dict)
     _slots: SlotTable = field(init=False)
     _directories: WorkDirectories = field(init=False)
 
@@ -94,14 +94,14 @@ class Executor:
         :param freed: called when the slot is free again.
         :param contents: inputs that are not durable yet.
         """
-        job_id, attempt = assignment.id.job, assignment.id
-        assert job_id not in self._active
+        attempt = assignment.id
+        assert attempt not in self._active
         try:
             live = self._outputs.open(attempt)
         except Exception:
             freed()
             raise
-        active = self._active[job_id] = _Active(assignment, live, self._slots.claim(), self._world.clock.seconds())
+        active = self._active[attempt] = _Active(assignment, live, self._slots.claim(), self._world.clock.seconds())
         try:
             outcome = await self._execute(active, before_start, contents)
         except Exception as bug:  # noqa: BLE001 - a bug of ours must end this job, not leave it without an outcome
@@ -109,7 +109,7 @@ class Executor:
             if active.running is not None:
                 active.running.kill()
             outcome = Outcome(reason=Reason.LAUNCH, detail=node_failed(bug))
-        del self._active[job_id]
+        del self._active[attempt]
         active.claim.release()
         self._outputs.end(attempt)
         live.finish()
@@ -118,9 +118,9 @@ class Executor:
             self.idle.fire()
         return Finished(outcome, active.interrupted, live, self._config.name)
 
-    def stop(self, job_id: JobId, reason: Reason) -> None:
-        """End the job's attempt for ``reason``: SIGTERM now, SIGKILL after ``kill_grace``. The first reason stands."""
-        active = self._active.get(job_id)
+    def stop(self, attempt: AttemptId, reason: Reason) -> None:
+        """End an attempt for ``reason``: SIGTERM now, SIGKILL after ``kill_grace``. The first reason stands."""
+        active = self._active.get(attempt)
         if active is None or active.stopped_for is not None:
             return
         if active.running is not None:
@@ -135,7 +135,7 @@ class Executor:
         for active in list(self._active.values()):
             if active.stopped_for is None:  # what is stopped for another reason has its outcome already
                 active.interrupted = True
-                self.stop(active.assignment.id.job, Reason.LOST)
+                self.stop(active.assignment.id, Reason.LOST)
 
     def kill(self) -> None:
         """Like :meth:`interrupt`, without any grace."""
@@ -144,9 +144,9 @@ class Executor:
             if active.running is not None:
                 active.running.kill()
 
-    def hurry(self, job_id: JobId) -> None:
+    def hurry(self, attempt: AttemptId) -> None:
         """Kill an attempt that is being stopped already, without waiting for the rest of its grace."""
-        active = self._active.get(job_id)
+        active = self._active.get(attempt)
         if active is not None and active.running is not None and active.running.stopped_for is not None:
             active.running.kill()
 

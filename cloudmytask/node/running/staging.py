@@ -1,7 +1,8 @@
 """Lays out what an attempt needs in a directory of its own, before it has any process.
 
 Invariant: a wait for a directory can be cancelled at any moment; a directory is deleted only when the store has
-finished with it, so that nothing is written into a directory that is being deleted.
+finished with it, so that nothing is written into a directory that is being deleted; and an attempt that comes back
+waits until the store has finished with its earlier directory, so that none is deleted in place of that.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attrs import Factory, define
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import JobStore, Launch
@@ -33,14 +34,19 @@ class WorkDirectories:
         :raises BlobMissing, BlobCorrupt, StoreFailed: there is no directory.
         """
         staged: Deferred[str] = Deferred()
-        finished = self._under_way[launch.id] = Signal()
+        earlier, finished = self._under_way.get(launch.id), Signal()
+        self._under_way[launch.id] = finished
+
+        def make(_: None) -> Deferred[str]:
+            return self._store.stage(str(launch.id), launch.files, contents)
 
         def made(result: str | Failure) -> None:
-            del self._under_way[launch.id]
+            if self._under_way[launch.id] is finished:
+                del self._under_way[launch.id]
             staged.callback(result)  # a Failure becomes the errback's
             finished.fire()
 
-        self._store.stage(str(launch.id), launch.files, contents).addBoth(made)
+        (succeed(None) if earlier is None else earlier.wait()).addCallback(make).addBoth(made)
         return staged
 
     async def remove(self, attempt: AttemptId) -> None:
