@@ -18,7 +18,7 @@ from cloudmytask.model.errors import RequestTimeout
 from cloudmytask.wire.commands import JobEvents
 from cloudmytask.wire.guard import GuardedAMP
 
-_log = Logger(namespace="cloudmytask.net")
+_log = Logger()
 
 FOLLOWED_MAX = 4
 """Times that one connection may follow events."""
