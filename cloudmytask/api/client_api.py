@@ -227,6 +227,9 @@ class ClientApi:
         except CloudMyTaskError as problem:
             _log.info("the output of job {job} does not ride along: {problem}", job=job.id, problem=str(problem))
             return None
+        except Exception:  # noqa: BLE001 - a bug of ours must not keep anybody from learning the outcome
+            _log.failure("the output of job {job} does not ride along", job=job.id)
+            return None
         return read
 
 

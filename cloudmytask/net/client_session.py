@@ -33,7 +33,7 @@ from cloudmytask.model.job import Job, JobId, JobSpec, QoS, StreamName
 from cloudmytask.net.channels import Channel, Channels
 from cloudmytask.net.client_calls import CALLS, Answer, Call, receipt_answer
 from cloudmytask.net.credentials import peer_uid
-from cloudmytask.net.event_push import EventPush
+from cloudmytask.net.event_push import FOLLOWED_MAX, EventPush
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.net.peer_links import Introduction, PeerLinks
 from cloudmytask.net.push import JobChanges, OutputBudget, OutputPush, riding
@@ -74,6 +74,7 @@ class ClientSession:
         self.protocol = GuardedAMP(vocabulary, clock, self._lost)
         self._changes = JobChanges(self.protocol)
         self._budget = OutputBudget()
+        self._followed = 0
         self._anonymous: DelayedCall | None = clock.callLater(HELLO_TIMEOUT, self._too_late)
 
     def hello(self, versions: list[int], role: str, client: str, software: str | None) -> Answer:
@@ -208,14 +209,18 @@ class ClientSession:
         """Tell the client of its jobs, or of all jobs."""
         verb = api.all_events if everyone else api.events
         check_allowed(api.principal, verb)
+        if self._followed >= FOLLOWED_MAX:
+            raise InvalidArgument(f"watch: events are followed {FOLLOWED_MAX} times already, more are not allowed")
         with self.channels.opening(watch) as channel:
             push = EventPush(self.protocol, watch)
             following = verb(lambda event: push.tell(event) if isinstance(event, JobEvent) else None)
 
             def close() -> None:
+                self._followed -= 1
                 following.close()
                 push.close()
 
+            self._followed += 1
             channel.opened(close)
 
     def unsubscribe(self, _api: ClientApi, watch: int) -> None:

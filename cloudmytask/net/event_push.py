@@ -20,8 +20,10 @@ from cloudmytask.wire.guard import GuardedAMP
 
 _log = Logger()
 
+FOLLOWED_MAX = 4
+"""Times that one connection may follow events."""
 EVENTS_MAX = 1000
-"""Events that wait for one client."""
+"""Events that wait for one of them."""
 BATCH = 200
 """Events that are told at a time; the next go when they are answered."""
 ANSWER_TIMEOUT = 60.0

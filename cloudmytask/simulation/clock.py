@@ -29,13 +29,18 @@ class Timer:
         return self._active
 
     def cancel(self) -> None:
-        """It will not happen. Unlike Twisted's, a late call does nothing."""
+        """It will not happen, and nothing is kept for it. Unlike Twisted's, a late call does nothing."""
         self._active = False
+        self._function, self._arguments, self._keywords = _nothing, (), {}
 
     def run(self) -> None:
         """Now."""
         self._active = False
         self._function(*self._arguments, **self._keywords)
+
+
+def _nothing() -> None:
+    """In place of a call that was cancelled."""
 
 
 @define(eq=False)

@@ -99,6 +99,16 @@ def test_a_number_is_in_use_until_it_is_given_back(place: Place) -> None:
     stranger.accept(b"FollowEvents", {b"watch": b"5"})
 
 
+def test_a_connection_follows_only_so_often(place: Place) -> None:
+    stranger = _following(place)
+    for number in range(1, event_push.FOLLOWED_MAX):
+        stranger.accept(b"FollowEvents", {b"watch": b"1%d" % number})
+    code, sentence = stranger.refused(b"FollowEvents", {b"watch": b"1"})
+    assert code == "InvalidArgument" and "already" in sentence
+    stranger.accept(b"Unsubscribe", {b"watch": b"5"})
+    stranger.accept(b"FollowEvents", {b"watch": b"1"})
+
+
 def test_a_client_that_is_behind_misses_the_oldest_and_sees_that(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_push, "BATCH", 3)
     monkeypatch.setattr(event_push, "EVENTS_MAX", 10)

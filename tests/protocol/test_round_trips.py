@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from itertools import count
 from typing import Any, TypeVar
 
 import pytest
@@ -18,9 +19,11 @@ from cloudmytask.client.watched import Submitted, Watched
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.errors import ConnectionInterrupted, JobFailed, OutputTruncated, WaitTimeout
 from cloudmytask.model.job import JobState, StreamName
+from cloudmytask.node.running.outputs import Reader
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import GetScriptJobStatus, Hello, SubmitJob, WatchJob
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
+from tests.conftest import ExpectFailures
 from tests.virtual import FOREVER, NODE, Place
 
 T = TypeVar("T")
@@ -66,6 +69,23 @@ def test_a_large_output_does_not_come_along() -> None:
     _, watched = _submit(place, place.connect("ann"), LARGE)
     assert _wait(place, watched).state is JobState.SUCCEEDED
     assert watched.output is None
+
+
+def test_an_output_that_a_bug_keeps_from_being_read_does_not_keep_the_outcome(
+    monkeypatch: pytest.MonkeyPatch, expected_failures: ExpectFailures
+) -> None:
+    def broken(_self: object, _size: int) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Reader, "next", broken)
+    place = Place()
+    ann = place.connect("ann")
+    job, watched = _submit(place, ann, SMALL)
+    assert (_wait(place, watched, 10.0).state, watched.output) == (JobState.SUCCEEDED, None)
+    place._numbers = count(1)  # so that the same is submitted
+    again, _ = _submit(place, ann, SMALL)
+    assert (again.id, again.state) == (job.id, JobState.SUCCEEDED)
+    assert len(expected_failures(ZeroDivisionError)) == 2
 
 
 def test_a_job_that_has_ended_already_is_answered_with_its_outcome(asked: list[str]) -> None:

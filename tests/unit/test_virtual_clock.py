@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import ref
+
 from cloudmytask.simulation.clock import VirtualClock
 
 
@@ -13,6 +15,17 @@ def test_time_does_not_run_ahead_because_of_a_call_that_was_cancelled() -> None:
     assert (clock.seconds(), called) == (2.0, [])
     clock.advance(58.0)
     assert (clock.seconds(), called) == (60.0, [60.0])
+
+
+def test_a_call_that_was_cancelled_keeps_nothing_alive() -> None:
+    class Subject:
+        def call(self) -> None: ...
+
+    clock, subject = VirtualClock(), Subject()
+    gone = ref(subject)
+    clock.callLater(600.0, subject.call).cancel()
+    del subject
+    assert gone() is None
 
 
 def test_a_step_passes_over_what_was_cancelled() -> None:
