@@ -111,3 +111,14 @@ def test_no_class_name_is_used_twice() -> None:
 def test_logs_are_named_after_their_modules() -> None:
     # a name of its own goes stale when the module is renamed
     assert [name_of(path) for path in MODULES if "Logger(namespace=" in path.read_text()] == []
+
+
+def test_each_file_that_a_document_names_exists() -> None:
+    places = (PACKAGE, PACKAGE / "node", ROOT)
+    missing = [
+        f"{name_of(path)}: {name}"
+        for path in DOCUMENTS
+        for name in re.findall(r"`((?:\w+/)+\w+\.py)`|\]\(\.\./([\w/.]+)\)", path.read_text())
+        if not any((base / (name[0] or name[1])).exists() for base in places)
+    ]
+    assert missing == []
