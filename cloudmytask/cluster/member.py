@@ -103,7 +103,7 @@ class ClusterMember:
         """Join the others."""
         if self.me.address:
             self._world.links.open(door)
-            self._exchange.begin()
+            self._exchange.start()
             self.pool.start()
             self.detector.start()
             self.announcer.start()
@@ -127,7 +127,7 @@ class ClusterMember:
 
     def stop(self) -> None:
         """End without a word. Idempotent."""
-        self._exchange.end()
+        self._exchange.stop()
         self.announcer.stop()
         self.relaying.stop()
         self.detector.stop()
