@@ -1,8 +1,8 @@
 """A node's place in the overlay: asks for a parent, takes children, mends what breaks, by the rules of
 ``core.overlay``.
 
-Invariant: every change of the position is told to the children, to whoever announces, and to the links that have to be
-watched; only one parent is asked at a time, and whoever took us in vain is told so.
+Invariant: every change of the position is told to the children, to the announcer, and to the links that have to be
+watched; only one parent is asked at a time, and a node that took us in vain is told so.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LISTEN = (0.5, 1.0)
 SOON = 0.05
 """Seconds at most, at random, until a root looks whether what it heard concerns it."""
 AGAIN = 0.5
-"""Seconds for which whoever refused is not asked again."""
+"""Seconds for which a node that refused is not asked again."""
 PATIENCE = 1.0
 """Seconds for a would-be parent to answer."""
 LOOK = 1.0

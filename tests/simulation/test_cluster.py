@@ -14,7 +14,7 @@ from cloudmytask.core.placement import Accounts, Policy
 from cloudmytask.core.queue import WaitingQueue
 from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import NodeId
-from cloudmytask.node.jobs.gate import Gate
+from cloudmytask.node.gate import Gate
 from cloudmytask.node.placing.offering import Offering
 from cloudmytask.node.placing.placer import Placer
 from cloudmytask.node.remote.guests import Guests

@@ -76,7 +76,7 @@ class Ledger:
         return entry is not None and entry.published is not None
 
     def signal(self, job_id: JobId) -> Signal | None:
-        """Fired at each publication of a live job, and by whoever has news of its output."""
+        """Fired at each publication of a live job, and when there is news of its output."""
         entry = self._entries.get(job_id)
         return entry.signal if entry is not None else None
 

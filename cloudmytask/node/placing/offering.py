@@ -1,25 +1,52 @@
 """Jobs on their way to other nodes, until one has taken them or none will.
 
-Invariant: a reservation in the accounts lasts exactly as long as its offer; whoever handed a job in gets it back, or
-learns that it is gone, once.
+Invariant: a reservation in the accounts lasts exactly as long as its offer; its owner gets a job back, or learns
+that it is gone, once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import World
-from cloudmytask.core.placement import TRIES_MAX, Accounts, Choice, Policy
+from cloudmytask.core.placement import TRIES_MAX, Accounts, Choice, Course, Policy
 from cloudmytask.core.queue import Entry
-from cloudmytask.model.cluster import NodeId
+from cloudmytask.model.cluster import NodeId, OfferAnswer
 from cloudmytask.model.job import JobId
-from cloudmytask.node.roles import Work
 
 _log = Logger(namespace="cloudmytask.offering")
+
+
+class Work(Protocol):
+    """A job that waits to be placed: this node's own, or another's."""
+
+    @property
+    def entry(self) -> Entry: ...
+    @property
+    def course(self) -> Course: ...
+
+    def start_here(self) -> None:
+        """Take a free slot of this node, now."""
+
+    def offer(self, choice: Choice) -> Deferred[OfferAnswer | None]:
+        """Hand it to another node; None if that could not be reached. Once accepted it is no longer waiting."""
+
+    def shun(self, node_id: NodeId) -> None:
+        """That node will not take this job, whenever it is asked: go there no more."""
+
+    def left_waiting(self) -> None:
+        """It could not be placed for now."""
+
+    def let_go(self) -> None:
+        """It was on offer and is in nobody's hands now: it was called off meanwhile."""
+
+    def wanted(self) -> bool:
+        """Whether it is still to be placed; not so if it was cancelled meanwhile."""
 
 
 @define(eq=False)

@@ -27,9 +27,9 @@ from cloudmytask.core.placement import (
 from cloudmytask.core.queue import Entry, Fits, WaitingQueue
 from cloudmytask.model.cluster import Backlog, Capacity, NodeId
 from cloudmytask.model.job import ClientId, JobId
+from cloudmytask.node.gate import Gate
 from cloudmytask.node.placing.capacity_meter import CapacityMeter
-from cloudmytask.node.placing.offering import Offering
-from cloudmytask.node.roles import Door, Work
+from cloudmytask.node.placing.offering import Offering, Work
 
 RUNNING_TOLD = 8
 """Clients whose running jobs are told to other nodes."""
@@ -44,7 +44,7 @@ class Placer:
 
     _world: World
     _name: str
-    _door: Door
+    _gate: Gate
     _meter: CapacityMeter
     _queue: WaitingQueue
     _accounts: Accounts
@@ -62,14 +62,16 @@ class Placer:
     def __attrs_post_init__(self) -> None:
         self._offering = Offering(self._world, self._policy, self._accounts, self._has_room, self._refused, self._gone)
 
-    # roles.Placement
+    # for the owners of jobs
 
     def enqueue(self, work: Work) -> None:
+        """Place a job, or let it wait."""
         self._works[work.entry.job_id] = work
         self._queue.add(work.entry)
         self._placed(work)
 
     def resume(self, works: Sequence[Work]) -> None:
+        """Like :meth:`enqueue`, for what an earlier life of the node left: all is there before any is placed."""
         for work in works:
             self._works[work.entry.job_id] = work
             self._queue.add(work.entry)
@@ -77,19 +79,23 @@ class Placer:
             self._placed(work)
 
     def put_back(self, work: Work) -> None:
+        """Like :meth:`enqueue`, for a job that had a slot before."""
         self._works[work.entry.job_id] = work
         self._queue.put_back(work.entry)
         self._placed(work)
 
     def withdraw(self, job_id: JobId) -> None:
+        """It is not to be placed any more. Idempotent."""
         self._queue.remove(job_id)
         if job_id not in self._offering:
             self._works.pop(job_id, None)
 
     def returned(self, client: ClientId) -> None:
+        """A job of ``client`` that was placed gave its slot back, here or elsewhere."""
         self._queue.ended(client)
 
     def learned(self, node_id: NodeId, capacity: Capacity) -> None:
+        """A node said how busy it is."""
         self._accounts.update(node_id, capacity)
         peer = self._accounts.peer(node_id)
         if peer is not None and len(self._queue):
@@ -97,17 +103,21 @@ class Placer:
 
     @property
     def full(self) -> bool:
+        """Whether no further job may wait here."""
         return self._queue.full
 
     def here(self) -> Capacity:
+        """How busy this node is."""
         return self._meter.read()
 
     def holds(self, job_id: JobId) -> str | None:
+        """``queue`` or ``offer``, if the job is in its hands."""
         if job_id in self._queue:
             return "queue"
         return "offer" if job_id in self._offering else None
 
     def situation(self, work: Work) -> str:
+        """Why a job waits, as far as other nodes are concerned; the end of a sentence, or empty."""
         peers = tuple(self._accounts.peers())
         wish = work.course.wish
         if wish is not None and wish.local:
@@ -128,12 +138,12 @@ class Placer:
 
     def place(self) -> None:
         """Give this node's free slots to waiting jobs."""
-        while not self._door.draining and self._has_room() and self._start_here():
+        while not self._gate.draining and self._has_room() and self._start_here():
             pass
         self._changed()
 
     def look_around(self) -> None:
-        """Called by the clock: whatever news was lost, a waiting job goes where there is room."""
+        """Called by the clock: even if news was lost, a waiting job goes where there is room."""
         self.place()
         for peer in tuple(self._policy.pool(self._accounts)):
             if not len(self._queue):
@@ -202,7 +212,7 @@ class Placer:
     def _placed(self, work: Work) -> None:
         """A job has come: place it, or another one that goes first."""
         self.place()
-        if not self._door.draining:
+        if not self._gate.draining:
             self._place_elsewhere()
         if work.entry.job_id in self._queue:
             work.left_waiting()
@@ -275,7 +285,7 @@ class Placer:
         self._queue.restore(evolve(entry, wish=work.entry.wish))
         self._queue.ended(entry.client)
         self.place()
-        if shunning and not self._door.draining:
+        if shunning and not self._gate.draining:
             self._place_elsewhere()  # others may go where this one may not
         if entry.job_id in self._queue:
             work.left_waiting()

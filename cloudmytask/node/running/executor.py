@@ -17,8 +17,7 @@ from cloudmytask.core.explain import node_failed
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, StoreFailed
 from cloudmytask.model.job import Assignment, AttemptId, Blob, Content, JobId, JobSpec, Outcome, Reason
-from cloudmytask.node.roles import Finished
-from cloudmytask.node.running.outputs import LiveOutput, Outputs
+from cloudmytask.node.running.outputs import Finished, LiveOutput, Outputs
 
 _log = Logger(namespace="cloudmytask.executor")
 

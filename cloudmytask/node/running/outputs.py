@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from attrs import Factory, define, field
+from attrs import Factory, define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import JobStore, OutputEnd, OutputPiece, Spool
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import StoreFailed
-from cloudmytask.model.job import Attempt, AttemptId, Content, Job, Output, StreamName
+from cloudmytask.model.job import Attempt, AttemptId, Content, Job, Outcome, Output, Stamp, StreamName
 
 _log = Logger(namespace="cloudmytask.outputs")
 
@@ -131,6 +131,21 @@ class Outputs:
         live = self._live.pop(attempt, None)
         if live is not None:
             live.retire()
+
+
+@frozen
+class Finished:
+    """The end of one attempt; its output is complete and not sealed yet."""
+
+    outcome: Outcome
+    interrupted: bool
+    """Its node is shutting down, or is gone: the outcome says nothing about the script."""
+    live: LiveOutput
+    executor: str
+    trail: tuple[Stamp, ...] = ()
+    """What other nodes noted."""
+    settled: Callable[[], None] = lambda: None
+    """To be called when the end is durable: a node that keeps the attempt for us may forget it."""
 
 
 Look = Callable[[], Deferred[Job]]

@@ -18,7 +18,7 @@ from cloudmytask.model.job import ClientId
 
 @define
 class Gate:
-    """The state of a node's door. ``sensing``: None where nobody is banned, and all may ask as fast as they like."""
+    """The state of a node's door. ``flood_control``: None if nobody is banned, and all may ask as fast as they like."""
 
     node: str
     flood_control: FloodControl | None = None
@@ -58,7 +58,7 @@ class Gate:
             self.flood_control.check(client)
 
     def check_forwarded(self, client: ClientId) -> None:
-        """The same for a job that another node brought: ``client`` is the one that submitted it, whoever carries it.
+        """The same for a job that another node brought: ``client`` is the one that submitted it.
 
         :raises Banned: as :meth:`check_banned` does. There is no rate for jobs of others: their origin saw to that.
         """
