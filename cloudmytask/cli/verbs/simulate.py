@@ -16,7 +16,7 @@ from cloudmytask.cli.option_types import duration
 from cloudmytask.cli.terminal.console import CLEAR, STDERR, Console, write
 from cloudmytask.cli.terminal.jobs import aligned
 from cloudmytask.cli.verb import verb
-from cloudmytask.core.policies import POLICIES, RESERVE_PULL
+from cloudmytask.core.placement import POLICIES, RESERVE_PULL
 from cloudmytask.model.errors import CloudMyTaskError
 
 
