@@ -26,8 +26,9 @@ run: $(STAMP)
 cluster: $(STAMP)
 	@exec $(BIN)/python -m cloudmytask.service.local_cluster .cluster
 
+# A file's tests stay together: some share a cluster.
 test: lint
-	@$(BIN)/pytest -q
+	@$(BIN)/pytest -q --numprocesses 2 --dist loadfile
 
 lint: $(STAMP)
 	@$(BIN)/ruff check --quiet

@@ -100,7 +100,7 @@ class Scenario:
     def _plan(self, launch: Launch) -> ScriptPlan:
         """What a script does is decided by the dice when it starts."""
         dice = self.random
-        self._note("launch", launch.job_id, launch.attempt)
+        self._note("launch", launch.id.job, launch.id.number)
         kind = dice.random()
         if kind < 0.03:
             return ScriptPlan(launch_failure="no such interpreter")

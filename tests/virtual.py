@@ -62,7 +62,7 @@ class Desk:
     def planned(self, launch: Launch) -> ScriptPlan:
         """What a launched script does."""
         plans = self.plans.get(launch.script_name, (ScriptPlan(),))
-        return plans[min(launch.attempt, len(plans)) - 1]
+        return plans[min(launch.id.number, len(plans)) - 1]
 
     def result(self, deferred: Deferred[T], patience: float = 300.0) -> T:
         """See :func:`result_of`."""

@@ -103,4 +103,4 @@ class Company(Desk):
 
     def ran(self, job: JobStatus) -> list[str]:
         """On which hosts a job's script was started, in order."""
-        return [host for host, launch in self.launches if launch.job_id == job.id]
+        return [host for host, launch in self.launches if launch.id.job == job.id]

@@ -18,21 +18,27 @@ from cloudmytask.boundaries.front_door import (
     Upload,
     Watch,
 )
+from cloudmytask.boundaries.launching import (
+    ExitRecord,
+    Launch,
+    OpenSinks,
+    Runner,
+    Running,
+    Sinks,
+    StreamSink,
+    StreamTarget,
+)
 from cloudmytask.boundaries.peers import AttemptSink, Bus, Link, Links, PeerDoor
 from cloudmytask.boundaries.world import (
     Clock,
     DelayedCall,
     Entropy,
     JobStore,
-    Launch,
     LoadProbe,
     Recovery,
-    Runner,
-    Running,
     Spool,
     WallClock,
     World,
-    WriteOutput,
 )
 
 __all__ = [
@@ -44,6 +50,7 @@ __all__ = [
     "DelayedCall",
     "Entropy",
     "Event",
+    "ExitRecord",
     "JobDoor",
     "JobStore",
     "Launch",
@@ -51,6 +58,7 @@ __all__ = [
     "Links",
     "LoadProbe",
     "MemberChanged",
+    "OpenSinks",
     "OutputEnd",
     "OutputPiece",
     "OutputReader",
@@ -59,11 +67,13 @@ __all__ = [
     "Recovery",
     "Runner",
     "Running",
+    "Sinks",
     "Spool",
+    "StreamSink",
+    "StreamTarget",
     "Submission",
     "Upload",
     "WallClock",
     "Watch",
     "World",
-    "WriteOutput",
 ]

@@ -1,4 +1,4 @@
-"""What a node asks of the world: time, randomness, load, disk, scripts.
+"""What a node asks of the world: time, randomness, load, disk; scripts: see ``boundaries.launching``.
 
 Invariant: protocols only, no logic.
 """
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
 
+from cloudmytask.boundaries.launching import OpenSinks, Runner
 from cloudmytask.boundaries.peers import Bus, Links
 from cloudmytask.model.job import (
     Assignment,
@@ -23,10 +24,7 @@ from cloudmytask.model.job import (
     JobId,
     JobPage,
     JobQuery,
-    Limits,
     NodeId,
-    Outcome,
-    StreamName,
 )
 
 
@@ -204,56 +202,6 @@ class JobStore(Protocol):
         """Flush and close; nothing may be called afterwards."""
 
 
-WriteOutput = Callable[[StreamName, bytes], Deferred[None] | None]
-"""Takes a piece of output. A Deferred: the disk is slow; bring no more of this stream before it has fired or failed."""
-
-
-@frozen
-class Launch:
-    """All that a runner needs to start one attempt."""
-
-    job_id: JobId
-    attempt: int
-    directory: str
-    """Absolute path of the staged directory; the script's working directory."""
-    script_name: str
-    """File name inside ``directory``."""
-    arguments: tuple[str, ...]
-    environment: Mapping[str, str]
-    """What the job adds to the clean environment, ``CMT_*`` included."""
-    limits: Limits
-    stdin: str | None = None
-    """Absolute path of the file to read standard input from; None is an empty input."""
-    write: WriteOutput = field(repr=False, default=lambda _stream, _data: None)
-    """Called with each piece of output, in order."""
-
-
-class Running(Protocol):
-    """One script that was started."""
-
-    @property
-    def ended(self) -> Deferred[Outcome]:
-        """Fires once, when the script has ended, its output has been delivered and its process group is gone.
-        The outcome's reason is ``exit``, ``signal`` or ``launch``: why it was killed is the caller's knowledge."""
-
-    def terminate(self) -> None:
-        """SIGTERM to the whole process group. Late and repeated calls do nothing."""
-
-    def kill(self) -> None:
-        """SIGKILL to the whole process group. Late and repeated calls do nothing."""
-
-
-class Runner(Protocol):
-    """Starts scripts."""
-
-    def start(self, launch: Launch) -> Running:
-        """Start it now. A launch that fails is an outcome (reason ``launch``), not an exception."""
-
-    def sweep(self) -> int:
-        """Kill whatever an earlier life of this node left running; how many processes there were. May block:
-        called once, before anything is started."""
-
-
 @frozen
 class World:
     """Everything that comes into a node from outside."""
@@ -267,3 +215,7 @@ class World:
     bus: Bus
     links: Links
     disk_free: DiskFree = lambda: None
+    sinks: OpenSinks = field(factory=OpenSinks)
+    """Shared with a runner that hears its scripts itself."""
+    python: str = "python3"
+    """Absolute path of the interpreter that runs the scripts."""

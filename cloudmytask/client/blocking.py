@@ -30,9 +30,10 @@ from cloudmytask.client.options import Duration, Size, default_client, qos_class
 from cloudmytask.client.reactor_thread import ReactorGone
 from cloudmytask.client.result import Result
 from cloudmytask.client.sources import Source
+from cloudmytask.client.subscriptions import Watched
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.directories import known_nodes_file
-from cloudmytask.model.errors import ConnectionInterrupted, JobFailed, OutputTruncated
+from cloudmytask.model.errors import ConnectionInterrupted, JobFailed, OutputTruncated, WaitTimeout
 from cloudmytask.model.job import Explanation, JobQuery, JobSpec, JobState, Limits, QoS, StreamName
 
 T = TypeVar("T")
@@ -134,12 +135,12 @@ class Client(ClusterCalls):
         )
         once = key or new_key()
         fed = None if stdin is None else stdin_source(stdin)
-        return JobHandle(
-            self,
-            *self._run(
-                lambda session: session.submit(lambda node: node.submit(spec, source, fed, key=once), once=at_most_once)
-            ),
+        submitted, home = self._run(
+            lambda session: session.submit(
+                lambda node: node.submit_watched(spec, source, fed, key=once, output=True), once=at_most_once
+            )
         )
+        return JobHandle(self, submitted.job, home, submitted.watched)
 
     def job(self, job_id: str) -> JobHandle:
         """A job that was submitted before. :raises NoSuchJob:"""
@@ -178,10 +179,11 @@ class Client(ClusterCalls):
 class JobHandle:
     """One submitted job; the object remembers the last state it was told, and which node to ask."""
 
-    def __init__(self, client: Client, status: JobStatus, home: Address) -> None:
+    def __init__(self, client: Client, status: JobStatus, home: Address, watched: Watched | None = None) -> None:
         self._client = client
         self._status = status
         self._home = home
+        self._watched = watched
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.id} {self._status.state.value}>"
@@ -216,8 +218,26 @@ class JobHandle:
         """
         lasting = seconds("timeout", timeout)
         if not self._status.state.terminal:
-            self._status = self._ask(lambda node: node.wait(self.id, lasting))
+            self._status = self._client._run(lambda session: self._outcome(session, lasting))
         return self._status
+
+    async def _outcome(self, session: NodeSession, lasting: float | None) -> JobStatus:
+        """As the node tells it by itself; if its connection was lost, as it answers when it is reached again."""
+        clock, began = session.connector.clock, session.connector.clock.seconds()
+        lost = False
+        try:
+            if self._watched is not None:
+                try:
+                    return await self._watched.until(lambda job: job.state.terminal, lasting)
+                except ConnectionInterrupted:
+                    lost = True
+            left = None if lasting is None else max(0.0, began + lasting - clock.seconds())
+            return (await session.ask_about(lambda node: node.wait(self.id, left), self._home, patiently=lost))[0]
+        except WaitTimeout:
+            status, _ = await session.ask_about(lambda node: node.getScriptJobStatus(self.id), self._home)
+            if status.state.terminal:
+                return status
+            raise WaitTimeout(f"job {self.id} is {status.state.value} after {lasting:g} s") from None
 
     def result(self, timeout: Duration | None = None) -> Result:
         """Wait for success, and fetch the output into memory (see :meth:`copy_output` for a large one).
@@ -229,6 +249,8 @@ class JobHandle:
         status = self.wait(timeout)
         if status.state is not JobState.SUCCEEDED:
             raise self._failure(status)
+        if self._watched is not None and self._watched.output is not None:
+            return Result(status, *(self._watched.output[stream] for stream in StreamName))
         pieces: dict[StreamName, list[bytes]] = {stream: [] for stream in StreamName}
         end = self._fetch(lambda stream, data: pieces[stream].append(data))
         missing = sum(end.discarded.values())

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Clock, OutputEnd
 from cloudmytask.client.sources import Source
-from cloudmytask.client.subscriptions import Changed, Subscriptions, Write
+from cloudmytask.client.subscriptions import Changed, Submitted, Subscriptions, Write
 from cloudmytask.client.uploading import upload
 from cloudmytask.codec import decode, encode
 from cloudmytask.codec.people import JobStatus
@@ -67,7 +67,36 @@ class NodeClient:
         self, spec: JobSpec, script: Source, stdin: Source | None = None, key: str | None = None
     ) -> Deferred[JobStatus]:
         """Submit a job; ``spec``'s blobs are replaced by the sources' own."""
-        return Deferred.fromCoroutine(self._submit(spec, script, stdin, key or self._new_key()))
+
+        async def submitted() -> JobStatus:
+            return _job(await self.protocol.ask(commands.SubmitJob, **await self._prepared(spec, script, stdin, key)))
+
+        return Deferred.fromCoroutine(submitted())
+
+    def submit_watched(
+        self,
+        spec: JobSpec,
+        script: Source,
+        stdin: Source | None = None,
+        key: str | None = None,
+        *,
+        every: bool = False,
+        output: bool = False,
+        stream: bool = False,
+    ) -> Deferred[Submitted]:
+        """Like :meth:`submit`; from then on the node tells of the job by itself, if it can and is not told of too much
+        already.
+
+        :param every: whether it tells every change, and not the outcome only.
+        :param output: whether a small output is to come with the outcome.
+        :param stream: whether it sends the output of the first attempt as it comes.
+        """
+
+        async def submitted() -> Submitted:
+            arguments = await self._prepared(spec, script, stdin, key)
+            return await self._subscriptions.submit(arguments, every=every, output=output, stream=stream)
+
+        return Deferred.fromCoroutine(submitted())
 
     def cancel(self, job_id: str, note: str = "") -> Deferred[JobStatus]:
         """End a job; answered when the node has noted the wish."""
@@ -136,7 +165,12 @@ class NodeClient:
 
         :param changed: called with each later state, or with the outcome only if not ``every``.
         """
-        return Deferred.fromCoroutine(self._subscriptions.watch(job_id, changed, every))
+
+        async def watch() -> tuple[JobStatus, Callable[[], None]]:
+            job, watched = await self._subscriptions.watch(job_id, changed, every)
+            return job, watched.close
+
+        return Deferred.fromCoroutine(watch())
 
     def wait(self, job_id: str, timeout: float | None = None) -> Deferred[JobStatus]:
         """The job, once it has its outcome.
@@ -178,7 +212,8 @@ class NodeClient:
         )
         self.node = answer["node"]
 
-    async def _submit(self, spec: JobSpec, script: Source, stdin: Source | None, key: str) -> JobStatus:
+    async def _prepared(self, spec: JobSpec, script: Source, stdin: Source | None, key: str | None) -> dict[str, Any]:
+        """The arguments of ``SubmitJob``, once what does not fit into it was sent."""
         spec = evolve(spec, script=script.blob, stdin=None if stdin is None else stdin.blob)
         riding: dict[str, bytes] = {}
         for field, source in (("script", script), ("stdin", stdin)):
@@ -188,15 +223,7 @@ class NodeClient:
                 riding[field] = source.data
             else:
                 await upload(self.protocol, next(self._numbers), source)
-        answer = await self.protocol.ask(
-            commands.SubmitJob,
-            key=key,
-            qos=spec.qos.value,
-            spec=encode(spec),
-            script=riding.get("script"),
-            stdin=riding.get("stdin"),
-        )
-        return _job(answer)
+        return {"key": key or self._new_key(), "qos": spec.qos.value, "spec": encode(spec), **riding}
 
     async def _cluster(self) -> ClusterView:
         pages: list[ClusterView] = []

@@ -87,10 +87,13 @@ class NodeSession:
         recourse = Recourse.REPEAT if self.habits.loyal else Recourse.NONE
         return (await self._follow(Sent(recourse), question, connection, set(), about))[0]
 
-    async def ask_about(self, question: Question[T], accepted_by: Address | None = None) -> tuple[T, Address]:
+    async def ask_about(
+        self, question: Question[T], accepted_by: Address | None = None, *, patiently: bool = False
+    ) -> tuple[T, Address]:
         """Ask about a job the nodes that may know it; the answer, and which node gave it.
 
         :param accepted_by: the node that accepted it; None: the one that we talk to should know it.
+        :param patiently: whether to try for a while to reach a node whose connection was lost, or is.
         :raises NoNode, ConnectionInterrupted, RequestTimeout: who may know it does not answer.
         :raises NoSuchJob: nobody knows it.
         """
@@ -99,7 +102,9 @@ class NodeSession:
         unreached: CloudMyTaskError | None = None
         for address in nodes_to_ask(accepted_by, talking_to, self.named):
             try:
-                answered = await self._follow(Sent(Recourse.NONE), question, await self._to(address), set())
+                connection = await (self._return_to(address, address) if patiently else self._to(address))
+                recourse = Recourse.REPEAT if patiently else Recourse.NONE
+                answered = await self._follow(Sent(recourse), question, connection, set())
             except NoSuchJob as problem:
                 if type(problem) is not NoSuchJob:
                     raise
@@ -199,7 +204,7 @@ class NodeSession:
                         return answer, connection
                 case Returning():
                     try:
-                        connection = await self._return_to(connection)
+                        connection = await self._return_to(connection.address, connection.asked)
                     except UNREACHABLE as problem:
                         state = state.gone(problem)
                     else:
@@ -257,20 +262,20 @@ class NodeSession:
             self._others[address.key] = made
         return made
 
-    async def _return_to(self, lost: Connection) -> Connection:
+    async def _return_to(self, lost: Address, asked: Address) -> Connection:
         """Reach a node again. :raises ConnectionInterrupted: it does not come back, or the others have moved on."""
         reason: object = "the client has moved on"
         for delay in self.habits.patience:
             await pause(self.connector.clock, delay)
             current = self._current
-            if current is not None and current.address.key != lost.address.key and current.asked == lost.asked:
+            if current is not None and current.address.key != lost.key and current.asked == asked:
                 break
             try:
-                return await self._to(lost.address)
+                return await self._to(lost)
             except UNREACHABLE as problem:
                 reason = problem
         raise ConnectionInterrupted(
-            f"the connection to {lost.address.text} was lost and could not be made again within"
+            f"the connection to {lost.text} was lost and could not be made again within"
             f" {sum(self.habits.patience):.0f} s: {reason}"
         )
 

@@ -1,4 +1,4 @@
-"""What a client has asked to be told of on one connection: the states of jobs, and output as it comes.
+"""What a client is told by itself on one connection: the states of jobs, and output as it comes.
 
 Invariant: whatever is subscribed to ends by itself, by its owner's loss of interest, or with the connection; the node
 is told of the second, and pieces that were on their way then are let go. An output has ended when its last piece is
@@ -11,13 +11,15 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
+from twisted.internet import defer
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Clock, OutputEnd
 from cloudmytask.codec import decode
 from cloudmytask.codec.people import JobStatus
+from cloudmytask.deferreds import Signal, patiently
 from cloudmytask.model.errors import (
     CloudMyTaskError,
     ConnectionInterrupted,
@@ -28,47 +30,177 @@ from cloudmytask.model.errors import (
 )
 from cloudmytask.model.job import StreamName
 from cloudmytask.wire import commands
+from cloudmytask.wire.commands import NodeCommand
 from cloudmytask.wire.guard import GuardedAMP, Vocabulary
 
 Write = Callable[[StreamName, bytes], Deferred[None] | None]
 """Takes a piece of output. A Deferred says when there is room for more: the node sends a window's worth until then."""
 Changed = Callable[[JobStatus], None]
+SUBMITTED_MAX = 500
+"""Subscriptions of one connection beyond which a job is submitted without any: a node keeps a limited number."""
 
 
 @define(eq=False)
-class _Stream:
-    """An output as it comes; ``ended`` fires once."""
+class Subscription:
+    """Something that the node tells of by itself, under a number."""
 
-    write: Write
-    ended: Deferred[OutputEnd] = field(factory=Deferred)
-    last_word: OutputEnd | None = None
-    _unwritten: int = 0
+    number: int
+    _connection: Subscriptions
+
+    def close(self) -> None:
+        """Be told no more. Idempotent."""
+        self._connection.close(self.number)
+
+
+@define(eq=False)
+class Watched(Subscription):
+    """A job, as the node tells of it.
+
+    :ivar job: as it was told last; None before anything was.
+    :ivar output: all that it has written, if it has its outcome and this was small enough to come along.
+    :ivar lost: whether the connection ended before the job did, so that ``job`` may be outdated.
+    """
+
+    _changed: Changed = lambda _job: None
+    job: JobStatus | None = field(init=False, default=None)
+    output: Mapping[StreamName, bytes] | None = field(init=False, default=None)
+    lost: bool = field(init=False, default=False)
+    _told: Signal = field(init=False, factory=Signal)
+
+    async def until(self, reached: Callable[[JobStatus], bool], timeout: float | None = None) -> JobStatus:
+        """The job, once ``reached`` holds of it or it has its outcome.
+
+        :param timeout: seconds.
+        :raises ConnectionInterrupted: the connection ended first. :raises WaitTimeout: neither came in time.
+        """
+
+        async def reach() -> JobStatus:
+            while (job := self.job) is None or not (job.state.terminal or reached(job)):
+                if self.lost:
+                    raise ConnectionInterrupted("the connection ended before the job did")
+                await self._told.wait()
+            return job
+
+        reaching = Deferred.fromCoroutine(reach())
+        if timeout is None:
+            return await reaching
+        try:
+            return await patiently(self._connection.clock, timeout, reaching)
+        except defer.TimeoutError:
+            assert self.job is not None
+            raise WaitTimeout(f"job {self.job.id} is {self.job.state.value} after {timeout:g} s") from None
+
+    def began(self, answer: Mapping[str, Any]) -> JobStatus:
+        """The node has answered with the job as it stands, unless it has told of it since."""
+        if self.job is None:
+            self._take(JobStatus.from_document(answer["job"]), answer.get("stdout"), answer.get("stderr"))
+        assert self.job is not None
+        return self.job
+
+    def told(self, job: JobStatus, stdout: bytes | None, stderr: bytes | None) -> None:
+        """The job has changed."""
+        self._take(job, stdout, stderr)
+        self._changed(job)
+
+    def lose(self) -> None:
+        """The connection is gone."""
+        self.lost = True
+        self._told.fire()
+
+    def _take(self, job: JobStatus, stdout: bytes | None, stderr: bytes | None) -> None:
+        self.job = job
+        if stdout is not None and stderr is not None:
+            self.output = {StreamName.STDOUT: stdout, StreamName.STDERR: stderr}
+        if job.state.terminal:
+            self._connection.ended(self.number)
+        self._told.fire()
+
+
+@define(eq=False)
+class Stream(Subscription):
+    """An output as it comes. Pieces that come before :meth:`read` are held, and not answered: a window's worth."""
+
+    _write: Write | None = field(init=False, default=None)
+    _held: list[tuple[str, bytes, Deferred[dict[str, Any]]]] = field(init=False, factory=list)
+    _unwritten: int = field(init=False, default=0)
+    _last_word: OutputEnd | None = field(init=False, default=None)
+    _problem: Failure | None = field(init=False, default=None)
+    _told: Signal = field(init=False, factory=Signal)
+
+    async def read(self, write: Write) -> OutputEnd:
+        """Have all pieces written; fails with what ``write`` fails with. Once only.
+
+        :raises ConnectionInterrupted: the connection ended first. :raises InternalError: the node could not go on.
+        """
+        self._write = write
+        held, self._held = self._held, []
+        for stream, data, answer in held:
+            self._written(stream, data).chainDeferred(answer)
+        try:
+            while not self._complete:
+                if self._problem is not None:
+                    self._problem.raiseException()
+                await self._told.wait()
+            assert self._last_word is not None
+            return self._last_word
+        finally:
+            # If the caller lost interest or could not write, the node must not go on sending.
+            self.close()
 
     def take(self, stream: str, data: bytes) -> Deferred[dict[str, Any]]:
-        """Write a piece; fires with the answer to the node when that is done. A failure is the caller's to learn."""
+        """Take a piece; fires with the answer to the node when it is written. A failure is the reader's to learn."""
         self._unwritten += 1
-        return maybeDeferred(lambda: self.write(StreamName(stream), data)).addBoth(self._written)
+        if self._write is not None:
+            return self._written(stream, data)
+        answer: Deferred[dict[str, Any]] = Deferred()
+        self._held.append((stream, data, answer))
+        return answer
 
     def end(self, end: OutputEnd) -> None:
         """The node has sent all of it."""
-        self.last_word = end
-        self._end()
+        self._last_word = end
+        self._told.fire()
 
-    def fail(self, problem: Failure | Exception) -> None:
+    def fail(self, problem: BaseException) -> None:
         """It ends otherwise; the first reason stands."""
-        if not self.ended.called:
-            self.ended.errback(problem)
+        if self._problem is None and not self._complete:
+            self._problem = Failure(problem)
+            self._told.fire()
 
-    def _written(self, result: object) -> dict[str, Any]:
-        self._unwritten -= 1
-        if isinstance(result, Failure):
-            self.fail(result)
-        self._end()
-        return {}
+    def lose(self) -> None:
+        """The connection is gone."""
+        self.fail(ConnectionInterrupted("the connection ended before the output did"))
 
-    def _end(self) -> None:
-        if self.last_word is not None and not self._unwritten and not self.ended.called:
-            self.ended.callback(self.last_word)
+    @property
+    def _complete(self) -> bool:
+        return self._last_word is not None and not self._unwritten
+
+    def _written(self, stream: str, data: bytes) -> Deferred[dict[str, Any]]:
+        write = self._write
+        assert write is not None
+
+        def done(result: object) -> dict[str, Any]:
+            if isinstance(result, Failure):
+                assert result.value is not None
+                self.fail(result.value)
+            self._unwritten -= 1
+            self._told.fire()
+            return {}
+
+        return maybeDeferred(lambda: write(StreamName(stream), data)).addBoth(done)
+
+
+@frozen
+class Submitted:
+    """A job that was submitted.
+
+    :ivar watched: what the node tells of it; None if it does not.
+    :ivar output: its first attempt's output, if that was asked for and the node tells it.
+    """
+
+    job: JobStatus
+    watched: Watched | None = None
+    output: Stream | None = None
 
 
 class Subscriptions:
@@ -78,11 +210,9 @@ class Subscriptions:
     """
 
     def __init__(self, clock: Clock, numbers: count[int]) -> None:
-        self._clock = clock
+        self.clock = clock
         self._numbers = numbers
-        self._watches: dict[int, Changed] = {}
-        self._streams: dict[int, _Stream] = {}
-        self._waiting: dict[int, Deferred[JobStatus]] = {}
+        self._open: dict[int, Watched | Stream] = {}
         vocabulary = Vocabulary(
             {
                 commands.JobChanged: self._job_changed,
@@ -92,86 +222,89 @@ class Subscriptions:
         )
         self.protocol = GuardedAMP(vocabulary, clock, self._lost)
 
-    async def watch(self, job_id: str, changed: Changed, every: bool) -> tuple[JobStatus, Callable[[], None]]:
+    async def submit(self, arguments: Mapping[str, Any], *, every: bool, output: bool, stream: bool) -> Submitted:
+        """See ``NodeClient.submit_watched``; ``arguments`` of ``SubmitJob``."""
+        if len(self._open) >= SUBMITTED_MAX:
+            answer = await self.protocol.ask(commands.SubmitJob, **arguments)
+            return Submitted(JobStatus.from_document(answer["job"]))
+        watched, streamed = self._watched(), self._stream() if stream else None
+        begun = (watched,) if streamed is None else (watched, streamed)
+        numbers = {"watch": watched.number, "stream": None if streamed is None else streamed.number}
+        answer = await self._begin(commands.SubmitJob, *begun, every=every, output=output, **numbers, **arguments)
+        if answer["follows"]:
+            return Submitted(watched.began(answer), watched, streamed)
+        for each in begun:  # the node does not know how: it has to be asked
+            self.ended(each.number)
+        return Submitted(JobStatus.from_document(answer["job"]))
+
+    async def watch(self, job_id: str, changed: Changed, every: bool) -> tuple[JobStatus, Watched]:
         """See ``NodeClient.watch``."""
-        number = next(self._numbers)
-        self._watches[number] = changed
-
-        def end() -> None:
-            if self._watches.pop(number, None) is not None:
-                self._unsubscribe(number)
-
-        try:
-            answer = await self.protocol.ask(commands.WatchJob, watch=number, job=job_id, every=every)
-        except CloudMyTaskError:
-            self._watches.pop(number, None)
-            raise
-        job = JobStatus.from_document(answer["job"])
-        if job.state.terminal:
-            self._watches.pop(number, None)
-        return job, end
+        watched = self._watched(changed)
+        answer = await self._begin(commands.WatchJob, watched, watch=watched.number, job=job_id, every=every)
+        return watched.began(answer), watched
 
     async def wait(self, job_id: str, timeout: float | None) -> JobStatus:
         """See ``NodeClient.wait``."""
-        done: Deferred[JobStatus] = Deferred()
-        number = next(self._numbers)
-        self._waiting[number] = done
-
-        def changed(job: JobStatus) -> None:
-            if job.state.terminal and not done.called:
-                done.callback(job)
-
+        _, watched = await self.watch(job_id, lambda _job: None, every=False)
         try:
-            job, end = await self.watch(job_id, changed, every=False)
-            if job.state.terminal:
-                end()
-                return job
-            timer = None
-            if timeout is not None:
-                late = WaitTimeout(f"job {job.id} is {job.state.value} after {timeout:g} s")
-                timer = self._clock.callLater(timeout, done.errback, late)
-            try:
-                return await done
-            finally:
-                if timer is not None and timer.active():
-                    timer.cancel()
-                end()
+            return await watched.until(lambda job: job.state.terminal, timeout)
         finally:
-            del self._waiting[number]
+            watched.close()
 
     async def output(
         self, job_id: str, write: Write, attempt: int, offsets: Mapping[StreamName, int] | None, follow: bool
     ) -> OutputEnd:
         """See ``NodeClient.output``."""
-        number = next(self._numbers)
-        stream = self._streams[number] = _Stream(write)
+        stream = self._stream()
         places = offsets if offsets is not None else dict.fromkeys(StreamName, 0)
+        await self._begin(
+            commands.StreamOutput,
+            stream,
+            watch=stream.number,
+            job=job_id,
+            attempt=attempt,
+            offsets={name.value: offset for name, offset in places.items()},
+            follow=follow,
+        )
+        return await stream.read(write)
+
+    def close(self, number: int) -> None:
+        """Be told no more of what has a number, if there is something."""
+        if self._open.pop(number, None) is not None and self.protocol.alive:
+            self.protocol.ask(commands.Unsubscribe, watch=number).addErrback(_gone)
+
+    def ended(self, number: int) -> None:
+        """Nothing more comes under a number."""
+        self._open.pop(number, None)
+
+    def _watched(self, changed: Changed = lambda _job: None) -> Watched:
+        return Watched(next(self._numbers), self, changed)
+
+    def _stream(self) -> Stream:
+        return Stream(next(self._numbers), self)
+
+    async def _begin(
+        self, command: type[NodeCommand], *subscriptions: Watched | Stream, **arguments: Any
+    ) -> dict[str, Any]:
+        """Ask for what is told under these numbers; the answer."""
+        self._open.update({each.number: each for each in subscriptions})
         try:
-            await self.protocol.ask(
-                commands.StreamOutput,
-                watch=number,
-                job=job_id,
-                attempt=attempt,
-                offsets={name.value: offset for name, offset in places.items()},
-                follow=follow,
-            )
-            return await stream.ended
-        finally:
-            # Still there if the caller lost interest or could not write; the node must then not go on sending.
-            if self._streams.pop(number, None) is not None:
-                self._unsubscribe(number)
+            return await self.protocol.ask(command, **arguments)
+        except BaseException as problem:
+            declined = isinstance(problem, CloudMyTaskError) and not isinstance(problem, RequestTimeout)
+            for each in subscriptions:
+                if declined:
+                    self.ended(each.number)
+                else:
+                    each.close()
+            raise
 
     def _job_changed(
-        self,
-        watch: int,
-        job: Mapping[str, Any],
-        stdout: bytes | None = None,  # noqa: ARG002 - not asked for
-        stderr: bytes | None = None,  # noqa: ARG002
+        self, watch: int, job: Mapping[str, Any], stdout: bytes | None = None, stderr: bytes | None = None
     ) -> dict[str, Any]:
-        status = JobStatus.from_document(job)
-        changed = self._watches.pop(watch, None) if status.state.terminal else self._watches.get(watch)
-        if changed is not None:
-            changed(status)
+        watched = self._open.get(watch)
+        if isinstance(watched, Watched):
+            watched.told(JobStatus.from_document(job), stdout, stderr)
         return {}
 
     def _output_data(
@@ -181,14 +314,15 @@ class Subscriptions:
         offset: int,  # noqa: ARG002 - pieces come in order
         data: bytes,
     ) -> dict[str, Any] | Deferred[dict[str, Any]]:
-        if watch not in self._streams:  # it was on its way when the caller lost interest
-            return {}
-        return self._streams[watch].take(stream, data)
+        found = self._open.get(watch)
+        # Otherwise it was on its way when the caller lost interest.
+        return found.take(stream, data) if isinstance(found, Stream) else {}
 
     def _output_ended(self, watch: int, end: Mapping[str, Any]) -> dict[str, Any]:
-        stream = self._streams.pop(watch, None)
-        if stream is None:
+        stream = self._open.get(watch)
+        if not isinstance(stream, Stream):
             return {}
+        self.ended(watch)
         if "error" in end:
             stream.fail(InternalError(f"the output could not be read to its end: {end['error']}"))
             return {}
@@ -199,20 +333,12 @@ class Subscriptions:
             raise
         return {}
 
-    def _unsubscribe(self, number: int) -> None:
-        if self.protocol.alive:
-            self.protocol.ask(commands.Unsubscribe, watch=number).addErrback(_gone)
-
     def _lost(self) -> None:
-        self._watches.clear()
-        streams, self._streams = self._streams, {}
-        for stream in streams.values():
-            stream.fail(ConnectionInterrupted("the connection ended before the output did"))
-        for done in list(self._waiting.values()):
-            if not done.called:
-                done.errback(ConnectionInterrupted("the connection ended before the job did"))
+        subscriptions, self._open = self._open, {}
+        for each in subscriptions.values():
+            each.lose()
 
 
 def _gone(failure: Any) -> None:
-    """A watch ends with its connection, so a connection that ends first has done what was asked."""
+    """A subscription ends with its connection, so a connection that ends first has done what was asked."""
     failure.trap(ConnectionInterrupted, RequestTimeout)

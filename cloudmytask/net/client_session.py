@@ -156,11 +156,11 @@ class ClientSession:
             watching = None if watch is None else failing.enter_context(self.channels.opening(watch))
             streaming = None if stream is None else failing.enter_context(self.channels.opening(stream))
             receipt = await api.submit(key, decoded, qos, tuple(contents.values()))
-            answer = _receipt_answer(receipt)
+            answer = {**_receipt_answer(receipt), "follows": watching is not None or streaming is not None}
             if watching is not None:
                 answer.update(await self._watch(api, watching, receipt.job.id, bool(every), bool(output)))
             if streaming is not None:
-                await self._stream(api, streaming, receipt.job.id, 0, dict.fromkeys(StreamName, 0), follow=True)
+                await self._stream(api, streaming, receipt.job.id, 1, dict.fromkeys(StreamName, 0), follow=True)
         return answer
 
     async def watch(self, api: ClientApi, watch: int, job: JobId, every: bool | None, output: bool | None) -> Answer:

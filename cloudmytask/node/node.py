@@ -100,7 +100,7 @@ class Node:
         self._gate = gate = Gate(config.name, flood_control, world.disk_free, config.disk_min)
         # jobs
         self._ledger = ledger = Ledger(world, retention, recovery.next_sequence, config.tombstones)
-        self._outputs = outputs = Outputs(world.store, config.output_max)
+        self._outputs = outputs = Outputs(world.store, world.sinks, config.output_max)
         self._executor = executor = Executor(world, config, outputs)
         self._accounts = accounts = Accounts()
         self._queue = queue = WaitingQueue(config.queue_max)
@@ -109,7 +109,7 @@ class Node:
             config.slots,
             config.threshold,
             world.probe,
-            lambda: executor.running,
+            lambda: executor.claimed,
             lambda: gate.draining,
             lambda: not any(True for _ in accounts.peers()),
         )
@@ -144,7 +144,7 @@ class Node:
     @property
     def busy(self) -> bool:
         """Whether scripts are running."""
-        return self._executor.running > 0
+        return self._executor.busy
 
     @property
     def identity(self) -> PeerIdentity:
@@ -216,6 +216,7 @@ class Node:
         )
 
     def _look_around(self) -> None:
+        self._executor.lend_slots()
         self._origin.check_whereabouts()
         self._placer.look_around()
         self._work_stealer.seek()
@@ -226,7 +227,7 @@ class Node:
         self.cluster_member.changed()
         self._guests.end_all()
         await self._handover.all_waiting(HANDOVER_TIME)
-        if self._executor.running:
+        if self._executor.busy:
             _log.info("draining: {running} scripts are running", running=self._executor.running)
             idle = self._executor.idle.wait()
             timer = self._world.clock.callLater(self._config.drain_timeout, self._executor.interrupt)

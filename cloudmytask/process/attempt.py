@@ -1,4 +1,4 @@
-"""The protocol of one attempt: hands output on, and turns the end of a process into an outcome.
+"""The protocol of one attempt: hands output on, and turns the end of a process into its record.
 
 Invariant: ``ended`` fires exactly once: after the script has exited, all its output has been delivered and nothing
 of its process group lives; and it fires in bounded time, whatever the script's descendants do.
@@ -7,6 +7,7 @@ of its process group lives; and it fires in bounded time, whatever the script's 
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
@@ -15,12 +16,13 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from cloudmytask.boundaries import Clock, DelayedCall, WriteOutput
+from cloudmytask.boundaries import Clock, DelayedCall, ExitRecord, Launch, StreamSink
 from cloudmytask.model.job import Outcome, Reason, StreamName, Usage
 from cloudmytask.process.child import STDERR, STDOUT, ScriptProcess
 from cloudmytask.process.group import group_exists, group_lives
 from cloudmytask.process.memory import PeakMemory
 from cloudmytask.process.program import SHELL_FAILURES
+from cloudmytask.stopping import Stopping
 
 _log = Logger()
 
@@ -38,9 +40,10 @@ class ScriptProtocol(ProcessProtocol):
 
     transport: ScriptProcess
 
-    def __init__(self, clock: Clock, write: WriteOutput, exit_grace: float) -> None:
+    def __init__(self, clock: Clock, launch: Launch, sinks: Mapping[StreamName, StreamSink], exit_grace: float) -> None:
         self._clock = clock
-        self._write = write
+        self._sinks = sinks
+        self._stopping = Stopping(clock, launch, self._terminate, self.kill)
         self._exit_grace = exit_grace
         self._started = clock.seconds()
         self._wall_seconds = 0.0
@@ -48,19 +51,21 @@ class ScriptProtocol(ProcessProtocol):
         self._early_sample = clock.callLater(_EARLY_SAMPLE, self.sample)
         self._closing: DelayedCall | None = None
         self._group = 0
-        self._terminated = False
-        self._ended: Deferred[Outcome] = Deferred()
+        self._ended: Deferred[ExitRecord] = Deferred()
 
     @property
-    def ended(self) -> Deferred[Outcome]:
+    def ended(self) -> Deferred[ExitRecord]:
         """See :class:`cloudmytask.boundaries.Running`; the same Deferred each time."""
         return self._ended
 
-    def terminate(self) -> None:
+    @property
+    def stopped_for(self) -> Reason | None:
         """See :class:`cloudmytask.boundaries.Running`."""
-        if not self._terminated:  # a handler that prints does not stand another SIGTERM in the middle of its print
-            self._terminated = True
-            self.transport.signal_group(signal.SIGTERM)
+        return self._stopping.reason
+
+    def stop(self, reason: Reason) -> None:
+        """See :class:`cloudmytask.boundaries.Running`."""
+        self._stopping.stop(reason)
 
     def kill(self) -> None:
         """See :class:`cloudmytask.boundaries.Running`."""
@@ -78,9 +83,10 @@ class ScriptProtocol(ProcessProtocol):
     def connectionMade(self) -> None:
         assert self.transport.pid is not None
         self._group = self.transport.pid
+        self._stopping.begin()
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N803 - Twisted's name
-        full = self._write(_STREAMS[childFD], data)
+        full = self._sinks[_STREAMS[childFD]].write(data)
         if full is not None:
             # the script waits as it would for any slow reader of its pipe
             pipe = self.transport.pipes[childFD]
@@ -99,9 +105,12 @@ class ScriptProtocol(ProcessProtocol):
         """The script has exited, and its pipes are closed."""
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
-        self._await_group(self._outcome(reason), self._clock.seconds() + _GROUP_PATIENCE, _GROUP_POLLS[0])
+        self._await_group(self._died(reason), self._clock.seconds() + _GROUP_PATIENCE, _GROUP_POLLS[0])
 
-    def _outcome(self, reason: Failure) -> Outcome:
+    def _terminate(self) -> None:
+        self.transport.signal_group(signal.SIGTERM)
+
+    def _died(self, reason: Failure) -> Outcome:
         used = self.transport.resources
         if used is None:
             detail = "Another part of the node's process took the script's exit status."
@@ -120,30 +129,35 @@ class ScriptProtocol(ProcessProtocol):
             return Outcome(Reason.LAUNCH, usage=usage, detail=SHELL_FAILURES[code])
         return Outcome(Reason.EXIT, exit_code=code, usage=usage)
 
-    def _await_group(self, outcome: Outcome, deadline: float, delay: float) -> None:
+    def _await_group(self, died: Outcome, deadline: float, delay: float) -> None:
         """The group was sent SIGKILL before its leader was reaped; as a rule it is gone by now."""
         if not group_exists(self._group):
-            self._ended.callback(outcome)
+            self._conclude(died)
         else:
-            self._clock.callLater(delay, self._look_closer, outcome, deadline, min(2 * delay, _GROUP_POLLS[1]))
+            self._clock.callLater(delay, self._look_closer, died, deadline, min(2 * delay, _GROUP_POLLS[1]))
 
-    def _look_closer(self, outcome: Outcome, deadline: float, delay: float) -> None:
+    def _look_closer(self, died: Outcome, deadline: float, delay: float) -> None:
         """Where the system's first process reaps nobody, as in some containers, the dead go on to exist."""
 
         def looked(lives: bool) -> None:
             if not lives:
-                self._ended.callback(outcome)
+                self._conclude(died)
             elif self._clock.seconds() < deadline:
-                self._await_group(outcome, deadline, delay)
+                self._await_group(died, deadline, delay)
             else:
                 _log.error("processes of group {group} have survived SIGKILL", group=self._group)
-                self._ended.callback(outcome)
+                self._conclude(died)
 
         def unknown(failure: Failure) -> None:
             _log.failure("cannot tell whether process group {group} lives", failure=failure, group=self._group)
-            self._ended.callback(outcome)
+            self._conclude(died)
 
         if not group_exists(self._group):
-            self._ended.callback(outcome)
+            self._conclude(died)
         else:
             deferToThread(group_lives, self._group).addCallbacks(looked, unknown)
+
+    def _conclude(self, died: Outcome) -> None:
+        self._stopping.end()
+        discarded = {stream: sink.discarded for stream, sink in self._sinks.items() if sink.discarded}
+        self._ended.callback(ExitRecord(died, self._stopping.reason, discarded))

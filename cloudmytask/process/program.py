@@ -85,51 +85,50 @@ class Program:
 
 @frozen
 class ProgramMaker:
-    """Makes programs that run scripts with one interpreter.
+    """Makes programs that run scripts.
 
-    :ivar interpreter: absolute path of a Python interpreter; not resolved, for a venv is known by its path.
     :ivar tag: value of the :data:`STATE_TAG` variable.
     :ivar inherited: the daemon's own environment, of which only the locale and the time zone are passed on.
     :ivar hard_limit: a resource's hard limit in this process, in the units of :func:`resource.getrlimit`.
     """
 
-    interpreter: str
     tag: str
     inherited: Mapping[str, str]
     hard_limit: Callable[[int], int] = lambda which: resource.getrlimit(which)[1]
 
-    def __call__(self, launch: Launch, *, elsewhere: bool = True) -> Program:
+    def __call__(self, launch: Launch, directory: str, *, elsewhere: bool = True) -> Program:
         """
+        :param directory: absolute path of the work directory.
         :param elsewhere: whether it can be started in another directory than ours.
         :raises Unlaunchable: an argument or a variable is nothing that a process can be given.
         """
         name = launch.script_name
         script = f"./{name}" if name.startswith("-") else name
-        everything = self._environment(launch)
+        everything = self._environment(launch, directory)
         if elsewhere and launch.limits == NO_LIMITS:
-            command = [self.interpreter, "-s", script, *launch.arguments]
-            return Program(_encoded(command), _encoded_variables(everything), launch.directory)
+            command = [launch.python, "-s", script, *launch.arguments]
+            return Program(_encoded(command), _encoded_variables(everything), directory)
         plain, peculiar = _split(everything)
         return Program(
             [
-                *_encoded([SHELL, "-c", SHELL_TEXT, SHELL_NAME, launch.directory, *self._limits(launch.limits)]),
+                *_encoded([SHELL, "-c", SHELL_TEXT, SHELL_NAME, directory, *self._limits(launch.limits)]),
                 # env(1) carries what would not pass through a shell unchanged; hardly any job needs it
                 *_encoded([ENV, "--", *(f"{k}={v}" for k, v in peculiar.items())] if peculiar else []),
-                *_encoded([self.interpreter, "-s", script]),
+                *_encoded([launch.python, "-s", script]),
                 *_encoded(launch.arguments),
             ],
             _encoded_variables(plain),
             launchers=frozenset({SHELL_NAME, PurePosixPath(ENV).name} if peculiar else {SHELL_NAME}),
         )
 
-    def _environment(self, launch: Launch) -> dict[str, str]:
+    def _environment(self, launch: Launch, directory: str) -> dict[str, str]:
         everything = {
-            "PATH": f"{PurePosixPath(self.interpreter).parent}:/usr/local/bin:/usr/bin:/bin",
-            "HOME": launch.directory,
-            "TMPDIR": launch.directory,
+            "PATH": f"{PurePosixPath(launch.python).parent}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": directory,
+            "TMPDIR": directory,
             "LANG": "C.UTF-8",
             **{name: self.inherited[name] for name in ("LANG", "LC_ALL", "TZ") if name in self.inherited},
-            **launch.environment,
+            **launch.variables,
             STATE_TAG: self.tag,
         }
         theirs = everything.get("PYTHONPATH")

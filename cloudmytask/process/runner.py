@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFDSet
 
-from cloudmytask.boundaries import Clock, Launch, Running
+from cloudmytask.boundaries import Clock, ExitRecord, Launch, Running, Sinks
 from cloudmytask.model.job import Outcome, Reason
 from cloudmytask.periodic import Periodic, every
 from cloudmytask.process.attempt import ScriptProtocol
@@ -34,14 +34,15 @@ _SAMPLE_INTERVAL = 1.0
 class NeverStarted:
     """An attempt that did not get as far as a process."""
 
-    ended: Deferred[Outcome]
+    ended: Deferred[ExitRecord]
+    stopped_for: None = None
 
     @classmethod
     def because(cls, sentence: str) -> NeverStarted:
         """:param sentence: what was in the way, for a person."""
-        return cls(succeed(Outcome(Reason.LAUNCH, detail=sentence)))
+        return cls(succeed(ExitRecord(Outcome(Reason.LAUNCH, detail=sentence))))
 
-    def terminate(self) -> None:
+    def stop(self, reason: Reason) -> None:
         """There is nothing to end."""
 
     def kill(self) -> None:
@@ -54,7 +55,7 @@ class ProcessRunner:
 
     :ivar reactor: watches pipes and exits.
     :ivar clock: as a rule the reactor too.
-    :ivar interpreter: absolute path of the Python interpreter that runs the scripts.
+    :ivar sinks: where the output of scripts is brought.
     :ivar tag: names the state directory of this node; no other node on the machine has the same.
     :ivar exit_grace: seconds; see :data:`EXIT_GRACE`.
     :ivar inherited: the daemon's environment, of which scripts see locale and time zone only.
@@ -62,7 +63,7 @@ class ProcessRunner:
 
     _reactor: IReactorFDSet
     _clock: Clock
-    _interpreter: str
+    _sinks: Sinks
     _tag: str
     _exit_grace: float = field(default=EXIT_GRACE, kw_only=True)
     _inherited: Mapping[str, str] = field(factory=lambda: dict(os.environ), kw_only=True)
@@ -71,15 +72,15 @@ class ProcessRunner:
     _sampling: Periodic | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
-        self._program = ProgramMaker(self._interpreter, self._tag, self._inherited)
+        self._program = ProgramMaker(self._tag, self._inherited)
         # inherited by every script: none leaves a core file in a directory that is about to be deleted
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
-    def start(self, launch: Launch) -> Running:
+    def start(self, launch: Launch, directory: str) -> Running:
         """See :class:`cloudmytask.boundaries.Runner`."""
         try:
-            self._check(launch)
-            protocol = self._spawn(launch)
+            self._check(launch, directory)
+            protocol = self._spawn(launch, directory)
         except Unlaunchable as problem:
             return NeverStarted.because(str(problem))
         except OSError as error:
@@ -96,23 +97,25 @@ class ProcessRunner:
         """See :class:`cloudmytask.boundaries.Runner`."""
         return sweep(self._tag)
 
-    def _check(self, launch: Launch) -> None:
+    def _check(self, launch: Launch, directory: str) -> None:
         """Find the usual mistakes while there is a sentence for each; others end in the shell, and as well.
 
         :raises Unlaunchable: there is one.
         """
-        if not os.access(self._interpreter, os.X_OK):
-            raise Unlaunchable(f"The interpreter {self._interpreter} is not there or not executable.")
-        if not os.path.isdir(launch.directory):  # noqa: PTH112 - on the way of every job, and twice as fast
-            raise Unlaunchable(f"The work directory {launch.directory} is not there.")
+        if not os.access(launch.python, os.X_OK):
+            raise Unlaunchable(f"The interpreter {launch.python} is not there or not executable.")
+        if not os.path.isdir(directory):  # noqa: PTH112 - on the way of every job, and twice as fast
+            raise Unlaunchable(f"The work directory {directory} is not there.")
 
-    def _spawn(self, launch: Launch) -> ScriptProtocol:
+    def _spawn(self, launch: Launch, directory: str) -> ScriptProtocol:
         """:raises Unlaunchable, OSError: nothing was started."""
-        program = self._program(launch, elsewhere=can_return())
+        program = self._program(launch, directory, elsewhere=can_return())
         with ExitStack() as cleanup, ExitStack() as undo:
-            stdin = os.open(os.devnull if launch.stdin is None else launch.stdin, os.O_RDONLY | os.O_CLOEXEC)
+            source = os.devnull if launch.stdin is None else f"{directory}/{launch.stdin}"
+            stdin = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
             cleanup.callback(os.close, stdin)
-            protocol = ScriptProtocol(self._clock, launch.write, self._exit_grace)
+            sinks = {stream: self._sinks(target) for stream, target in launch.streams.items()}
+            protocol = ScriptProtocol(self._clock, launch, sinks, self._exit_grace)
             undo.callback(protocol.abandon)
             ScriptProcess(self._reactor, program, stdin, protocol)
             undo.pop_all()
@@ -122,9 +125,9 @@ class ProcessRunner:
         for protocol in self._running:
             protocol.sample()
 
-    def _forget(self, outcome: Outcome, protocol: ScriptProtocol) -> Outcome:
+    def _forget(self, record: ExitRecord, protocol: ScriptProtocol) -> ExitRecord:
         self._running.discard(protocol)
         if not self._running and self._sampling is not None:
             self._sampling.stop()
             self._sampling = None
-        return outcome
+        return record

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from cloudmytask.boundaries import OpenSinks
 from cloudmytask.config import NodeConfig, socket_path
 from cloudmytask.config.instance import SOCKET_PATH_MAX
 from cloudmytask.model.errors import StartFailed
@@ -99,7 +100,7 @@ def sweep(reactor: Any, parent: Path) -> None:
         if lock is None:
             continue
         try:
-            make_runner(NodeConfig(state=path), IReactorFDSet(reactor), reactor).sweep()
+            make_runner(NodeConfig(state=path), IReactorFDSet(reactor), reactor, OpenSinks()).sweep()
             # A node that made this directory just now, and has not locked it yet, must not find it half removed.
             doomed = path.rename(parent / _fresh_name())
             _remove(doomed)

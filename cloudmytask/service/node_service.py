@@ -9,6 +9,7 @@ from attrs import define
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 
+from cloudmytask.boundaries import OpenSinks
 from cloudmytask.config import NodeConfig
 from cloudmytask.net.client_session import NodeFactory
 from cloudmytask.node.node import Node
@@ -41,7 +42,8 @@ class NodeService(InstanceService[NodeConfig, Node]):
         store = SqliteStore(config.state, call_from_thread=reactor.callFromThread)
         begun.append(("close the store", store.close))
         store.open()
-        runner = make_runner(config, IReactorFDSet(reactor), reactor)
+        sinks = OpenSinks()
+        runner = make_runner(config, IReactorFDSet(reactor), reactor, sinks)
         swept = runner.sweep()
         if swept:
             _log.warn("killed {processes} processes that an earlier life of this node left", processes=swept)
@@ -50,7 +52,7 @@ class NodeService(InstanceService[NodeConfig, Node]):
         begun.append(("leave the group", peers.bus.close))
         disk = DiskRoom(config.state)
         disk.sample()
-        node = Node(make_world(reactor, store, runner, probe, peers, disk), config, held.address)
+        node = Node(make_world(reactor, store, runner, sinks, probe, peers, disk), config, held.address)
         factory = NodeFactory(node.front_door, reactor, peers.links)
         ports = self._listen(held, factory, begun)
         self._repeat(begun, (SAMPLE_INTERVAL, probe.sample), (SAMPLE_INTERVAL, disk.sample))

@@ -15,7 +15,7 @@ from typing import Protocol
 from attrs import define, field
 from twisted.internet.interfaces import IReactorFDSet
 
-from cloudmytask.boundaries import Clock, JobStore, LoadProbe, World
+from cloudmytask.boundaries import Clock, JobStore, LoadProbe, OpenSinks, World
 from cloudmytask.config import NodeConfig
 from cloudmytask.probe import CpuProbe, NoProbe
 from cloudmytask.process import ProcessRunner
@@ -39,9 +39,9 @@ def make_probe(config: NodeConfig, running: Callable[[], int]) -> SampledProbe:
     return CpuProbe(own_jobs=lambda: min(1.0, running() / cores))
 
 
-def make_runner(config: NodeConfig, reactor: IReactorFDSet, clock: Clock) -> ProcessRunner:
+def make_runner(config: NodeConfig, reactor: IReactorFDSet, clock: Clock, sinks: OpenSinks) -> ProcessRunner:
     """The runner of this node's scripts, which are marked with its state directory."""
-    return ProcessRunner(reactor, clock, sys.executable, str(config.state.resolve()), exit_grace=config.exit_grace)
+    return ProcessRunner(reactor, clock, sinks, str(config.state.resolve()), exit_grace=config.exit_grace)
 
 
 @define(eq=False)
@@ -63,7 +63,13 @@ class DiskRoom:
 
 
 def make_world(
-    clock: Clock, store: JobStore, runner: ProcessRunner, probe: SampledProbe, peers: Peers, disk: DiskRoom
+    clock: Clock,
+    store: JobStore,
+    runner: ProcessRunner,
+    sinks: OpenSinks,
+    probe: SampledProbe,
+    peers: Peers,
+    disk: DiskRoom,
 ) -> World:
     """All of it together."""
     return World(
@@ -76,4 +82,6 @@ def make_world(
         bus=peers.bus,
         links=peers.links,
         disk_free=lambda: disk.free,
+        sinks=sinks,
+        python=sys.executable,
     )

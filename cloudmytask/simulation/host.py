@@ -13,7 +13,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from cloudmytask.boundaries import Launch, World
+from cloudmytask.boundaries import Launch, OpenSinks, World
 from cloudmytask.client.connection import connect
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.config import NodeConfig
@@ -106,12 +106,15 @@ class Host:
             self.network.paths.restore(self.name)
         clock = Lifetime(self.clock)
         store = MemoryStore(self.disk, clock, self.commit_delay)
-        runner = ScriptedRunner(clock, self.plan, self.machine, self.name)
+        sinks = OpenSinks()
+        runner = ScriptedRunner(clock, self.plan, sinks, self.machine, self.name)
         runner.sweep()
         bus = (self.group or SimulatedGroup(self.network, self.entropy.random)).bus(self.name)
         links = ObservedLinks(self._endpoint, clock, self.entropy, self.key)
         links.observer = self.observer
-        world = World(clock, self.wall, self.entropy, store, runner, NoProbe(), bus, links, lambda: self.disk_free)
+        world = World(
+            clock, self.wall, self.entropy, store, runner, NoProbe(), bus, links, lambda: self.disk_free, sinks
+        )
         node = Node(world, self.config, self.config.listen[0] if self.config.listen else "")
         self._life = _Life(node, store, runner, clock, bus)
         node.start()

@@ -39,7 +39,7 @@ class HostChecker:
             raise Violation(f"{machine.live} scripts run on {slots} slots")
         if machine.started != self._started:
             self._started = machine.started
-            running = [launch.job_id for launch in machine.running()]
+            running = [launch.id.job for launch in machine.running()]
             if len(set(running)) < len(running):
                 raise Violation(f"a job runs twice at once: {sorted(running)}")
             for job_id in running:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 
-from cloudmytask.boundaries import Clock, DelayedCall, Launch, Running
+from cloudmytask.boundaries import Clock, DelayedCall, ExitRecord, Launch, Running, Sinks, StreamSink
 from cloudmytask.model.job import Outcome, Reason, StreamName, Usage
+from cloudmytask.stopping import Stopping
 
 
 @frozen
@@ -82,35 +83,47 @@ class ScriptedAttempt:
     tag: str
     _clock: Clock
     _machine: SimulatedMachine
+    _sinks: Mapping[StreamName, StreamSink]
+    _stopping: Stopping = field(init=False)
     _began: float = field(init=False)
     _unwritten: deque[tuple[float, StreamName, bytes]] = field(init=False)
     _alive: bool = field(init=False, default=False)
     _heard: bool = field(init=False, default=True)
     _step: DelayedCall | None = field(init=False, default=None)
     _dying: DelayedCall | None = field(init=False, default=None)
-    _ended: Deferred[Outcome] = field(init=False, factory=Deferred)
+    _ended: Deferred[ExitRecord] = field(init=False, factory=Deferred)
 
     def __attrs_post_init__(self) -> None:
         self._began = self._clock.seconds()
+        self._stopping = Stopping(self._clock, self.launch, self._terminate, self.kill)
         self._unwritten = deque(sorted(self.plan.output, key=lambda piece: piece[0]))
 
     @property
-    def ended(self) -> Deferred[Outcome]:
+    def ended(self) -> Deferred[ExitRecord]:
         """See :class:`cloudmytask.boundaries.Running`; the same Deferred each time."""
         return self._ended
+
+    @property
+    def stopped_for(self) -> Reason | None:
+        """See :class:`cloudmytask.boundaries.Running`."""
+        return self._stopping.reason
 
     def begin(self) -> None:
         """Start it, or fail to."""
         if self.plan.launch_failure is not None:
-            self._ended.callback(Outcome(Reason.LAUNCH, detail=self.plan.launch_failure))
+            self._ended.callback(ExitRecord(Outcome(Reason.LAUNCH, detail=self.plan.launch_failure)))
             return
         self._alive = True
         self._machine.enter(self)
         self._schedule()
+        self._stopping.begin()
 
-    def terminate(self) -> None:
+    def stop(self, reason: Reason) -> None:
         """See :class:`cloudmytask.boundaries.Running`."""
-        if self._alive and self._heard and self._dying is None and self.plan.term_delay is not None:
+        self._stopping.stop(reason)
+
+    def _terminate(self) -> None:
+        if self._dying is None and self.plan.term_delay is not None:
             if self.plan.term_exit_code is None:
                 outcome = self._outcome(Reason.SIGNAL, signal=signal.SIGTERM)
             else:
@@ -127,6 +140,7 @@ class ScriptedAttempt:
     def orphan(self) -> None:
         """The node that started it is dead: it runs on, but nobody hears of it."""
         self._heard = False
+        self._stopping.end()
 
     def vanish(self) -> None:
         """It is killed at once, by somebody who does not wait for it."""
@@ -145,7 +159,7 @@ class ScriptedAttempt:
         while self._alive and self._unwritten and self._unwritten[0][0] <= moment:
             _, stream, data = self._unwritten.popleft()
             if self._heard:
-                self.launch.write(stream, data)
+                self._sinks[stream].write(data)
         if not self._alive:
             return
         if self.plan.duration is None or moment < self.plan.duration:
@@ -163,10 +177,12 @@ class ScriptedAttempt:
         self._stop()
         if self._heard:
             usage = evolve(outcome.usage, wall_seconds=self._clock.seconds() - self._began)
-            self._ended.callback(evolve(outcome, usage=usage))
+            discarded = {stream: sink.discarded for stream, sink in self._sinks.items() if sink.discarded}
+            self._ended.callback(ExitRecord(evolve(outcome, usage=usage), self._stopping.reason, discarded))
 
     def _stop(self) -> None:
         self._alive = False
+        self._stopping.end()
         self._machine.leave(self)
         for call in (self._step, self._dying):
             if call is not None and call.active():
@@ -184,6 +200,7 @@ class ScriptedRunner:
 
     _clock: Clock
     _plan: Callable[[Launch], ScriptPlan]
+    _sinks: Sinks
     machine: SimulatedMachine = field(factory=SimulatedMachine)
     _tag: str = "node"
     _crashed: bool = field(init=False, default=False)
@@ -198,9 +215,10 @@ class ScriptedRunner:
         """The most scripts that ever ran on the machine at once."""
         return self.machine.peak
 
-    def start(self, launch: Launch) -> Running:
+    def start(self, launch: Launch, directory: str) -> Running:  # noqa: ARG002 - no script reads it
         """See :class:`cloudmytask.boundaries.Runner`. After a crash nothing is started, and nothing ever ends."""
-        script = ScriptedAttempt(launch, self._plan(launch), self._tag, self._clock, self.machine)
+        sinks = {stream: self._sinks(target) for stream, target in launch.streams.items()}
+        script = ScriptedAttempt(launch, self._plan(launch), self._tag, self._clock, self.machine, sinks)
         if not self._crashed:
             script.begin()
         return script

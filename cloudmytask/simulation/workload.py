@@ -75,10 +75,10 @@ class Workload:
 
     def launched(self, host: Host, launch: Launch) -> ScriptPlan:
         """A script is started; what it does."""
-        case, now = self._by_id[launch.job_id], self._clock.seconds()
+        case, now = self._by_id[launch.id.job], self._clock.seconds()
         self.executions += 1
-        self._launches[launch.job_id, launch.attempt] = now
-        self._note("launch", host.name, launch.job_id, launch.attempt)
+        self._launches[launch.id.job, launch.id.number] = now
+        self._note("launch", host.name, launch.id.job, launch.id.number)
         running, slots = host.machine.live + 1, host.config.slots
         self._checker.started(host.name, case.client, running=running, slots=slots, now=now)
         return ScriptPlan(duration=case.arrival.length)

@@ -68,8 +68,9 @@ class SubmitJob(NodeCommand):
     """The paper's ``submitJob``. ``known``: this key was submitted before.
 
     ``watch``, ``every`` and ``output`` mean what they mean in ``WatchJob``, ``stream`` is a number for the output of
-    the latest attempt, or the first to come, from its beginning to its end, as by ``StreamOutput``: as if both had been
-    called in the same breath.
+    the first attempt, from its beginning to its end, as by ``StreamOutput``: as if both had been called in the same
+    breath. ``follows``: the numbers are understood, what was asked for is told; a node that does not say so has to be
+    asked.
     """
 
     arguments = [
@@ -83,7 +84,7 @@ class SubmitJob(NodeCommand):
         (b"output", Flag(optional=True)),
         (b"stream", amp.Integer(optional=True)),
     ]
-    response = [(b"job", Document()), (b"known", Flag()), *RIDING]
+    response = [(b"job", Document()), (b"known", Flag()), (b"follows", Flag(optional=True)), *RIDING]
 
 
 class GetScriptJobStatus(NodeCommand):

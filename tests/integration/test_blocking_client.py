@@ -267,3 +267,27 @@ def test_durations_may_be_texts(address: str, tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "succeeded  None\n" + "WaitTimeout\nInvalidArgument\n" * 3
+    assert done.stdout == "succeeded  None\n" + "WaitTimeout\nInvalidArgument\n" * 3
+
+
+def test_submit_and_result_are_two_exchanges(address: str, tmp_path: Path) -> None:
+    done = run(
+        """
+        from cloudmytask import Client
+        from cloudmytask.wire.guard import GuardedAMP
+
+        asked = []
+        ask = GuardedAMP.ask
+        def noted(self, command, *arguments, **values):
+            asked.append(command.__name__)
+            return ask(self, command, *arguments, **values)
+        GuardedAMP.ask = noted
+
+        result = Client(failover=False).submit(b"import sys; print('out'); print('err', file=sys.stderr)").result()
+        print(result.stdout, result.stderr, asked)
+        """,
+        address,
+        tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "out\n err\n ['Hello', 'SubmitJob']\n"

@@ -12,22 +12,24 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from textwrap import indent
 from typing import Any, cast
 
 import pytest
-from attrs import define, evolve, field
+from attrs import define, field
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.task import Clock as FakeClock
 
 import cloudmytask
-from cloudmytask.boundaries import Clock, Launch, Running
-from cloudmytask.model.job import JobId, Limits, Outcome, Reason, StreamName
+from cloudmytask.boundaries import Clock, ExitRecord, Launch, Running, StreamSink, StreamTarget
+from cloudmytask.model.job import Limits, Outcome, Reason, StreamName
 from cloudmytask.process import ProcessRunner
 from cloudmytask.process.group import group_exists
+from tests.launching import Written, launch, sinks
 
 MIB = 1024 * 1024
 PATIENCE = 60.0
@@ -59,6 +61,10 @@ class Script:
             await said.addTimeout(PATIENCE, self._reactor)
 
     async def end(self) -> Outcome:
+        """How its process ended."""
+        return (await self.record()).died
+
+    async def record(self) -> ExitRecord:
         return await self.running.ended.addTimeout(PATIENCE, self._reactor)
 
 
@@ -70,32 +76,47 @@ class Workshop:
     reactor: Any
     tag: str
     runners: list[ProcessRunner] = field(factory=list)
+    _written: dict[str, Written] = field(factory=dict)
+    """Who hears what is written to a spool."""
+    _numbers: count[int] = field(factory=lambda: count(1))
 
-    def runner(self, interpreter: str = sys.executable, clock: Clock | None = None, **settings: Any) -> ProcessRunner:
+    def runner(self, clock: Clock | None = None, **settings: Any) -> ProcessRunner:
         settings.setdefault("inherited", {})
         reactor = cast(IReactorFDSet, self.reactor)
-        self.runners.append(ProcessRunner(reactor, clock or self.reactor, interpreter, self.tag, **settings))
+        self.runners.append(ProcessRunner(reactor, clock or self.reactor, self._sink, self.tag, **settings))
         return self.runners[-1]
 
-    def launch(self, text: str = "", **changes: Any) -> Launch:
-        launch = Launch(JobId("job"), 1, str(self.directory), "script.py", (), {}, Limits())
-        launch = evolve(launch, **changes)
-        if not Path(launch.directory, launch.script_name).exists() and self.directory.exists():
-            (self.directory / launch.script_name).write_text(textwrap.dedent(text))
-        return launch
+    def _sink(self, target: StreamTarget) -> StreamSink:
+        return sinks(self._written[target.spool])(target)
 
-    def start(self, text: str = "", runner: ProcessRunner | None = None, **changes: Any) -> Script:
+    def launch(self, text: str = "", **changes: Any) -> Launch:
+        plain = {"python": sys.executable, "script_name": "script.py"}
+        made = launch(f"job-{next(self._numbers)}", **{**plain, **changes})
+        if not (self.directory / made.script_name).exists():
+            (self.directory / made.script_name).write_text(textwrap.dedent(text))
+        return made
+
+    def start(
+        self,
+        text: str = "",
+        runner: ProcessRunner | None = None,
+        write: Written | None = None,
+        directory: Path | None = None,
+        **changes: Any,
+    ) -> Script:
         written = {stream: bytearray() for stream in StreamName}
         awaited: list[tuple[bytes, Deferred[None]]] = []
 
-        def write(stream: StreamName, data: bytes) -> None:
+        def keep(stream: StreamName, data: bytes) -> None:
             written[stream] += data
             for wait in [w for w in awaited if w[0] in written[StreamName.STDOUT]]:
                 awaited.remove(wait)
                 wait[1].callback(None)
 
-        launch = self.launch(text, **{"write": write, **changes})
-        return Script((runner or self.runner()).start(launch), written, awaited, self.reactor)
+        made = self.launch(text, **changes)
+        self._written.update((target.spool, write or keep) for target in made.streams.values())
+        running = (runner or self.runner()).start(made, str(directory or self.directory))
+        return Script(running, written, awaited, self.reactor)
 
     async def run(self, text: str = "", **changes: Any) -> tuple[Outcome, Script]:
         script = self.start(text, **changes)
@@ -103,12 +124,13 @@ class Workshop:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path) -> Iterator[Workshop]:
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     from twisted.internet import reactor
 
-    directory = tmp_path / "work dir's"
+    # Not tmp_path, whose long name leaves no room for sockets of scripts in their TMPDIR.
+    directory = tmp_path_factory.mktemp("w") / "work dir's"
     directory.mkdir()
-    made = Workshop(directory, reactor, f"{os.getpid()}:{tmp_path}")
+    made = Workshop(directory, reactor, f"{os.getpid()}:{directory}")
     yield made
     made.runner().sweep()
 
@@ -160,22 +182,21 @@ async def test_output_may_be_closed_long_before_the_end(workshop: Workshop) -> N
 
 
 @ensureDeferred
-async def test_stdin_is_the_file(workshop: Workshop, tmp_path: Path) -> None:
-    data = tmp_path / "input"
+async def test_stdin_is_the_file(workshop: Workshop) -> None:
+    data = workshop.directory / "input"
     data.write_bytes(os.urandom(3 * MIB))
     outcome, script = await workshop.run(
-        "import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())", stdin=str(data)
+        "import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())", stdin="input"
     )
     assert outcome.success
     assert script.stdout.strip() == hashlib.sha256(data.read_bytes()).hexdigest()
 
 
 @ensureDeferred
-async def test_stdin_is_read_only_and_empty_without_a_file(workshop: Workshop, tmp_path: Path) -> None:
-    data = tmp_path / "input"
-    data.write_bytes(b"kept")
+async def test_stdin_is_read_only_and_empty_without_a_file(workshop: Workshop) -> None:
+    (workshop.directory / "input").write_bytes(b"kept")
     attempt = "import os\ntry: os.write(0, b'x')\nexcept OSError as e: print(e.errno, os.read(0, 9))"
-    _, script = await workshop.run(attempt, stdin=str(data))
+    _, script = await workshop.run(attempt, stdin="input")
     assert script.stdout == f"{errno.EBADF} b'kept'\n"
     _, script = await workshop.run(attempt)
     assert script.stdout == f"{errno.EBADF} b''\n"
@@ -232,7 +253,7 @@ def environment_of(script: Script) -> dict[str, str]:
 async def test_environment_is_built_from_nothing(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "of the daemon")
     monkeypatch.setenv("PYTHONPATH", "/nowhere")
-    _, script = await workshop.run(PRINT_ENVIRONMENT, environment={"CMT_JOB_ID": "job", "SPACED": "a  b\nc"})
+    _, script = await workshop.run(PRINT_ENVIRONMENT, variables={"CMT_JOB_ID": "job", "SPACED": "a  b\nc"})
     directory = str(workshop.directory)
     assert environment_of(script) == {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
@@ -262,7 +283,7 @@ async def test_locale_and_time_zone_are_the_daemons(workshop: Workshop) -> None:
 @ensureDeferred
 async def test_variables_that_a_shell_would_drop_arrive(workshop: Workshop) -> None:
     peculiar = {"a-b": "1", "PWD": "/x", "IFS": "q", "OPTIND": "7", "ü": "$(x)"}
-    _, script = await workshop.run(PRINT_ENVIRONMENT, environment=peculiar)
+    _, script = await workshop.run(PRINT_ENVIRONMENT, variables=peculiar)
     environment = environment_of(script)
     assert {name: environment.get(name) for name in peculiar} == peculiar
 
@@ -323,7 +344,7 @@ async def test_no_descriptor_is_kept_by_us(workshop: Workshop) -> None:
     for _ in range(3):
         await workshop.run("print('x')")
         await workshop.run(arguments=("x" * 200_000,))
-        await workshop.run(stdin="/nowhere")
+        await workshop.run(stdin="nowhere")
     assert open_descriptors() == before
 
 
@@ -485,7 +506,7 @@ async def test_terminate_reaches_the_whole_group(workshop: Workshop) -> None:
         """
     )
     await script.says(b"ready")
-    script.running.terminate()
+    script.running.stop(Reason.CANCELLED)
     assert (await script.end()).success
     assert f"child ended by {signal.SIGTERM:d}" in script.stdout
 
@@ -501,8 +522,8 @@ async def test_a_script_that_ignores_sigterm_is_killed(workshop: Workshop) -> No
         """
     )
     await script.says(b"ready")
-    script.running.terminate()
-    script.running.terminate()
+    script.running.stop(Reason.CANCELLED)
+    script.running.stop(Reason.CANCELLED)
     await script.says(b"no")
     assert not script.running.ended.called
     script.running.kill()
@@ -511,10 +532,68 @@ async def test_a_script_that_ignores_sigterm_is_killed(workshop: Workshop) -> No
     assert (outcome.reason, outcome.signal) == (Reason.SIGNAL, signal.SIGKILL)
 
 
+IGNORES_SIGTERM = """
+    import os, signal, time
+    signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"no\\n"))
+    print("ready", flush=True)
+    while True: time.sleep(60)
+"""
+
+
+@ensureDeferred
+async def test_a_script_whose_time_is_over_is_stopped_and_killed_after_its_grace(workshop: Workshop) -> None:
+    clock: Any = FakeClock()
+    script = workshop.start(IGNORES_SIGTERM, runner=workshop.runner(clock=clock), deadline=5.0, kill_grace=2.0)
+    await script.says(b"ready")
+    clock.advance(4.9)
+    assert script.stdout == "ready\n"
+    clock.advance(0.1)
+    await script.says(b"no")
+    clock.advance(1.9)
+    assert script.running.stopped_for is Reason.TIMEOUT and not script.running.ended.called
+    clock.advance(0.1)
+    record = await script.record()
+    assert (record.died.reason, record.died.signal, record.stopped_for) == (
+        Reason.SIGNAL,
+        signal.SIGKILL,
+        Reason.TIMEOUT,
+    )
+    assert (record.outcome.reason, record.outcome.signal) == (Reason.TIMEOUT, signal.SIGKILL)
+    assert clock.getDelayedCalls() == []
+
+
+@ensureDeferred
+async def test_a_script_that_ends_in_time_leaves_no_timer(workshop: Workshop) -> None:
+    clock: Any = FakeClock()
+    script = workshop.start("pass", runner=workshop.runner(clock=clock), deadline=5.0)
+    record = await script.record()
+    assert record.stopped_for is None and record.outcome.success and record.discarded == {}
+    assert clock.getDelayedCalls() == []
+
+
+@ensureDeferred
+async def test_a_script_waits_while_its_output_cannot_be_taken_in(workshop: Workshop) -> None:
+    full: Deferred[None] = Deferred()
+    arrived: list[int] = []
+
+    def write(_stream: StreamName, data: bytes) -> Deferred[None] | None:
+        arrived.append(len(data))
+        return full if len(arrived) == 1 else None
+
+    script = workshop.start("import os\nfor _ in range(64): os.write(1, bytes(65536))", write=write)
+    while not arrived:
+        await turn(workshop.reactor)
+    for _ in range(20):
+        await turn(workshop.reactor)
+    assert len(arrived) == 1 and not script.running.ended.called
+    full.callback(None)
+    assert (await script.end()).success and sum(arrived) == 64 * 65536
+
+
 @ensureDeferred
 async def test_calls_after_the_end_do_nothing(workshop: Workshop) -> None:
     outcome, script = await workshop.run("pass")
-    script.running.terminate()
+    script.running.stop(Reason.CANCELLED)
     script.running.kill()
     assert outcome.success
 
@@ -637,17 +716,25 @@ async def test_an_exit_status_taken_by_somebody_else_is_no_hang(
 ELSEWHERE = """
 import os, sys, threading
 from twisted.internet import reactor
-from cloudmytask.boundaries import Launch
-from cloudmytask.model.job import Limits, StreamName
+from cloudmytask.boundaries import Launch, StreamTarget
+from cloudmytask.model.job import AttemptId, StreamName
 from cloudmytask.process import ProcessRunner
 written = {{stream: b"" for stream in StreamName}}
-def write(stream, data):
-    written[stream] += data
+class Sink:
+    discarded = 0
+    def __init__(self, target):
+        self.stream = StreamName(target.spool)
+    def write(self, data):
+        written[self.stream] += data
 def start():
 {before}
-    runner = ProcessRunner(reactor, reactor, sys.executable, {tag!r})
-    launch = Launch("job", 1, {directory!r}, "script.py", (), {{}}, Limits(), None, write)
-    runner.start(launch).ended.addCallback(print).addBoth(lambda _: print(written)).addBoth(lambda _: reactor.stop())
+    runner = ProcessRunner(reactor, reactor, Sink, {tag!r})
+    launch = Launch(
+        id=AttemptId("job", 1, 1), python=sys.executable, files={{}}, script_name="script.py",
+        streams={{stream: StreamTarget(stream.value, 1 << 20) for stream in StreamName}}, kill_grace=10.0,
+    )
+    ended = runner.start(launch, {directory!r}).ended.addCallback(print)
+    ended.addBoth(lambda _: print(written)).addBoth(lambda _: reactor.stop())
 reactor.callWhenRunning(start)
 """
 """A program that starts a script, and prints its outcome and what it wrote."""
@@ -786,17 +873,17 @@ async def test_peak_memory_that_nobody_saw_is_unknown(workshop: Workshop) -> Non
 def failed(script: Script) -> str:
     """The sentence of a launch that has failed before ``start`` returned."""
     seen: list[Outcome] = []
-    script.running.ended.addCallback(seen.append)
+    script.running.ended.addCallback(lambda record: seen.append(record.died))
     assert len(seen) == 1
     assert seen[0].reason is Reason.LAUNCH and seen[0].exit_code is None and seen[0].signal is None
     assert not script.stdout and not script.stderr
-    script.running.terminate()
+    script.running.stop(Reason.CANCELLED)
     script.running.kill()
     return seen[0].detail
 
 
 def test_an_interpreter_that_is_missing(workshop: Workshop) -> None:
-    script = workshop.start(runner=workshop.runner("/nowhere/python"))
+    script = workshop.start(python="/nowhere/python")
     assert failed(script) == "The interpreter /nowhere/python is not there or not executable."
 
 
@@ -805,7 +892,7 @@ async def test_an_interpreter_that_cannot_be_executed(workshop: Workshop, tmp_pa
     interpreter = tmp_path / "python"
     interpreter.write_text("#!/nowhere/python\n")
     interpreter.chmod(0o755)
-    outcome, _ = await workshop.run(runner=workshop.runner(str(interpreter)))
+    outcome, _ = await workshop.run(python=str(interpreter))
     assert outcome.reason is Reason.LAUNCH and "interpreter" in outcome.detail
 
 
@@ -836,14 +923,12 @@ async def test_what_our_shell_cannot_execute_is_a_launch_that_failed(
     interpreter = tmp_path / "python"
     interpreter.write_text("#!/nowhere/python\n")
     interpreter.chmod(0o755)
-    outcome, _ = await workshop.run(
-        runner=workshop.runner(str(interpreter)), limits=Limits(open_files=64), environment=environment
-    )
+    outcome, _ = await workshop.run(python=str(interpreter), limits=Limits(open_files=64), variables=environment)
     assert outcome.reason is Reason.LAUNCH and "interpreter" in outcome.detail
 
 
 def test_a_directory_that_is_missing(workshop: Workshop, tmp_path: Path) -> None:
-    assert "is not there" in failed(workshop.start(directory=str(tmp_path / "none")))
+    assert "is not there" in failed(workshop.start(directory=tmp_path / "none"))
 
 
 @ensureDeferred
@@ -851,7 +936,7 @@ async def test_a_directory_that_vanishes_at_the_last_moment(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ProcessRunner, "_check", lambda *_: None)
-    outcome, _ = await workshop.run(directory=str(tmp_path / "none"))
+    outcome, _ = await workshop.run(directory=tmp_path / "none")
     assert outcome.reason is Reason.LAUNCH and "directory" in outcome.detail
 
 
@@ -861,9 +946,9 @@ async def test_a_directory_that_vanishes_at_the_last_moment(
         ({"arguments": ("x" * 200_000,)}, "longer than the system allows"),
         ({"arguments": ("a\0b",)}, "NUL"),
         ({"arguments": ("\ud800",)}, "Unicode"),
-        ({"environment": {"a=b": "c"}}, "'a=b'"),
-        ({"environment": {"A": "b\0"}}, "NUL"),
-        ({"stdin": "/nowhere/input"}, "/nowhere/input"),
+        ({"variables": {"a=b": "c"}}, "'a=b'"),
+        ({"variables": {"A": "b\0"}}, "NUL"),
+        ({"stdin": "nowhere/input"}, "/nowhere/input"),
     ],
     ids=["too long", "NUL", "surrogate", "variable name", "variable value", "stdin"],
 )

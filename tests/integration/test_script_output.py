@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pytest_twisted import ensureDeferred
 
-from cloudmytask.model.job import StreamName
+from cloudmytask.model.job import Reason, StreamName
 from tests.integration.test_process_runner import Workshop, workshop
 
 __all__ = ["workshop"]
@@ -93,7 +93,7 @@ async def test_lines_are_live_and_what_is_no_line_waits_for_its_end(workshop: Wo
         "print('line'); print('half', end=''); input() if False else None\nimport signal; signal.pause()"
     )
     await script.says(b"line\n")
-    script.running.terminate()
+    script.running.stop(Reason.CANCELLED)
     await script.end()
     assert script.stdout == "line\n"
 
@@ -181,7 +181,7 @@ async def test_a_path_of_the_jobs_own_and_a_sitecustomize_there_are_honored(work
         import os, sys, beside
         print(beside.word, sys.their_own, os.environ["PYTHONPATH"], sys.stdout.line_buffering)
         """,
-        environment={"PYTHONPATH": str(theirs)},
+        variables={"PYTHONPATH": str(theirs)},
     )
     assert outcome.success, script.stderr
     assert script.stdout == f"found True {theirs} True\n"
@@ -202,7 +202,7 @@ async def test_a_closed_standard_output_is_left_alone(workshop: Workshop) -> Non
 
 
 CHILDREN = """\
-    import multiprocessing, os, subprocess, sys
+    import multiprocessing, os, subprocess, sys, tempfile
     streams = "import sys; print(sys.stdout.line_buffering, sys.path[1:], sys.flags.utf8_mode, sys.stdout.errors)"
     def shown(number):
         print("child", number, sys.stdout.line_buffering, os.environ.get("PYTHONPATH"))
@@ -210,6 +210,7 @@ CHILDREN = """\
     if __name__ == "__main__":
         for options in ([], ["-X", "utf8"], ["-u"], ["-E"], ["-I"]):
             print(options, subprocess.run([sys.executable, *options, "-c", streams], capture_output=True).stdout)
+        tempfile.tempdir = "/tmp"  # a socket's path must be short
         for method in ("spawn", "forkserver"):
             process = multiprocessing.get_context(method).Process(target=shown, args=(method,))
             process.start()
@@ -223,7 +224,7 @@ CHILDREN = """\
 
 @ensureDeferred
 async def test_interpreters_that_the_script_starts_are_those_of_plain_python(workshop: Workshop) -> None:
-    outcome, script = await workshop.run(CHILDREN, environment={"PYTHONPATH": "/theirs:/more"})
+    outcome, script = await workshop.run(CHILDREN, variables={"PYTHONPATH": "/theirs:/more"})
     plain = plainly(workshop, {"PYTHONPATH": "/theirs:/more"})
     assert (outcome.exit_code, plain.returncode) == (3, 3), script.stderr
     assert script.stdout.splitlines()[:-1] == plain.stdout.decode().splitlines()
@@ -240,7 +241,7 @@ async def test_a_subinterpreter_leaves_the_jobs_own_path_alone(workshop: Worksho
         _xxsubinterpreters.run_string(_xxsubinterpreters.create(), code)
         print(os.popen("echo $PYTHONPATH").read(), end="")
         """,
-        environment={"PYTHONPATH": "/theirs:/more"},
+        variables={"PYTHONPATH": "/theirs:/more"},
     )
     assert outcome.success, script.stderr
     assert script.stdout == "[] /theirs:/more\n/theirs:/more\n"

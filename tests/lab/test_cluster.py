@@ -13,7 +13,7 @@ ALL = (1, 2, 3, 4, 5)
 SLOW = """
 import os, sys, time
 print("got", sys.argv[1])
-time.sleep(2)
+time.sleep(4)
 print("ran on", os.environ["CMT_EXECUTOR"])
 """
 

@@ -14,9 +14,10 @@ from tests.lab.waiting import until
 ALL = (1, 2, 3, 4, 5)
 NAMES = {"h1", "h2", "h3", "h4", "h5"}
 
+# It outlasts an offer to a node whose answers are lost (5 s), so that such an offer does not keep the work at home.
 SLOW = """
 import os, time
-time.sleep(2)
+time.sleep(8)
 print(os.environ["CMT_EXECUTOR"])
 """
 

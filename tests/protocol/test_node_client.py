@@ -41,7 +41,7 @@ OUT = StreamName.STDOUT
 def _quiet(client: NodeClient) -> bool:
     """Whether it remembers nothing of what has ended."""
     begun = client._subscriptions
-    return not (begun._watches or begun._streams or begun._waiting or client.protocol._outstandingRequests)
+    return not (begun._open or client.protocol._outstandingRequests)
 
 
 END = {"attempt": 1, "sizes": {"stdout": 1, "stderr": 0}, "discarded": {"stdout": 0, "stderr": 0}}

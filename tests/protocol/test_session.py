@@ -168,7 +168,7 @@ def test_twins_under_way_at_once_are_one_job_and_acknowledged_only_when_durable(
         acknowledged = [place.result(twin) for twin in twins]
         assert acknowledged[0].id == acknowledged[1].id
         assert acknowledged[0].id in place.host.disk.jobs
-    assert len({launch.job_id for _, launch in place.launches}) == len(place.launches) == 3
+    assert len({launch.id.job for _, launch in place.launches}) == len(place.launches) == 3
 
 
 @pytest.mark.parametrize("script", [b"small", BIG], ids=["inline", "uploaded"])

@@ -179,7 +179,7 @@ def test_bans_that_are_not_passed_on(plant: Plant) -> None:
 
 
 def test_slots_that_nobody_counts(plant: Plant) -> None:
-    plant(Executor, "running", property(lambda self: 0))
+    plant(Executor, "claimed", property(lambda self: 0))
     _is_noticed("scripts run on the 4 slots")
 
 

@@ -10,6 +10,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from cloudmytask.boundaries import OpenSinks
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.blobs import blob_of
@@ -19,6 +20,7 @@ from cloudmytask.model.errors import CloudMyTaskError, ConnectionInterrupted, No
 from cloudmytask.model.job import AttemptId, ClientId, Content, JobId, JobSpec, JobState, Reason, StreamName
 from cloudmytask.node.node import Node
 from cloudmytask.node.remote.delivery import Delivery
+from cloudmytask.node.running.executor import Executor
 from cloudmytask.node.running.outputs import Outputs
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.runner import ScriptPlan
@@ -176,7 +178,7 @@ def test_an_attempt_whose_acceptance_was_not_heard_is_stopped_when_the_link_is_b
     job = accepted_unheard(among, ann, "b", ScriptPlan(duration=50.0), node=None, avoid=())
     among.until(lambda: among.ran(job) != [], patience=5.0)
     among.clock.advance(10.0)
-    running = [name for name, host in among.hosts.items() for each in host.machine.running() if each.job_id == job.id]
+    running = [name for name, host in among.hosts.items() for each in host.machine.running() if each.id.job == job.id]
     assert len(running) == 1, running
 
 
@@ -281,7 +283,7 @@ class _Link:
 def test_a_start_is_told_to_a_follower_who_came_before_the_last_one_was_given_up() -> None:
     clock = VirtualClock()
     world: Any = _World(clock)
-    outputs = Outputs(None, 1)  # type: ignore[arg-type]
+    outputs = Outputs(None, OpenSinks(), 1)  # type: ignore[arg-type]
     delivery = Delivery(world, outputs, AttemptId(JobId("j"), 1, 1), 60.0, lambda: None, lambda: None)
     old, new = _Sink(answered=False), _Sink()
     link: Any = _Link()
@@ -782,7 +784,7 @@ class _Turmoil:
             }
             assert len(owners) == 1 and all(state.terminal for state in owners.values()), (job, name, owners)
         for job in self.once:
-            assert sum(launch.job_id == job for _, launch in self.among.launches) <= 1, job
+            assert sum(launch.id.job == job for _, launch in self.among.launches) <= 1, job
         assert left_behind(self.among) == {}
 
     def pass_time(self, seconds: float) -> None:
@@ -869,3 +871,16 @@ def test_turmoil(seed: int) -> None:
 @pytest.mark.parametrize("seed", [0, 1, 3, 34])
 def test_turmoil_under_policy_paper(seed: int) -> None:
     _Turmoil(100 + seed, paper=True).run()
+
+
+def test_a_bug_on_the_way_of_a_guest_is_its_last_word(
+    monkeypatch: pytest.MonkeyPatch, expected_failures: ExpectFailures
+) -> None:
+    among = company(2)
+    ann = among.connect("a")
+    monkeypatch.setattr(Executor, "run", lambda self, *_: 1 / 0)
+    job = among.submit(ann, ScriptPlan(), node="b")
+    done = among.wait(ann, job, patience=10.0)
+    assert (done.state, done.reason) == (JobState.FAILED, Reason.LAUNCH)
+    assert "the node failed: ZeroDivisionError" in among.result(ann.explain(job.id)).sentence
+    expected_failures(ZeroDivisionError)

@@ -18,6 +18,7 @@ from cloudmytask.core.blobs import blob_of
 from cloudmytask.core.job_id import job_id as id_of
 from cloudmytask.model.errors import NodeDraining, NoSuchJob, QueueFull, StoreFailed
 from cloudmytask.model.job import ClientId, JobId, JobQuery, JobState, QoS, Reason, StreamName
+from cloudmytask.node.running.outputs import Outputs
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.simulation.store import MemoryStore
 from tests.conftest import ExpectFailures
@@ -247,7 +248,7 @@ def test_acknowledged_jobs_survive_and_run_in_their_order() -> None:
     place.restart()
     ann = place.connect("ann")
     assert [place.wait(ann, job).state for job in jobs] == [JobState.SUCCEEDED] * 5
-    order = [launch.job_id for _, launch in place.launches]
+    order = [launch.id.job for _, launch in place.launches]
     assert order[0] == jobs[0].id and order.count(jobs[0].id) == 2
     assert [job_id for job_id in order if job_id != jobs[0].id] == [job.id for job in jobs[1:]]
     assert place.host.machine.peak == 1, "nothing runs twice at once"
@@ -281,7 +282,7 @@ def test_killed_while_the_inputs_are_laid_out(once_only: bool) -> None:
     place.restart()
     ann = place.connect("ann")
     assert place.wait(ann, job).state is JobState.SUCCEEDED
-    assert [launch.job_id for _, launch in place.launches].count(JobId(job.id)) == 1
+    assert [launch.id.job for _, launch in place.launches].count(JobId(job.id)) == 1
     for blocker in blockers:
         place.wait(ann, blocker)
 
@@ -812,7 +813,7 @@ def test_after_a_restart_the_most_urgent_job_goes_first_and_the_interrupted_one_
     place.clock.advance(1.0)
     place.restart()
     place.clock.advance(1.5)
-    assert [launch.job_id for _, launch in place.launches] == [running.id, urgent.id, running.id]
+    assert [launch.id.job for _, launch in place.launches] == [running.id, urgent.id, running.id]
     place.wait(place.connect("ann"), urgent)
     place.result(place.connect("ann").cancel(running.id))
     place.wait(place.connect("ann"), batch)
@@ -858,7 +859,7 @@ def test_pauses_between_attempts_grow(place: Place, ann: NodeClient) -> None:
     pauses = [later - earlier - 1.0 for earlier, later in pairwise(starts)]
     for pause, longest in zip(pauses, (1.0, 2.0, 4.0), strict=True):
         assert 0.75 * longest <= pause <= longest + 0.1
-    assert [launch.attempt for _, launch in place.launches] == [1, 2, 3, 4]
+    assert [launch.id.number for _, launch in place.launches] == [1, 2, 3, 4]
     assert _at_rest(place)
 
 
@@ -913,6 +914,63 @@ def test_a_bug_in_the_plan_of_an_attempt_ends_the_job_and_nothing_else(
     assert "the node failed" in done.document["detail"]
     assert place.wait(ann, place.submit(ann)).state is JobState.SUCCEEDED
     assert _at_rest(place)
+
+
+def test_a_job_whose_inputs_take_long_holds_up_no_other(
+    place: Place, ann: NodeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an environment that is built for minutes would."""
+    stage, held = MemoryStore.stage, list[Deferred[str]]()
+
+    def slowly(self: MemoryStore, name: str, *arguments: Any) -> Deferred[str]:
+        if len(held) == place.host.config.slots:
+            return stage(self, name, *arguments)
+        held.append(Deferred())
+        return held[-1].addCallback(lambda _: stage(self, name, *arguments))
+
+    monkeypatch.setattr(MemoryStore, "stage", slowly)
+    slow = [place.submit(ann, ScriptPlan(duration=1.0)) for _ in range(place.host.config.slots)]
+    quick = place.submit(ann, ScriptPlan(duration=5.0))
+    assert place.reach(ann, quick, JobState.RUNNING)
+    long = place.submit(ann, ScriptPlan(duration=5.0))
+    place.reach(ann, long, JobState.RUNNING)
+    for each in held:
+        each.callback("")
+    place.clock.advance(1.0)
+    assert len(place.launches) == 2, "the slots are lent"
+    for job in (*slow, quick, long):
+        assert place.wait(ann, job).state is JobState.SUCCEEDED
+    assert place.host.machine.peak <= place.host.config.slots and _at_rest(place)
+
+
+def test_a_cancel_while_inputs_are_laid_out_is_quick(
+    place: Place, ann: NodeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[Deferred[str]] = []
+
+    def never(self: MemoryStore, name: str, *_: Any) -> Deferred[str]:
+        held.append(Deferred())
+        return held[-1]
+
+    monkeypatch.setattr(MemoryStore, "stage", never)
+    job = place.submit(ann)
+    place.clock.advance(1.0)
+    place.result(ann.cancel(job.id))
+    done = place.wait(ann, job, patience=0.5)
+    assert (done.state, len(held), place.launches) == (JobState.CANCELLED, 1, [])
+    held[0].callback("/simulated/late")
+    assert _at_rest(place)
+
+
+def test_a_bug_on_the_way_of_an_attempt_ends_its_job(
+    place: Place, ann: NodeClient, monkeypatch: pytest.MonkeyPatch, expected_failures: ExpectFailures
+) -> None:
+    monkeypatch.setattr(Outputs, "open", lambda self, attempt: 1 / 0)
+    job = place.submit(ann)
+    done = place.wait(ann, job, patience=5.0)
+    assert (done.state, done.reason) == (JobState.FAILED, Reason.LAUNCH)
+    assert "ZeroDivisionError" in place.result(ann.explain(job.id)).sentence
+    expected_failures(ZeroDivisionError)
 
 
 def test_why_names_the_threshold_of_a_node_that_runs_nothing() -> None:

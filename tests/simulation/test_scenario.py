@@ -100,17 +100,17 @@ Plant = Callable[[type, str, object], None]
 
 
 def test_slots_that_nobody_counts(plant: Plant) -> None:
-    plant(Executor, "running", property(lambda self: 0))
+    plant(Executor, "claimed", property(lambda self: 0))
     _is_noticed("slots", kills=0)
 
 
 def test_a_slot_that_is_free_too_early(plant: Plant) -> None:
     """As soon as the script was asked to end, instead of when it has."""
 
-    def running(self: Executor) -> int:
+    def claimed(self: Executor) -> int:
         return sum(active.stopped_for is None for active in self._active.values())
 
-    plant(Executor, "running", property(running))
+    plant(Executor, "claimed", property(claimed))
     _is_noticed("slots", kills=0)
 
 

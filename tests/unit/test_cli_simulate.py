@@ -35,7 +35,7 @@ def test_json_for_programs(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_violation_is_a_failure(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Executor, "running", property(lambda self: 0))
+    monkeypatch.setattr(Executor, "claimed", property(lambda self: 0))
     assert _simulate("--load", "5") == 1
     said = capfd.readouterr()
     assert said.err.startswith("cmt: invariant-violated: 5 scripts run on the 4 slots") and "(seed 1)" in said.err

@@ -6,9 +6,9 @@ import resource
 
 import pytest
 
-from cloudmytask.boundaries import Launch
-from cloudmytask.model.job import JobId, Limits
+from cloudmytask.model.job import Limits
 from cloudmytask.process.program import SHELL_TEXT, Program, ProgramMaker, Unlaunchable
+from tests.launching import launch
 
 LIMITS_AT = slice(5, 10)
 """Where the limits stand in the argument vector, after the shell, its text and the directory."""
@@ -22,9 +22,14 @@ def program(
     name: str = "s.py",
     elsewhere: bool = True,
 ) -> Program:
-    maker = ProgramMaker("/venv/bin/python", "tag", {}, lambda which: (hard or {}).get(which, resource.RLIM_INFINITY))
-    launch = Launch(JobId("j"), 1, "/work", name, arguments, environment or {}, limits or Limits())
-    return maker(launch, elsewhere=elsewhere)
+    maker = ProgramMaker("tag", {}, lambda which: (hard or {}).get(which, resource.RLIM_INFINITY))
+    made = launch(
+        script_name=name,
+        arguments=arguments,
+        variables=environment or {},
+        limits=limits or Limits(),
+    )
+    return maker(made, "/work", elsewhere=elsewhere)
 
 
 def test_the_shell_text_is_the_same_for_every_launch() -> None:

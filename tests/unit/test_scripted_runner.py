@@ -9,9 +9,10 @@ import pytest
 from attrs import define, field
 from twisted.internet.task import Clock
 
-from cloudmytask.boundaries import Launch, Running
-from cloudmytask.model.job import JobId, Limits, Outcome, Reason, StreamName
+from cloudmytask.boundaries import ExitRecord, Running, StreamTarget
+from cloudmytask.model.job import Outcome, Reason, StreamName
 from cloudmytask.simulation.runner import ScriptedRunner, ScriptPlan, SimulatedMachine
+from tests.launching import Heard, Written, launch, sinks
 
 OUT, ERR = StreamName.STDOUT, StreamName.STDERR
 
@@ -24,20 +25,28 @@ class Stage:
     machine: SimulatedMachine = field(factory=SimulatedMachine)
     plans: dict[str, ScriptPlan] = field(factory=dict)
     seen: list[tuple[float, str, object]] = field(factory=list)
+    records: dict[str, ExitRecord] = field(factory=dict)
 
-    def runner(self, tag: str = "node") -> ScriptedRunner:
-        return ScriptedRunner(self.clock, lambda launch: self.plans[launch.job_id], self.machine, tag)
+    def runner(self, tag: str = "node", written: Written | None = None) -> ScriptedRunner:
+        return ScriptedRunner(
+            self.clock,
+            lambda launch: self.plans[launch.id.job],
+            lambda target: sinks(written or self._told(target.spool.partition(".")[0]))(target),
+            self.machine,
+            tag,
+        )
 
-    def start(self, runner: ScriptedRunner, name: str, plan: ScriptPlan) -> Running:
+    def _told(self, name: str) -> Written:
+        return lambda stream, data: self.seen.append((self.clock.seconds(), name, (stream, data)))
+
+    def start(self, runner: ScriptedRunner, name: str, plan: ScriptPlan, **changes: Any) -> Running:
         self.plans[name] = plan
 
-        def write(stream: StreamName, data: bytes) -> None:
-            self.seen.append((self.clock.seconds(), name, (stream, data)))
+        def ended(record: ExitRecord) -> None:
+            self.records[name] = record
+            self.seen.append((self.clock.seconds(), name, record.died))
 
-        def ended(outcome: Outcome) -> None:
-            self.seen.append((self.clock.seconds(), name, outcome))
-
-        running = runner.start(Launch(JobId(name), 1, "/d", "s.py", (), {}, Limits(), None, write))
+        running = runner.start(launch(name, **changes), "/d")
         running.ended.addCallback(ended)
         return running
 
@@ -104,19 +113,19 @@ def test_a_launch_that_fails(stage: Stage) -> None:
 def test_sigterm(stage: Stage, plan: ScriptPlan, end: tuple[float, Reason, int | None, int | None]) -> None:
     running = stage.start(stage.runner(), "a", plan)
     stage.clock.advance(1.0)
-    running.terminate()
-    running.terminate()
+    running.stop(Reason.CANCELLED)
+    running.stop(Reason.CANCELLED)
     assert stage.seen == [], "nothing ends before terminate has returned"
     stage.clock.pump([0.0] + [1.0] * 8)
     assert stage.outcome("a") == end
-    running.terminate()
+    running.stop(Reason.CANCELLED)
     assert stage.clock.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize("term_delay", [None, 5.0])
 def test_sigkill(stage: Stage, term_delay: float | None) -> None:
     running = stage.start(stage.runner(), "a", ScriptPlan(duration=None, term_delay=term_delay))
-    running.terminate()
+    running.stop(Reason.CANCELLED)
     stage.clock.advance(1.0)
     running.kill()
     running.kill()
@@ -128,12 +137,10 @@ def test_sigkill(stage: Stage, term_delay: float | None) -> None:
 
 
 def test_a_script_killed_by_its_own_output_ends_once(stage: Stage) -> None:
-    runner = stage.runner()
+    runner = stage.runner(written=lambda *_: running.kill())
     stage.plans["a"] = ScriptPlan(duration=1.0, output=((1.0, OUT, b"x"), (1.0, OUT, b"y")))
-    ends: list[Outcome] = []
-    running: Running
-    launch = Launch(JobId("a"), 1, "/d", "s.py", (), {}, Limits(), None, lambda *_: running.kill())
-    running = runner.start(launch)
+    ends: list[ExitRecord] = []
+    running = runner.start(launch("a"), "/d")
     running.ended.addCallback(ends.append)
     stage.clock.pump([1.0, 0.0])
     assert len(ends) == 1
@@ -144,7 +151,7 @@ def test_the_machine_counts(stage: Stage) -> None:
     runner = stage.runner()
     for name, duration in (("a", 1.0), ("b", 2.0), ("c", 2.0)):
         stage.start(runner, name, ScriptPlan(duration=duration))
-    assert [launch.job_id for launch in stage.machine.running()] == ["a", "b", "c"]
+    assert [launch.id.job for launch in stage.machine.running()] == ["a", "b", "c"]
     stage.clock.advance(1.0)
     stage.start(runner, "d", ScriptPlan())
     assert (runner.live, runner.peak, stage.machine.started) == (3, 3, 4)
@@ -161,12 +168,12 @@ def test_after_a_crash_scripts_run_on_unheard_until_the_sweep(stage: Stage) -> N
     first.crash()
     orphan.kill()
     stage.clock.pump([1.0] * 3)
-    assert [launch.job_id for launch in stage.machine.running()] == ["a", "n"]
+    assert [launch.id.job for launch in stage.machine.running()] == ["a", "n"]
     assert stage.seen == []
 
     second = stage.runner()
     assert second.sweep() == 1
-    assert [launch.job_id for launch in stage.machine.running()] == ["n"]
+    assert [launch.id.job for launch in stage.machine.running()] == ["n"]
     assert second.sweep() == 0
     stage.clock.pump([1.0] * 5)
     assert [name for _, name, _ in stage.seen] == ["n"]
@@ -175,7 +182,7 @@ def test_after_a_crash_scripts_run_on_unheard_until_the_sweep(stage: Stage) -> N
 
 def test_a_signal_sent_before_the_crash_still_arrives(stage: Stage) -> None:
     runner = stage.runner()
-    stage.start(runner, "a", ScriptPlan(duration=None, term_delay=2.0)).terminate()
+    stage.start(runner, "a", ScriptPlan(duration=None, term_delay=2.0)).stop(Reason.CANCELLED)
     runner.crash()
     stage.clock.advance(2.0)
     assert stage.machine.live == 0 and stage.seen == []
@@ -185,7 +192,42 @@ def test_a_dead_node_starts_nothing(stage: Stage) -> None:
     runner = stage.runner()
     runner.crash()
     running = stage.start(runner, "a", ScriptPlan())
-    running.terminate()
+    running.stop(Reason.CANCELLED)
     running.kill()
     stage.clock.pump([1.0] * 3)
     assert stage.seen == [] and stage.machine.started == 0
+
+
+def test_it_is_stopped_when_its_time_is_over_and_killed_after_the_grace(stage: Stage) -> None:
+    stage.start(stage.runner(), "a", ScriptPlan(duration=None, term_delay=None), deadline=5.0, kill_grace=2.0)
+    stage.clock.advance(5.0)
+    assert stage.seen == [] and len(stage.clock.getDelayedCalls()) == 1
+    stage.clock.pump([2.0, 0.0])
+    assert stage.outcome("a") == (7.0, Reason.SIGNAL, None, signal.SIGKILL)
+    record = stage.records["a"]
+    assert (record.stopped_for, record.outcome.reason, record.outcome.signal) == (
+        Reason.TIMEOUT,
+        Reason.TIMEOUT,
+        signal.SIGKILL,
+    )
+    assert stage.clock.getDelayedCalls() == []
+
+
+def test_the_first_reason_stands(stage: Stage) -> None:
+    running = stage.start(stage.runner(), "a", ScriptPlan(duration=None, term_delay=3.0), deadline=2.0)
+    stage.clock.advance(1.0)
+    running.stop(Reason.CANCELLED)
+    running.stop(Reason.LOST)
+    stage.clock.pump([1.0] * 4)
+    assert running.stopped_for is stage.records["a"].outcome.reason is Reason.CANCELLED
+    running.stop(Reason.LOST)
+    assert stage.clock.getDelayedCalls() == []
+
+
+def test_the_record_counts_what_was_not_kept(stage: Stage) -> None:
+    sink = Heard(lambda *_: None, OUT, discarded=7)
+    runner = ScriptedRunner(stage.clock, lambda _: ScriptPlan(), lambda target: sink)
+    records: list[ExitRecord] = []
+    runner.start(launch("a", streams={OUT: StreamTarget("a", 0)}), "/d").ended.addCallback(records.append)
+    stage.clock.advance(1.0)
+    assert [(record.discarded, record.stopped_for) for record in records] == [({OUT: 7}, None)]

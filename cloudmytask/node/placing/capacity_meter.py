@@ -18,7 +18,7 @@ from cloudmytask.model.cluster import Capacity
 class CapacityMeter:
     """
     :ivar slots: how many scripts may run at once.
-    :ivar running: how many run now.
+    :ivar claimed: how many of them are not free; may be more than there are.
     :ivar closed: whether the node takes no more work.
     :ivar alone: whether there is no other node that takes jobs.
     """
@@ -26,7 +26,7 @@ class CapacityMeter:
     _slots: int
     _threshold: float
     _probe: LoadProbe
-    _running: Callable[[], int]
+    _claimed: Callable[[], int]
     _closed: Callable[[], bool]
     _alone: Callable[[], bool]
     _stamp: int = field(init=False, default=0)
@@ -34,7 +34,7 @@ class CapacityMeter:
 
     def read(self) -> Capacity:
         """The picture of this moment."""
-        free, load, closed = self._slots - self._running(), self._probe.load(), self._closed()
+        free, load, closed = max(0, self._slots - self._claimed()), self._probe.load(), self._closed()
         if closed or not is_free(free, load, self._threshold, self._alone()):
             free = 0
         if self._told != (free, closed):

@@ -1,23 +1,27 @@
-"""Runs attempts: takes a slot, lays out the inputs, starts the script, ends it in time, and gathers its output.
+"""Runs attempts: lays out the inputs, takes a slot, starts the script, and tells how it ended.
 
-Invariant: no more scripts run than there are slots, and a slot is free only when the script's process group is gone.
-What an attempt was stopped for (timeout, cancel, shutdown) is known here and overrides how its process died.
+Invariant: no more scripts run than there are slots (see ``node.running.slots``), and a slot is free only when the
+script's process group is gone. Whatever happens to an attempt, it ends with an outcome; one that is stopped before it
+has started ends at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from attrs import Factory, define, evolve, field
+from attrs import Factory, define, field
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from cloudmytask.boundaries import DelayedCall, Launch, Running, World
+from cloudmytask.boundaries import Launch, Running, World
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.explain import node_failed
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, StoreFailed
-from cloudmytask.model.job import Assignment, AttemptId, Blob, Content, JobId, JobSpec, Outcome, Reason
-from cloudmytask.node.running.outputs import Finished, LiveOutput, Outputs
+from cloudmytask.model.job import Assignment, AttemptId, Content, JobId, Outcome, Reason
+from cloudmytask.node.running.outputs import Finished, Outputs
+from cloudmytask.node.running.slots import SLOW_STAGING, Claim, SlotTable
+from cloudmytask.node.running.staging import WorkDirectories
 
 _log = Logger(namespace="cloudmytask.executor")
 
@@ -29,31 +33,52 @@ STDIN_NAME = ".cmt-stdin"
 class _Active:
     assignment: Assignment
     live: LiveOutput
+    claim: Claim
+    placed_at: float
+    preparing: Deferred[str] | Deferred[None] | None = None
+    """What it waits for before it can start: its directory, then a slot."""
     running: Running | None = None
-    stopped_for: Reason | None = None
+    called_off: Reason | None = None
+    """What it was stopped for before it started."""
     interrupted: bool = False
-    timers: list[DelayedCall] = Factory(list)
 
-    def reason(self) -> Reason | None:
+    @property
+    def stopped_for(self) -> Reason | None:
         """What it was stopped for, so far."""
-        return self.stopped_for
+        return self.called_off if self.running is None else self.running.stopped_for
 
 
 @define(eq=False)
 class Executor:
-    """The slots of one node."""
+    """What runs on one node."""
 
     _world: World
     _config: NodeConfig
     _outputs: Outputs
-    _active: dict[JobId, _Active] = Factory(dict)
     idle: Signal = field(factory=Signal)
     """Fired when the last attempt has ended."""
+    _active: dict[JobId, _Active] = Factory(dict)
+    _slots: SlotTable = field(init=False)
+    _directories: WorkDirectories = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._slots = SlotTable(self._config.slots)
+        self._directories = WorkDirectories(self._world.store)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is any attempt."""
+        return bool(self._active)
 
     @property
     def running(self) -> int:
         """Slots that are taken."""
-        return len(self._active)
+        return self._slots.taken
+
+    @property
+    def claimed(self) -> int:
+        """Slots that are not free for new work."""
+        return self._slots.claimed
 
     async def run(
         self,
@@ -68,19 +93,24 @@ class Executor:
         :param freed: called when the slot is free again.
         :param contents: inputs that are not durable yet.
         """
-        job_id = assignment.id.job
+        job_id, attempt = assignment.id.job, assignment.id
         assert job_id not in self._active
-        live = self._outputs.open(assignment.id)
-        active = self._active[job_id] = _Active(assignment, live)
+        try:
+            live = self._outputs.open(attempt)
+        except Exception:
+            freed()
+            raise
+        active = self._active[job_id] = _Active(assignment, live, self._slots.claim(), self._world.clock.seconds())
         try:
             outcome = await self._execute(active, before_start, contents)
         except Exception as bug:  # noqa: BLE001 - a bug of ours must end this job, not leave it without an outcome
-            _log.failure("attempt {attempt} broke", attempt=assignment.id)
+            _log.failure("attempt {attempt} broke", attempt=attempt)
+            if active.running is not None:
+                active.running.kill()
             outcome = Outcome(reason=Reason.LAUNCH, detail=node_failed(bug))
-        for timer in active.timers:
-            if timer.active():
-                timer.cancel()
         del self._active[job_id]
+        active.claim.release()
+        self._outputs.end(attempt)
         live.finish()
         freed()
         if not self._active:
@@ -92,9 +122,12 @@ class Executor:
         active = self._active.get(job_id)
         if active is None or active.stopped_for is not None:
             return
-        active.stopped_for = reason
         if active.running is not None:
-            self._terminate(active, active.running)
+            active.running.stop(reason)
+            return
+        active.called_off = reason
+        if active.preparing is not None:
+            active.preparing.cancel()
 
     def interrupt(self) -> None:
         """End all attempts because the node shuts down; their jobs will run again."""
@@ -113,8 +146,15 @@ class Executor:
     def hurry(self, job_id: JobId) -> None:
         """Kill an attempt that is being stopped already, without waiting for the rest of its grace."""
         active = self._active.get(job_id)
-        if active is not None and active.stopped_for is not None and active.running is not None:
+        if active is not None and active.running is not None and active.running.stopped_for is not None:
             active.running.kill()
+
+    def lend_slots(self) -> None:
+        """Called by the clock: attempts whose inputs take long let others have their slots meanwhile."""
+        slow = self._world.clock.seconds() - SLOW_STAGING
+        for active in list(self._active.values()):  # who is lent a slot may have ended when this returns
+            if active.preparing is not None and active.claim.taken and active.placed_at <= slow:
+                active.claim.lend()
 
     def recover(self, attempt: AttemptId) -> Finished:
         """What is left of an attempt that an earlier life of the node did not see the end of."""
@@ -125,56 +165,62 @@ class Executor:
     async def clean(self, attempt: AttemptId) -> None:
         """Give up the files of an attempt whose record is durable."""
         self._outputs.retire(attempt)
-        await self._world.store.unstage(str(attempt))
+        await self._directories.remove(attempt)
 
     async def _execute(
         self, active: _Active, before_start: Callable[[], Awaitable[None]], contents: Sequence[Content]
     ) -> Outcome:
-        assignment, spec = active.assignment, active.assignment.spec
-        files: dict[str, Blob] = {spec.script_name: spec.script}
-        if spec.stdin is not None:
-            files[_stdin_name(spec)] = spec.stdin
+        launch = self._launch(active.assignment)
         try:
-            directory = await self._world.store.stage(str(assignment.id), files, contents)
-            if active.reason() is None:
+            directory = await self._prepare(active, launch, contents)
+            if active.called_off is None:
                 await before_start()
+        except CancelledError:
+            if active.called_off is None:
+                raise
         except (BlobMissing, BlobCorrupt, StoreFailed) as problem:
             return Outcome(reason=Reason.LAUNCH, detail=str(problem))
-        stopped_for = active.reason()
-        if stopped_for is not None:
-            return Outcome(reason=stopped_for)
-        running = active.running = self._world.runner.start(self._launch(active, directory))
-        if spec.timeout is not None:
-            active.timers.append(
-                self._world.clock.callLater(spec.timeout, self.stop, assignment.id.job, Reason.TIMEOUT),
-            )
-        outcome = await running.ended
-        stopped_for = active.reason()
-        return outcome if stopped_for is None else evolve(outcome, reason=stopped_for)
+        if active.called_off is not None:
+            return Outcome(reason=active.called_off)
+        running = active.running = self._world.runner.start(launch, directory)
+        return (await running.ended).outcome
 
-    def _launch(self, active: _Active, directory: str) -> Launch:
-        assignment, spec = active.assignment, active.assignment.spec
+    async def _prepare(self, active: _Active, launch: Launch, contents: Sequence[Content]) -> str:
+        """Its directory, and a slot.
+
+        :raises CancelledError: it was called off.
+        """
+        try:
+            staging = active.preparing = self._directories.stage(launch, contents)
+            directory = await staging
+            if not active.claim.taken:
+                taking = active.preparing = active.claim.take()
+                await taking
+        finally:
+            active.preparing = None
+        return directory
+
+    def _launch(self, assignment: Assignment) -> Launch:
+        spec = assignment.spec
+        files, stdin = {spec.script_name: spec.script}, None
+        if spec.stdin is not None:
+            stdin = STDIN_NAME if spec.script_name != STDIN_NAME else f"{STDIN_NAME}-too"
+            files[stdin] = spec.stdin
         return Launch(
-            job_id=assignment.id.job,
-            attempt=assignment.id.number,
-            directory=directory,
+            id=assignment.id,
+            python=self._world.python,
+            files=files,
             script_name=spec.script_name,
             arguments=spec.arguments,
-            environment={
+            variables={
                 **dict(spec.variables),
                 "CMT_JOB_ID": assignment.id.job,
                 "CMT_ATTEMPT": str(assignment.id.number),
                 "CMT_EXECUTOR": assignment.executor,
             },
             limits=spec.limits,
-            stdin=None if spec.stdin is None else f"{directory}/{_stdin_name(spec)}",
-            write=active.live.write,
+            stdin=stdin,
+            streams=self._outputs.begin(assignment.id),
+            deadline=spec.timeout,
+            kill_grace=self._config.kill_grace,
         )
-
-    def _terminate(self, active: _Active, running: Running) -> None:
-        running.terminate()
-        active.timers.append(self._world.clock.callLater(self._config.kill_grace, running.kill))
-
-
-def _stdin_name(spec: JobSpec) -> str:
-    return STDIN_NAME if spec.script_name != STDIN_NAME else f"{STDIN_NAME}-too"

@@ -12,7 +12,7 @@ from attrs import Factory, define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from cloudmytask.boundaries import JobStore, OutputEnd, OutputPiece, Spool
+from cloudmytask.boundaries import JobStore, OpenSinks, OutputEnd, OutputPiece, Spool, StreamTarget
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import StoreFailed
 from cloudmytask.model.job import Attempt, AttemptId, Content, Job, Outcome, Output, Stamp, StreamName
@@ -104,11 +104,27 @@ class LiveOutput:
                 stream.spool.discard()
 
 
+@frozen
+class LiveSink:
+    """Implements ``boundaries.StreamSink`` for a script that runs here."""
+
+    _live: LiveOutput
+    _stream: StreamName
+
+    @property
+    def discarded(self) -> int:
+        return self._live.streams[self._stream].discarded
+
+    def write(self, data: bytes) -> Deferred[None] | None:
+        return self._live.write(self._stream, data)
+
+
 @define(eq=False)
 class Outputs:
     """Where the output of each attempt is."""
 
     _store: JobStore
+    _sinks: OpenSinks
     _limit: int
     """Bytes kept of each stream."""
     _live: dict[AttemptId, LiveOutput] = Factory(dict)
@@ -116,11 +132,23 @@ class Outputs:
     def open(self, attempt: AttemptId, *, resume: bool = False) -> LiveOutput:
         """Begin to keep an attempt's output; ``resume`` takes over what an earlier life of the node left of it."""
         streams = {
-            stream: CappedSpool(self._store.spool(f"{attempt}.{stream}", resume=resume), self._limit)
-            for stream in StreamName
+            stream: CappedSpool(self._store.spool(target.spool, resume=resume), target.limit)
+            for stream, target in self._targets(attempt).items()
         }
         live = self._live[attempt] = LiveOutput(streams)
         return live
+
+    def begin(self, attempt: AttemptId) -> Mapping[StreamName, StreamTarget]:
+        """A script of this node is about to write an attempt's output; where to."""
+        targets, live = self._targets(attempt), self._live[attempt]
+        for stream, target in targets.items():
+            self._sinks.open(target, LiveSink(live, stream))
+        return targets
+
+    def end(self, attempt: AttemptId) -> None:
+        """No script of this node writes an attempt's output any more."""
+        for target in self._targets(attempt).values():
+            self._sinks.close(target)
 
     def live(self, attempt: AttemptId) -> LiveOutput | None:
         """The output of an attempt while it is not in the store."""
@@ -131,6 +159,9 @@ class Outputs:
         live = self._live.pop(attempt, None)
         if live is not None:
             live.retire()
+
+    def _targets(self, attempt: AttemptId) -> dict[StreamName, StreamTarget]:
+        return {stream: StreamTarget(f"{attempt}.{stream}", self._limit) for stream in StreamName}
 
 
 @frozen

@@ -1,0 +1,321 @@
+"""Attempts that are called off, that take long to get ready, or that meet a bug of ours."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from cloudmytask.boundaries import Launch, OpenSinks, Running, Spool
+from cloudmytask.config import NodeConfig
+from cloudmytask.model.errors import StoreFailed
+from cloudmytask.model.job import (
+    Assignment,
+    AttemptId,
+    Blob,
+    ClientId,
+    Content,
+    Digest,
+    JobId,
+    JobSpec,
+    Reason,
+    StreamName,
+)
+from cloudmytask.node.roles import Finished
+from cloudmytask.node.running.executor import Executor
+from cloudmytask.node.running.outputs import Outputs
+from cloudmytask.node.running.slots import SLOW_STAGING, SlotTable
+from cloudmytask.simulation.runner import ScriptedRunner, ScriptPlan
+
+SCRIPT = Blob(Digest("a" * 64), 1)
+
+
+@define(eq=False)
+class Kept:
+    """A spool in memory."""
+
+    data: bytes = b""
+    behind: bool = False
+
+    def caught_up(self) -> Deferred[None]:
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def append(self, data: bytes) -> None:
+        self.data += data
+
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        raise NotImplementedError
+
+    def seal(self) -> Deferred[Content | Blob | None]:
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        self.data = b""
+
+
+@define(eq=False)
+class Recording(ScriptedRunner):
+    """Knows where scripts were started."""
+
+    directories: list[str] = field(init=False, factory=list)
+
+    def start(self, launch: Launch, directory: str) -> Running:
+        self.directories.append(directory)
+        return super().start(launch, directory)
+
+
+@define(eq=False)
+class Bench:
+    """An executor whose directories are ready when the test says so."""
+
+    clock: Any = field(factory=Clock)
+    staging: dict[str, Deferred[str]] = field(factory=dict)
+    laid_out: list[Mapping[str, Blob]] = field(factory=list)
+    removed: list[str] = field(factory=list)
+    launches: list[Launch] = field(factory=list)
+    plans: dict[str, ScriptPlan] = field(factory=dict)
+    finished: dict[str, Finished] = field(factory=dict)
+    events: list[str] = field(factory=list)
+    sinks: OpenSinks = field(factory=OpenSinks)
+    runner: Recording = field(init=False)
+    executor: Executor = field(init=False)
+
+    store = property(lambda self: self)  # of the world, in which this stands in for the store too
+    python = "/python"
+
+    def __attrs_post_init__(self) -> None:
+        self.runner = Recording(self.clock, self._plan, self.sinks)
+        config = NodeConfig(state=Path("/none"), name="n", slots=2, kill_grace=3.0)
+        world: Any = self
+        outputs = Outputs(world, self.sinks, 10)
+        self.executor = Executor(world, config, outputs)
+
+    def _plan(self, launch: Launch) -> ScriptPlan:
+        self.launches.append(launch)
+        return self.plans.get(launch.id.job, ScriptPlan(duration=None))
+
+    # the store
+
+    def spool(self, name: str, *, resume: bool = False) -> Spool:
+        kept: Spool = Kept()
+        return kept
+
+    def stage(self, name: str, files: Mapping[str, Blob], contents: object = ()) -> Deferred[str]:
+        self.laid_out.append(files)
+        self.staging[name.partition(".")[0]] = Deferred()
+        return self.staging[name.partition(".")[0]]
+
+    def unstage(self, name: str) -> Deferred[None]:
+        self.removed.append(name)
+        done: Deferred[None] = Deferred()
+        done.callback(None)
+        return done
+
+    # what tests do
+
+    def run(self, name: str, before_start: Callable[[], Any] | None = None, **spec: Any) -> None:
+        async def ready() -> None:
+            self.events.append(f"{name} starts")
+
+        job = JobId(name)
+        assignment = Assignment(AttemptId(job, 1, 1), ClientId("ann"), JobSpec(SCRIPT, "s.py", **spec), "n")
+        running = self.executor.run(assignment, before_start or ready, lambda: self.events.append(f"{name} freed"))
+        Deferred.fromCoroutine(running).addCallback(lambda finished: self.finished.update({name: finished}))
+
+    def ready(self, name: str) -> None:
+        self.staging[name].callback(f"/dir/{name}")
+
+    def reason(self, name: str) -> Reason:
+        return self.finished[name].outcome.reason
+
+    def taken(self) -> tuple[int, int]:
+        return self.executor.running, self.executor.claimed
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_a_launch_is_all_that_a_runner_needs(bench: Bench) -> None:
+    bench.plans["a"] = ScriptPlan(duration=1.0, output=((0.5, StreamName.STDOUT, b"x" * 12),))
+    bench.run("a", timeout=60.0, stdin=SCRIPT, variables={"A": "1"})
+    bench.ready("a")
+    (launch,) = bench.launches
+    assert (launch.python, launch.script_name, launch.stdin) == ("/python", "s.py", ".cmt-stdin")
+    assert bench.laid_out == [launch.files] == [{"s.py": SCRIPT, ".cmt-stdin": SCRIPT}]
+    assert bench.runner.directories == ["/dir/a"]
+    assert (launch.deadline, launch.kill_grace) == (60.0, 3.0)
+    assert launch.variables == {"A": "1", "CMT_JOB_ID": "a", "CMT_ATTEMPT": "1", "CMT_EXECUTOR": "n"}
+    target = launch.streams[StreamName.STDOUT]
+    assert (target.spool, target.limit) == ("a.1.1.stdout", 10)
+    bench.clock.pump([0.5] * 2)
+    assert bench.finished["a"].outcome.success and bench.finished["a"].live.streams[StreamName.STDOUT].discarded == 2
+    with pytest.raises(KeyError):
+        bench.sinks(target)
+    assert bench.clock.getDelayedCalls() == []
+
+
+def test_a_cancel_while_inputs_are_laid_out_ends_the_attempt_at_once(bench: Bench) -> None:
+    bench.run("a")
+    bench.executor.stop(JobId("a"), Reason.CANCELLED)
+    assert bench.reason("a") is Reason.CANCELLED
+    assert bench.events == ["a freed"] and bench.taken() == (0, 0) and not bench.executor.busy
+    removing = Deferred.fromCoroutine(bench.executor.clean(AttemptId(JobId("a"), 1, 1)))
+    assert bench.removed == [], "the store still writes there"
+    bench.ready("a")
+    assert removing.called and bench.removed == ["a.1.1"] and bench.launches == []
+    assert bench.clock.getDelayedCalls() == []
+
+
+def test_a_directory_that_fails_after_the_cancel_is_nobodys_concern(bench: Bench) -> None:
+    bench.run("a")
+    bench.executor.stop(JobId("a"), Reason.CANCELLED)
+    bench.staging["a"].errback(StoreFailed("full"))
+    assert bench.reason("a") is Reason.CANCELLED
+    Deferred.fromCoroutine(bench.executor.clean(AttemptId(JobId("a"), 1, 1)))
+    assert bench.removed == ["a.1.1"]
+
+
+def test_an_interrupt_reaches_what_is_not_ready_and_what_runs(bench: Bench) -> None:
+    bench.run("a")
+    bench.run("b")
+    bench.ready("b")
+    bench.executor.interrupt()
+    bench.clock.advance(0)
+    assert [bench.finished[name].interrupted for name in ("a", "b")] == [True, True]
+
+
+def test_a_timeout_is_no_interruption_though_the_node_shuts_down_meanwhile(bench: Bench) -> None:
+    bench.plans["a"] = ScriptPlan(duration=None, term_delay=None)
+    bench.run("a", timeout=5.0)
+    bench.ready("a")
+    bench.clock.advance(5.0)
+    bench.executor.interrupt()
+    bench.executor.hurry(JobId("a"))
+    bench.clock.advance(0)
+    assert bench.reason("a") is Reason.TIMEOUT and not bench.finished["a"].interrupted
+
+
+def test_an_attempt_that_is_slow_to_get_ready_lends_its_slot(bench: Bench) -> None:
+    for name in "ab":
+        bench.run(name)
+    bench.ready("b")
+    bench.executor.lend_slots()
+    assert bench.taken() == (2, 2), "it is not slow yet"
+    bench.clock.advance(SLOW_STAGING)
+    bench.executor.lend_slots()
+    assert bench.taken() == (1, 1) and bench.events == ["b starts"]
+    bench.run("c")
+    bench.ready("c")
+    assert bench.taken() == (2, 2)
+    bench.ready("a")
+    assert bench.taken() == (2, 3), "it claims the next slot"
+    assert [launch.id.job for launch in bench.launches] == ["b", "c"]
+    bench.executor.stop(JobId("c"), Reason.CANCELLED)
+    bench.clock.advance(0)
+    assert bench.events[-2:] == ["a starts", "c freed"], "before anybody hears of a free slot"
+    assert bench.taken() == (2, 2) and bench.runner.peak == 2
+
+
+def test_a_free_slot_is_taken_by_what_becomes_ready(bench: Bench) -> None:
+    bench.run("a")
+    bench.clock.advance(SLOW_STAGING)
+    bench.executor.lend_slots()
+    assert bench.taken() == (0, 0) and bench.executor.busy
+    bench.ready("a")
+    assert bench.taken() == (1, 1) and bench.events == ["a starts"]
+
+
+def test_a_lent_slot_may_end_an_attempt_while_slots_are_lent(bench: Bench) -> None:
+    """The one that gets it cannot be started, so it ends before the others have been looked at."""
+    bench.plans["a"] = ScriptPlan(launch_failure="no interpreter")
+    bench.run("a")
+    bench.clock.advance(SLOW_STAGING)
+    bench.executor.lend_slots()
+    bench.run("b")
+    bench.run("c")
+    bench.ready("a")
+    assert bench.taken() == (2, 3)
+    bench.clock.advance(SLOW_STAGING)
+    bench.executor.lend_slots()
+    assert bench.reason("a") is Reason.LAUNCH and bench.taken() == (0, 0)
+
+
+def test_one_that_waits_for_its_slot_can_be_cancelled(bench: Bench) -> None:
+    bench.run("a")
+    bench.clock.advance(SLOW_STAGING)
+    bench.executor.lend_slots()
+    for name in "bc":
+        bench.run(name)
+        bench.ready(name)
+    bench.ready("a")
+    assert bench.taken() == (2, 3)
+    bench.executor.stop(JobId("a"), Reason.CANCELLED)
+    assert bench.reason("a") is Reason.CANCELLED and bench.taken() == (2, 2)
+
+
+def test_only_so_many_lend_their_slots() -> None:
+    slots = SlotTable(2)
+    claims = [slots.claim() for _ in range(2)]
+    assert [claim.lend() for claim in claims] == [True, True] and slots.claimed == 0
+    further = slots.claim()
+    assert not further.lend() and slots.claimed == 1
+    claims[0].release()
+    assert further.lend() and slots.claimed == 0
+
+
+def test_slots_are_never_taken_twice() -> None:
+    """Any order of what may happen to claims."""
+    dice, slots = random.Random(5), SlotTable(3)
+    held: list[Any] = []
+    lent: list[Any] = []
+    waiting: list[tuple[Any, Deferred[None]]] = []
+    for _ in range(5000):
+        held += [claim for claim, granted in waiting if granted.called]
+        waiting = [each for each in waiting if not each[1].called]
+        match dice.randrange(5):
+            case 0 if slots.claimed < slots.size:
+                held.append(slots.claim())
+            case 1 if held and held[-1].lend():
+                lent.append(held.pop())
+            case 2 if lent:
+                claim = lent.pop(dice.randrange(len(lent)))
+                waiting.append((claim, claim.take()))
+            case 3 if held:
+                held.pop(dice.randrange(len(held))).release()
+            case 4 if waiting:
+                claim, granted = waiting.pop(dice.randrange(len(waiting)))
+                granted.addErrback(lambda _: None)
+                if not granted.called:
+                    granted.cancel()
+                else:
+                    held.append(claim)
+                    continue
+                claim.release()
+        now = len(held) + sum(granted.called for _, granted in waiting)
+        assert slots.taken == now <= slots.size
+        assert slots.claimed == now + sum(not granted.called for _, granted in waiting)
+        assert slots.claimed >= slots.size or not any(not granted.called for _, granted in waiting)
+
+
+def test_a_bug_ends_the_attempt_with_a_word(bench: Bench, expected_failures: Callable[..., object]) -> None:
+    async def broken() -> None:
+        raise ZeroDivisionError("a bug")
+
+    bench.run("a", before_start=broken)
+    bench.ready("a")
+    outcome = bench.finished["a"].outcome
+    assert outcome.reason is Reason.LAUNCH and "ZeroDivisionError" in outcome.detail
+    assert bench.taken() == (0, 0)
+    expected_failures(ZeroDivisionError)
