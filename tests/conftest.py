@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
+from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from cloudmytask.client.node_client import NodeClient
+from cloudmytask.wire.guard import GuardedAMP
 from tests.virtual import Place
 
 # how long an example takes depends on what else the machine does; timings are benchmarks, not tests
@@ -98,3 +101,17 @@ def place() -> Place:
 def ann(place: Place) -> NodeClient:
     """A client's connection to that node."""
     return place.connect("ann")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The commands that are asked by anybody, in order."""
+    commands: list[str] = []
+    ask = GuardedAMP.ask
+
+    def noted(self: GuardedAMP, command: Any, *arguments: Any, **values: Any) -> Deferred[dict[str, Any]]:
+        commands.append(command.__name__)
+        return ask(self, command, *arguments, **values)
+
+    monkeypatch.setattr(GuardedAMP, "ask", noted)
+    return commands

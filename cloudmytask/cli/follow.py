@@ -6,13 +6,17 @@ Invariant: each byte of an attempt is taken once and in order, however often the
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 
 from cloudmytask.boundaries import OutputEnd
+from cloudmytask.client import JobStatus
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.node_session import NodeSession
+from cloudmytask.client.subscriptions import Stream, Submitted
+from cloudmytask.model.errors import ConnectionInterrupted
 from cloudmytask.model.job import JobId, StreamName
 
 Take = Callable[[StreamName, bytes], Deferred[None] | None]
@@ -28,16 +32,23 @@ class Following:
 
     A node that was killed may have forgotten that it had begun an attempt, and run another one under the same number.
     That one is read from its beginning.
+
+    :ivar submitted: of which the node tells by itself: that is not asked for.
     """
 
     _node: NodeSession
     _job_id: JobId
     _take: Take
     _offsets: dict[StreamName, int] = field(factory=lambda: dict.fromkeys(StreamName, 0))
+    _submitted: Submitted | None = None
     _began: object = field(init=False, default=None)
     """When the attempt that the offsets are about was started, as the node told it."""
     _boot: object = field(init=False, default=None)
     """The life of the node that the last piece came from."""
+    _pushed: Stream | None = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._pushed = None if self._submitted is None else self._submitted.output
 
     async def read(self, attempt: int, *, follow: bool) -> OutputEnd:
         """All of it. :raises CloudMyTaskError:"""
@@ -48,7 +59,7 @@ class Following:
     async def _read(self, client: NodeClient, attempt: int, follow: bool) -> OutputEnd:
         boot = client.node.get("boot")
         if self._boot is not None and self._boot != boot:
-            began = await _started(client, self._job_id, attempt)
+            began = await self._started(client, attempt)
             if began != self._began:
                 self._offsets = dict.fromkeys(self._offsets, 0)
                 self._boot = None
@@ -58,7 +69,7 @@ class Following:
         async def hand_on(stream: StreamName, data: bytes) -> None:
             if follow and self._boot is None:
                 # Before anything is shown: where the node dies now, what was shown must be known from what is new.
-                self._began = await _started(client, self._job_id, attempt)
+                self._began = await self._started(client, attempt)
                 self._boot = boot
             if not over:  # or it comes again
                 self._offsets[stream] += len(data)
@@ -67,33 +78,61 @@ class Following:
         def taken(stream: StreamName, data: bytes) -> Deferred[None]:
             return in_order.run(lambda: Deferred.fromCoroutine(hand_on(stream, data)))
 
+        pushed, self._pushed = self._pushed, None
         try:
+            if pushed is not None:
+                return await pushed.read(taken)
             return await client.output(self._job_id, taken, attempt=attempt, offsets=dict(self._offsets), follow=follow)
         finally:
             over = True
 
+    async def _started(self, client: NodeClient, attempt: int) -> object:
+        """When an attempt was started: as the node has told, or as it answers."""
+        told = None if self._submitted is None or self._submitted.watched is None else self._submitted.watched.told
+        found = None if told is None else _of_attempt(told, attempt, "started")
+        return found or _of_attempt(await client.getScriptJobStatus(self._job_id), attempt, "started")
 
-async def _started(client: NodeClient, job_id: JobId, attempt: int) -> object:
-    job = await client.getScriptJobStatus(job_id)
-    known = [each["started"] for each in job.document["attempts"] if each["number"] == attempt]
+
+def _of_attempt(job: JobStatus, attempt: int, field: str) -> object:
+    known = [each[field] for each in job.document["attempts"] if each["number"] == attempt]
     return known[0] if known else None
 
 
 async def attempts(
-    node: NodeSession, job_id: JobId, take: Take, *, first: int = 1, offsets: dict[StreamName, int] | None = None
-) -> AsyncIterator[OutputEnd]:
-    """Follow attempt after attempt until the job has ended; yields at the end of each.
+    node: NodeSession,
+    job_id: JobId,
+    take: Take,
+    *,
+    first: int = 1,
+    offsets: dict[StreamName, int] | None = None,
+    submitted: Submitted | None = None,
+) -> AsyncIterator[tuple[OutputEnd, JobStatus]]:
+    """Follow attempt after attempt until the job has ended; yields at the end of each, with the job as it is then. At
+    the end of a job that has no further attempt after all the last ``OutputEnd`` is of attempt 0.
 
     :param offsets: where to begin in the first of them.
+    :param submitted: of which the node tells by itself: that is not asked for.
     """
+    following = Following(node, job_id, take, offsets or dict.fromkeys(StreamName, 0), submitted)
     number = first
     while True:
-        following = Following(node, job_id, take, offsets or dict.fromkeys(StreamName, 0))
         end = await following.read(number, follow=True)
-        if end.attempt == 0:  # there is no such attempt, and none will come
+        job = await _after(node, job_id, submitted, end.attempt)
+        yield end, job
+        if not end.attempt or (job.state.terminal and job.attempt <= end.attempt):
             return
-        yield end
-        number, offsets = end.attempt + 1, None
+        number = end.attempt + 1
+        following = Following(node, job_id, take)
+
+
+async def _after(node: NodeSession, job_id: JobId, submitted: Submitted | None, attempt: int) -> JobStatus:
+    """The job, once that attempt has its outcome; 0: once the job has."""
+    if submitted is not None and submitted.watched is not None:
+        with suppress(ConnectionInterrupted):
+            return await submitted.watched.until(lambda job: _of_attempt(job, attempt, "reason") is not None)
+    if attempt:
+        return await node.ask(lambda client: client.getScriptJobStatus(job_id), about=job_id)
+    return await node.ask(lambda client: client.wait(job_id), about=job_id)
 
 
 async def sizes(client: NodeClient, job_id: JobId, attempt: int) -> OutputEnd:

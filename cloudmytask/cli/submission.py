@@ -18,6 +18,7 @@ from cloudmytask.client import JobStatus
 from cloudmytask.client.connection import new_key
 from cloudmytask.client.node_session import NodeSession
 from cloudmytask.client.sources import Source
+from cloudmytask.client.subscriptions import Submitted
 from cloudmytask.core.admission import check_script_size, check_spec
 from cloudmytask.model.job import JobSpec
 
@@ -58,6 +59,16 @@ class Ready:
             lambda client: client.submit(self.spec, self.script, self.stdin, key=self.key), once=self.spec.at_most_once
         )
         return job
+
+    async def submit_watched(self, node: NodeSession) -> Submitted:
+        """Likewise; from then on the node tells of the job, and sends its first attempt's output."""
+        submitted, _ = await node.submit(
+            lambda client: client.submit_watched(
+                self.spec, self.script, self.stdin, key=self.key, every=True, stream=True
+            ),
+            once=self.spec.at_most_once,
+        )
+        return submitted
 
 
 async def gather(options: JobOptions, node: NodeSession, inputs: Inputs, *, read_stdin: bool) -> Ready:

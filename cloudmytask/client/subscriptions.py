@@ -58,7 +58,7 @@ class Watched(Subscription):
 
     :ivar job: as it was told last; None before anything was.
     :ivar output: all that it has written, if it has its outcome and this was small enough to come along.
-    :ivar lost: whether the connection ended before the job did, so that ``job`` may be outdated.
+    :ivar lost: whether the connection ended before the job did, so that nothing more comes.
     """
 
     _changed: Changed = lambda _job: None
@@ -97,7 +97,12 @@ class Watched(Subscription):
         assert self.job is not None
         return self.job
 
-    def told(self, job: JobStatus, stdout: bytes | None, stderr: bytes | None) -> None:
+    @property
+    def told(self) -> JobStatus | None:
+        """The job as the node told it last, if that cannot be outdated."""
+        return None if self.lost else self.job
+
+    def tell(self, job: JobStatus, stdout: bytes | None, stderr: bytes | None) -> None:
         """The job has changed."""
         self._take(job, stdout, stderr)
         self._changed(job)
@@ -304,7 +309,7 @@ class Subscriptions:
     ) -> dict[str, Any]:
         watched = self._open.get(watch)
         if isinstance(watched, Watched):
-            watched.told(JobStatus.from_document(job), stdout, stderr)
+            watched.tell(JobStatus.from_document(job), stdout, stderr)
         return {}
 
     def _output_data(

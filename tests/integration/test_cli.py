@@ -34,6 +34,16 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 print("ready", flush=True)
 time.sleep(3600)
 """
+COUNTED = """
+import atexit
+from cloudmytask.wire.guard import GuardedAMP
+ask, asked = GuardedAMP.ask, []
+def noted(self, command, *arguments, **values):
+    asked.append(command.__name__)
+    return ask(self, command, *arguments, **values)
+GuardedAMP.ask = noted
+atexit.register(lambda: open("asked", "w").write(" ".join(asked)))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +73,15 @@ def test_run_is_the_script_byte_for_byte(cmt: Commands) -> None:
     )
     done = cmt("run", script)
     assert (done.returncode, done.stdout, done.stderr) == (3, data, data[::-1])
+
+
+def test_run_of_a_small_script_takes_two_exchanges(address: str, tmp_path: Path) -> None:
+    cmt = Commands(tmp_path, address, before=COUNTED)
+    script = cmt.script("import sys\nprint('out')\nprint('err', file=sys.stderr)\nsys.exit(3)\n")
+    for via, more in (["--via", address], ""), ([], " DescribeCluster"):
+        done = cmt(*via, "run", script)
+        assert (done.returncode, done.stdout, done.stderr) == (3, b"out\n", b"err\n")
+        assert (tmp_path / "asked").read_text() == f"Hello SubmitJob{more}", "the last for later, nobody waits for it"
 
 
 def test_output_is_live(cmt: Commands) -> None:

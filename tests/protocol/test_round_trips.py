@@ -29,20 +29,6 @@ SMALL = ScriptPlan(duration=0.01, output=((0.0, OUT, b"out"), (0.0, ERR, b"err")
 LARGE = ScriptPlan(duration=0.01, output=((0.0, OUT, b"x" * 500_000),))
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The commands that are asked by anybody, in order."""
-    commands: list[str] = []
-    ask = GuardedAMP.ask
-
-    def noted(self: GuardedAMP, command: Any, *arguments: Any, **values: Any) -> Deferred[dict[str, Any]]:
-        commands.append(command.__name__)
-        return ask(self, command, *arguments, **values)
-
-    monkeypatch.setattr(GuardedAMP, "ask", noted)
-    return commands
-
-
 class VirtualClient(Client):
     """The blocking client, of which each call lets virtual time pass."""
 

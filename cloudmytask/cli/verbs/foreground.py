@@ -31,6 +31,7 @@ from cloudmytask.cli.verbs.progress import Progress
 from cloudmytask.cli.verbs.reading import tell_discarded
 from cloudmytask.client import JobStatus
 from cloudmytask.client.node_session import NodeSession
+from cloudmytask.client.subscriptions import Submitted
 from cloudmytask.model.errors import NoNode
 from cloudmytask.model.job import JobState, Reason, StreamName
 
@@ -79,8 +80,9 @@ class Foreground:
         try:
             self._node = node = await self._reach()
             ready = await self._gather(node, inputs)
-            self._job = await self._submit(node, ready)
-            code = await self._attend(node, self._job)
+            submitted = await self._submit(node, ready)
+            self._job = submitted.job
+            code = await self._attend(node, submitted)
             await node.learn(LEARN_TIMEOUT)
             return code
         finally:
@@ -123,20 +125,20 @@ class Foreground:
             what = "the script" if self._options.script == DASH else "the script's input"
             self._console.note(f"reading {what} from standard input to its end; --no-stdin if there is none")
 
-    async def _submit(self, node: NodeSession, ready: Ready) -> JobStatus:
+    async def _submit(self, node: NodeSession, ready: Ready) -> Submitted:
         self._submitting = True
         try:
-            return await ready.submit(node)
+            return await ready.submit_watched(node)
         finally:
             self._submitting = False
 
     # Being there
 
-    async def _attend(self, node: NodeSession, job: JobStatus) -> int:
+    async def _attend(self, node: NodeSession, submitted: Submitted) -> int:
         if os.isatty(STDERR) and not self._console.quiet:
             self._progress = Progress(self._invocation.reactor, node, self._writer)
-            self._progress.start(job.id)
-        self._following = Deferred.fromCoroutine(self._follow(node, job))
+            self._progress.start(submitted.job.id)
+        self._following = Deferred.fromCoroutine(self._follow(node, submitted))
         if self._signals:
             self._cancel()
         try:
@@ -144,24 +146,24 @@ class Foreground:
         except CancelledError:
             if self._writer.failure is None:
                 raise
-            await node.client.cancel(job.id, f"cmt run: {self._writer.failure}")
+            await node.client.cancel(submitted.job.id, f"cmt run: {self._writer.failure}")
             raise self._writer.failure from None
         await self._writer.flush()
         if self._writer.failure is not None:
             raise self._writer.failure
         return await self._farewell(node, ended)
 
-    async def _follow(self, node: NodeSession, job: JobStatus) -> JobStatus:
-        async for end in attempts(node, job.id, self._taken):
+    async def _follow(self, node: NodeSession, submitted: Submitted) -> JobStatus:
+        job = submitted.job
+        async for end, job in attempts(node, submitted.job.id, self._taken, submitted=submitted):
             self._quiet_progress()
-            await self._display.end()
-            tell_discarded(self._console, end, StreamName)
-            self._discarded.update(end.discarded)
-            status = await node.ask(lambda client: client.getScriptJobStatus(job.id), about=job.id)
-            if not status.state.terminal:
+            if end.attempt:
+                await self._display.end()
+                tell_discarded(self._console, end, StreamName)
+                self._discarded.update(end.discarded)
+            if not job.state.terminal:
                 self._note_in_order(f"attempt {end.attempt} has ended; another follows, with output of its own")
-        self._quiet_progress()
-        return await node.ask(lambda client: client.wait(job.id), about=job.id)
+        return job
 
     def _taken(self, stream: StreamName, data: bytes) -> Deferred[None] | None:
         self._quiet_progress()

@@ -77,7 +77,7 @@ class Reading:
         """
         display = self._display(raw=raw)
         first = self._attempt or 1
-        async for end in attempts(self._node, self._job.id, display.take, first=first, offsets=self._offsets):
+        async for end, _ in attempts(self._node, self._job.id, display.take, first=first, offsets=self._offsets):
             await display.end()
             self._mention(end)
             if not further:
