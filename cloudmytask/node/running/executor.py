@@ -19,7 +19,7 @@ from cloudmytask.core.explain import node_failed
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, StoreFailed
 from cloudmytask.model.job import Assignment, AttemptId, Content, JobId, Outcome, Reason
-from cloudmytask.node.running.outputs import Finished, Outputs
+from cloudmytask.node.running.outputs import Finished, LiveOutput, Outputs
 from cloudmytask.node.running.slots import SLOW_STAGING, Claim, SlotTable
 from cloudmytask.node.running.staging import WorkDirectories
 
