@@ -1,11 +1,11 @@
-"""With which code ``cmt run`` and ``cmt wait`` end (design section 8).
+"""The exit codes of ``cmt run`` and ``cmt wait`` (design section 8).
 
-Invariant: the script's own code where it ended by itself; everything else has a code that no one takes for success.
+Invariant: the script's own code if it ended by itself; everything else has a code that no one takes for success.
 """
 
 from __future__ import annotations
 
-from cloudmytask.model.job import JobState, Reason
+from cloudmytask.model.words import JobState, Reason
 
 TIMED_OUT = 124
 """As of timeout(1)."""

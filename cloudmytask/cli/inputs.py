@@ -35,15 +35,18 @@ class Inputs:
     _spools: list[int] = field(init=False, factory=list)
 
     def standard_input(self) -> Deferred[Source]:
-        """Our own, to its end."""
+        """Read our own standard input to its end.
+
+        :raises FileUnreadable: it cannot be read.
+        """
         return self._in_thread(lambda: self._spool(STDIN, "standard input"))
 
     def file(self, path: Path, missing: type[CloudMyTaskError], size_max: Callable[[int], None]) -> Deferred[Source]:
-        """A file; one that is no regular file (a pipe, ``/dev/fd/63``) is read to its end.
+        """Gather a file; one that is no regular file (a pipe, ``/dev/fd/63``) is read to its end.
 
-        :param missing: what to raise where there is none.
+        :param missing: what to raise if there is none.
         :param size_max: called with the file's size before it is read; raises if that is too large.
-        :raises FileUnreadable:
+        :raises FileUnreadable: it is a directory, or cannot be read.
         """
         return self._in_thread(lambda: self._file(path, missing, size_max))
 
@@ -59,7 +62,7 @@ class Inputs:
         def run() -> None:
             try:
                 result: Source | Failure = work()
-            except Exception:  # noqa: BLE001 - handed to whoever waits, as it is
+            except Exception:  # noqa: BLE001 - handed on as it is
                 result = Failure()
             self._call_from_thread(_fire, gathered, result)
 

@@ -1,4 +1,5 @@
-"""Where a verb finds its node, and what a person is told when it is another one than was named.
+"""Where a verb finds its node, or a CSU for what only a CSU keeps; what a person is told when it is another one than
+was named.
 
 Invariant: nothing moves away from an address that was given with ``--via``. What is learned of other nodes costs the
 verb a moment at most.
@@ -13,6 +14,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from cloudmytask.addresses import Address
+from cloudmytask.cli.invocation import Invocation, conduct
+from cloudmytask.cli.terminal.cluster import serves
 from cloudmytask.cli.terminal.console import Console
 from cloudmytask.client.addresses import candidates
 from cloudmytask.client.connection import Connection, Connector
@@ -20,7 +23,8 @@ from cloudmytask.client.known_nodes import KnownNodes
 from cloudmytask.client.node_session import Habits, NodeSession
 from cloudmytask.client.options import default_client
 from cloudmytask.directories import known_nodes_file
-from cloudmytask.model.errors import NoNode, NoSuchJob
+from cloudmytask.model.cluster import ClusterView, LoadSample, Role
+from cloudmytask.model.errors import ConfigurationError, NoNode, NoSuchJob, NotSupervised
 from cloudmytask.model.job import JobId
 
 PATIENCE = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0)
@@ -28,10 +32,11 @@ PATIENCE = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0)
 LEARN_TIMEOUT = 0.03
 """Seconds for which a verb that has done its work waits to hear which other nodes there are."""
 START_A_NODE = 'start one with "twistd -n cmt-node"'
+START_A_CSU = 'start one with "twistd -n cmt-csu"'
 
 
 def habits(console: Console | None = None) -> Habits:
-    """Those of a verb: it stays with its node, and says so if it moves.
+    """Make the habits of a verb: it stays with its node, and says so if it moves.
 
     :param console: None if it never moves.
     """
@@ -54,7 +59,8 @@ def _connector(reactor: Any) -> Connector:
 async def reach_one(reactor: Any, addresses: Sequence[Address]) -> NodeSession:
     """Connect to the first of ``addresses`` that answers, and to no other node.
 
-    :raises NoNode: none does; the sentence says what was tried. :raises CloudMyTaskError: one answered and declined.
+    :raises NoNode: none does; the sentence says what was tried.
+    :raises CloudMyTaskError: one answered and declined.
     """
     return await NodeSession(_connector(reactor), addresses, None, habits()).reach()
 
@@ -70,15 +76,14 @@ async def reach(reactor: Any, console: Console) -> NodeSession:
     return await NodeSession(_connector(reactor), addresses, known, habits(console)).reach()
 
 
-def with_node(
-    console: Console, work: Callable[[Any, NodeSession], Coroutine[Deferred[Any], Any, int]]
-) -> Callable[[Any], Coroutine[Deferred[Any], Any, int]]:
-    """Work for :func:`cloudmytask.cli.invocation.conduct` that is given a node as well, which is left at the end.
+def at_node(console: Console, work: Callable[[Invocation, NodeSession], Coroutine[Deferred[Any], Any, int]]) -> int:
+    """Do a verb's work with a node, which is left at its end.
 
-    :raises NoNode: the sentence says how to start one.
+    :returns: the exit code.
+    :raises NoNode: none answers; the sentence says how to start one.
     """
 
-    async def conducted(invocation: Any) -> int:
+    async def conducted(invocation: Invocation) -> int:
         try:
             node = await reach(invocation.reactor, console)
         except NoNode as problem:
@@ -92,4 +97,36 @@ def with_node(
         finally:
             node.close()
 
-    return conducted
+    return conduct(conducted)
+
+
+async def history(reactor: Any, node: NodeSession, seconds: float) -> tuple[LoadSample, ...]:
+    """Fetch the load of all nodes over the last ``seconds``: from the instance that we speak to, if it keeps it,
+    otherwise from any CSU that it knows.
+
+    :raises NotSupervised: it knows none.
+    :raises NoNode: none of them answers.
+    """
+    try:
+        return await node.ask(lambda client: client.history(seconds))
+    except NotSupervised:
+        addresses = supervisors(await node.ask(lambda client: client.cluster()))
+    if not addresses:
+        raise NotSupervised(f"history is kept by a CSU, and {node.address.text} knows none; {START_A_CSU}")
+    other = await reach_one(reactor, addresses)
+    try:
+        return await other.ask(lambda client: client.history(seconds))
+    finally:
+        other.close()
+
+
+def supervisors(view: ClusterView) -> list[Address]:
+    """List the addresses of the CSUs that are thought alive; one that makes no sense is left out."""
+    found: list[Address] = []
+    for each in view.members:
+        if each.announcement.role is Role.CSU and serves(each):
+            try:
+                found.append(Address.parse(each.announcement.address, "CSU"))
+            except ConfigurationError:
+                continue
+    return found

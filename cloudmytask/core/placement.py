@@ -19,16 +19,12 @@ from typing import Protocol, TypeVar
 
 from attrs import Factory, define, frozen
 
+from cloudmytask.core.policies import LOCAL, PAPER, RESERVE_PULL
 from cloudmytask.model.cluster import Capacity, NodeId
 from cloudmytask.model.job import JobSpec, QoS
 
 T = TypeVar("T")
 
-PAPER = "paper"
-RESERVE_PULL = "reserve-pull"
-LOCAL = "local"
-POLICIES = (RESERVE_PULL, PAPER, LOCAL)
-"""The names of the policies, the default first."""
 TRIES_MAX = 3
 """Targets that one job is offered to in a row; then it waits for news."""
 ELDER = 2.0
@@ -168,7 +164,7 @@ class Choice:
 
 @frozen
 class Policy:
-    """One of :data:`POLICIES` with its limits."""
+    """One of ``policies.POLICIES`` with its limits."""
 
     name: str
     max_hops: int

@@ -6,7 +6,6 @@ Times named ``*_at`` are UTC seconds since the epoch and only for people; nothin
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from typing import Annotated, NewType
 
@@ -25,6 +24,11 @@ from cloudmytask.model.fields import (
     Number,
     Ordinal,
 )
+from cloudmytask.model.words import TERMINAL_STATES as TERMINAL_STATES
+from cloudmytask.model.words import JobState as JobState
+from cloudmytask.model.words import QoS as QoS
+from cloudmytask.model.words import Reason as Reason
+from cloudmytask.model.words import StreamName as StreamName
 
 JobId = NewType("JobId", str)
 ClientId = NewType("ClientId", str)
@@ -92,66 +96,6 @@ class Owner:
     def alone(cls, node_id: NodeId, name: str, epoch: int = FIRST_EPOCH) -> Owner:
         """An owner that is the job's only custodian."""
         return cls(node_id, name, epoch, (node_id,))
-
-
-class QoS(enum.StrEnum):
-    """The paper's "QoS type": how urgent a job is (paper 3.1.1; design section 4)."""
-
-    INTERACTIVE = "interactive"
-    BATCH = "batch"
-    IDLE = "idle"
-
-
-class JobState(enum.StrEnum):
-    """The states of design section 2."""
-
-    PENDING = "pending"
-    WAITING = "waiting"
-    STAGING = "staging"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    TIMED_OUT = "timed_out"
-    CANCELLED = "cancelled"
-    LOST = "lost"
-    EXPIRED = "expired"
-
-    @property
-    def terminal(self) -> bool:
-        """Whether the job has its one outcome."""
-        return self in TERMINAL_STATES
-
-
-TERMINAL_STATES = frozenset(
-    {
-        JobState.SUCCEEDED,
-        JobState.FAILED,
-        JobState.TIMED_OUT,
-        JobState.CANCELLED,
-        JobState.LOST,
-        JobState.EXPIRED,
-    }
-)
-
-
-class Reason(enum.StrEnum):
-    """Why an attempt ended (design section 4.4)."""
-
-    EXIT = "exit"
-    SIGNAL = "signal"
-    TIMEOUT = "timeout"
-    MEMORY = "memory"
-    CANCELLED = "cancelled"
-    ENVIRONMENT = "environment"
-    LOST = "lost"
-    LAUNCH = "launch"
-
-
-class StreamName(enum.StrEnum):
-    """The two output streams of a script."""
-
-    STDOUT = "stdout"
-    STDERR = "stderr"
 
 
 Offsets = Mapping[StreamName, Count]

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.announcing import Pace
-from cloudmytask.core.placement import RESERVE_PULL
+from cloudmytask.core.policies import RESERVE_PULL
 from cloudmytask.model.cluster import NodeId
 from cloudmytask.model.job import ClientId
 from cloudmytask.simulation.arrivals import Gateway, poisson_arrivals

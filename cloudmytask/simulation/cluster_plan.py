@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from cloudmytask.core.placement import RESERVE_PULL
+from cloudmytask.core.policies import RESERVE_PULL
 from cloudmytask.simulation.arrivals import Gateway, Lengths
 
 

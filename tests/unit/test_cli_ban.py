@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from cloudmytask.cli.commands import submit
 from cloudmytask.cli.failures import UsageError
-from cloudmytask.cli.job_options import JobOptions
-from cloudmytask.cli.verbs.ban import rows, sentence
+from cloudmytask.cli.verbs.cluster import ban_rows, ban_sentence
+from cloudmytask.cli.verbs.submit import JobOptions
 from cloudmytask.client.sources import Source
 from cloudmytask.model.cluster import Ban, BanVersion
 from cloudmytask.model.job import ClientId
@@ -29,39 +30,25 @@ def _ban(**fields: Any) -> Ban:
 
 
 def test_a_ban_in_a_line() -> None:
-    assert rows([_ban()]) == [("mallory", "50 min 0 s", "ann", "floods us")]
+    assert ban_rows([_ban()]) == [("mallory", "50 min 0 s", "ann", "floods us")]
 
 
 def test_a_ban_in_a_sentence() -> None:
-    assert sentence(_ban()) == "mallory is banned for another 50 min 0 s (of 1h) by ann: floods us"
-    assert sentence(_ban(reporters=("a", "b"))).endswith(": floods us; reported by a, b")
+    assert ban_sentence(_ban()) == "mallory is banned for another 50 min 0 s (of 1h) by ann: floods us"
+    assert ban_sentence(_ban(reporters=("a", "b"))).endswith(": floods us; reported by a, b")
 
 
 def test_a_reason_cannot_draw() -> None:
     evil = _ban(reason="\x1b[2J\n", by="x\ty", reporters=("\x07",))
-    assert rows([evil])[0][2:] == (r"x\x09y", r"\x1b[2J\x0a")
-    assert sentence(evil).isprintable()
+    assert ban_rows([evil])[0][2:] == (r"x\x09y", r"\x1b[2J\x0a")
+    assert ban_sentence(evil).isprintable()
 
 
-def _options(**fields: Any) -> JobOptions:
-    absent = dict.fromkeys(
-        ("name", "timeout", "retention", "max_cpu_time", "max_memory", "max_file_size", "max_open_files", "node"), None
+def _options(**given: Any) -> JobOptions:
+    settings = submit.make_context("submit", ["fit.py"]).params
+    return JobOptions.of(
+        {key: value for key, value in {**settings, **given}.items() if key not in ("as_json", "quiet")}
     )
-    settings: dict[str, Any] = {
-        **absent,
-        "script": "fit.py",
-        "arguments": (),
-        "qos": "batch",
-        "retries": 0,
-        "at_most_once": False,
-        "env": (),
-        "avoid": (),
-        "local": False,
-        "key": None,
-        "stdin": None,
-        **fields,
-    }
-    return JobOptions(**settings)
 
 
 def test_where_a_job_may_run() -> None:

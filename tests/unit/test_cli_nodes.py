@@ -6,9 +6,8 @@ import pytest
 from attrs import evolve
 
 from cloudmytask.cli.terminal.cluster import COLUMNS, SINGLE_MACHINE, listing, notices, ordered, rows
-from cloudmytask.cli.terminal.tables import drawn, made
-from cloudmytask.cli.verbs.check import Check
-from cloudmytask.cli.verbs.network_checks import check_network
+from cloudmytask.cli.terminal.tables import drawn, table
+from cloudmytask.cli.verbs.network_checks import Check, check_network
 from cloudmytask.model.cluster import BusStatistics, Capacity, ClusterView, Role, Standing
 from cloudmytask.net.multicast import RECEIVE_BUFFER
 from tests.cluster_fakes import BUS, id_of, member, position, small_view, view
@@ -37,7 +36,7 @@ def test_a_name_or_an_address_cannot_break_a_row() -> None:
 
 
 def test_markup_is_shown_as_it_is() -> None:
-    assert "[red]x[/red]" in drawn(made(("NAME",), [("[red]x[/red]",)]), 80, color=False)
+    assert "[red]x[/red]" in drawn(table(("NAME",), [("[red]x[/red]",)]), 80, color=False)
 
 
 def test_a_healthy_cluster_needs_no_word() -> None:

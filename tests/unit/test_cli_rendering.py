@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from cloudmytask.cli.follow import line_start
 from cloudmytask.cli.terminal.jobs import (
     COLUMNS,
-    aligned,
+    SHRINK,
     details,
-    fitted,
     rows,
     seconds_text,
     shortest,
     when,
     with_output,
 )
+from cloudmytask.cli.terminal.tables import aligned, fitted
 from cloudmytask.cli.verbs.progress import line
 from cloudmytask.model.job import StreamName
 
@@ -97,10 +97,10 @@ def test_columns_are_aligned_without_trailing_blanks() -> None:
 @pytest.mark.parametrize("name", [1, 10, 40, 500])
 @pytest.mark.parametrize("node", [2, 12, 64])
 def test_a_table_fits_eighty_columns(name: int, node: int) -> None:
-    widths = fitted([8, name, 9, 5, 8, 6, node], 80)
+    widths = fitted(COLUMNS, [8, name, 9, 5, 8, 6, node], 80, SHRINK)
     assert sum(widths) + 2 * 6 <= 80
     assert (widths[0], widths[2:6]) == (8, [9, 5, 8, 6])
-    assert fitted([8, name, 9, 5, 8, 6, node], 1000) == [8, name, 9, 5, 8, 6, node]
+    assert fitted(COLUMNS, [8, name, 9, 5, 8, 6, node], 1000, SHRINK) == [8, name, 9, 5, 8, 6, node]
 
 
 def test_details_leave_out_what_is_not_known_and_escape_what_is() -> None:

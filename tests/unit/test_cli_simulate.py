@@ -7,7 +7,7 @@ import json
 import click
 import pytest
 
-from cloudmytask.cli.main import verbs
+from cloudmytask.cli.commands import verbs
 from cloudmytask.node.running.executor import Executor
 
 

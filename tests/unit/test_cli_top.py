@@ -10,11 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudmytask.cli.supervision import supervisors
-from cloudmytask.cli.terminal.history import HEADERS, development, rows, width_for
-from cloudmytask.cli.terminal.history import drawn as drawn_line
+from cloudmytask.cli.reach import supervisors
 from cloudmytask.cli.terminal.tables import drawn
-from cloudmytask.cli.terminal.top_frame import BAR, Moment, bar, frame, summary
+from cloudmytask.cli.terminal.top import (
+    BAR,
+    HISTORY_HEADERS,
+    Moment,
+    bar,
+    development,
+    frame,
+    history_rows,
+    line,
+    summary,
+    width_for,
+)
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.cluster import Capacity, ClusterView, LoadSample, Role, Standing
 from tests.cluster_fakes import member, small_view, view
@@ -103,29 +112,29 @@ def _sample(at: float, node: str = "a", *, load: float | None = 0.5, free: int =
 
 def test_a_line_per_node() -> None:
     samples = [_sample(100.0 + i, node, free=2 if i < 5 else 0, waiting=i) for i in range(10) for node in ("b", "a")]
-    lines = rows(samples, 10.0, 10, blocks=False)
+    lines = history_rows(samples, 10.0, 10, blocks=False)
     assert [line[0] for line in lines] == ["a", "b"]
-    line = dict(
+    cells = dict(
         zip(("node", "taken", "mean", "max", "load", "load mean", "load max", "waiting"), lines[0], strict=True)
     )
-    assert line["taken"].strip() == "000009999"
-    assert (line["mean"], line["max"], line["waiting"]) == ("0.50", "1.00", "9")
-    assert (line["load mean"], line["load max"]) == ("0.50", "0.50")
-    assert len(lines[0]) == len(HEADERS)
+    assert cells["taken"].strip() == "000009999"
+    assert (cells["mean"], cells["max"], cells["waiting"]) == ("0.50", "1.00", "9")
+    assert (cells["load mean"], cells["load max"]) == ("0.50", "0.50")
+    assert len(lines[0]) == len(HISTORY_HEADERS)
 
 
 def test_what_is_not_known_is_blank_and_not_zero() -> None:
     samples = [_sample(0.0, load=None), _sample(100.0, load=None)]
     assert development(samples, lambda each: each.load, 0.0, 100.0, 4) == [None] * 4
     assert development(samples, lambda each: each.free, 0.0, 100.0, 4) == [1, None, None, 1]
-    assert drawn_line([1, None, 0, 0.5], blocks=True) == "█ ▁▅"
-    (line,) = rows(samples, 100.0, 4, blocks=True)
-    assert line[4:7] == ("    ", "-", "-")
+    assert line([1, None, 0, 0.5], blocks=True) == "█ ▁▅"
+    (row,) = history_rows(samples, 100.0, 4, blocks=True)
+    assert row[4:7] == ("    ", "-", "-")
 
 
 def test_a_history_of_one_sample_and_of_none() -> None:
-    assert rows([], 60.0, 10, blocks=True) == []
-    ((name, *_rest),) = rows([_sample(5.0, "x\x1b[2J")], 60.0, 10, blocks=True)
+    assert history_rows([], 60.0, 10, blocks=True) == []
+    ((name, *_rest),) = history_rows([_sample(5.0, "x\x1b[2J")], 60.0, 10, blocks=True)
     assert name == r"x\x1b[2J"
 
 

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import click
 import pytest
 from click.testing import CliRunner
 
 from cloudmytask.cli import exit_codes
-from cloudmytask.cli import option_types as kinds
+from cloudmytask.cli import options as kinds
+from cloudmytask.cli.commands import run, submit, verbs, wait
 from cloudmytask.cli.failures import NoReader, OutputFailed
-from cloudmytask.cli.main import verbs
 from cloudmytask.cli.terminal.console import write
 from cloudmytask.cli.verb import Verb
-from cloudmytask.cli.verbs.change import wait
+from cloudmytask.cli.verbs.doctor import check_clock, check_disk, check_python, check_state, check_tool
 from cloudmytask.cli.verbs.hints import missing_neighbor
-from cloudmytask.cli.verbs.machine_checks import check_clock, check_disk, check_python, check_state, check_tool
-from cloudmytask.cli.verbs.run import run
-from cloudmytask.cli.verbs.submit import submit
+from cloudmytask.cli.verbs.submit import JobOptions
+from cloudmytask.model.job import JobSpec, Limits
+from cloudmytask.simulation.cluster_plan import ClusterPlan
 
 VERBS = [
     "run",
@@ -79,6 +81,22 @@ def test_our_failures_are_125_in_run_and_wait_only() -> None:
     assert isinstance(run, Verb)
     assert isinstance(wait, Verb)
     assert run.ours == wait.ours == exit_codes.OURS
+
+
+@pytest.mark.parametrize("call", CALLS, ids=" ".join)
+def test_every_verb_has_a_function_that_takes_what_is_declared(call: list[str]) -> None:
+    command: click.Command = verbs
+    for name in call:
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    assert isinstance(command, Verb)
+    declared = {str(each.name) for each in command.params} - {"as_json", "quiet"}
+    taken = inspect.signature(command.function()).parameters
+    if call == ["simulate"]:
+        assert declared <= {each.name for each in attrs.fields(ClusterPlan)}
+    else:
+        fields = {each.name for of in (JobOptions, JobSpec, Limits) for each in attrs.fields(of)}
+        assert taken.keys() - {"console", "given"} == (declared - fields if "given" in taken else declared)
 
 
 def test_what_stands_behind_the_script_belongs_to_it() -> None:
@@ -139,12 +157,20 @@ def test_help_and_completion_import_neither_twisted_nor_rich() -> None:
         "found = sorted({name.partition('.')[0] for name in sys.modules} & {'twisted', 'rich', 'psutil', 'sqlite3'})\n"
         "sys.exit(' '.join(found) or 0)"
     )
-    for environment in ({}, {"_CMT_COMPLETE": "bash_complete", "COMP_WORDS": "cmt sta", "COMP_CWORD": "1"}):
+    asked = {"_CMT_COMPLETE": "bash_complete"}
+    for environment, word in (
+        ({}, "status"),
+        ({**asked, "COMP_WORDS": "cmt sta", "COMP_CWORD": "1"}, "status"),
+        ({**asked, "COMP_WORDS": "cmt submit --max", "COMP_CWORD": "2"}, "--max-memory"),
+        ({**asked, "COMP_WORDS": "cmt ps --state ", "COMP_CWORD": "3"}, "timed_out"),
+        ({**asked, "COMP_WORDS": "cmt ban add --", "COMP_CWORD": "3"}, "--reason"),
+        ({**asked, "COMP_WORDS": "cmt run scr", "COMP_CWORD": "2"}, "file,scr"),
+    ):
         done = subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stderr) == (0, "")
-        assert "status" in done.stdout
+        assert word in done.stdout
 
 
 def test_checks(tmp_path: Path) -> None:

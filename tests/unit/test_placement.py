@@ -11,9 +11,6 @@ from hypothesis import strategies as st
 
 from cloudmytask.core.placement import (
     ANYWHERE,
-    LOCAL,
-    PAPER,
-    RESERVE_PULL,
     Accounts,
     Course,
     Peer,
@@ -22,6 +19,7 @@ from cloudmytask.core.placement import (
     claim_chance,
     is_free,
 )
+from cloudmytask.core.policies import LOCAL, PAPER, RESERVE_PULL
 from cloudmytask.model.cluster import Capacity, NodeId
 from cloudmytask.model.job import Blob, Digest, JobSpec, QoS
 

@@ -1,6 +1,6 @@
 """A cluster as text for people: its instances, and what is to be said about it.
 
-Invariant: pure; whatever another instance said is escaped before it gets into a line of ours.
+Invariant: pure; what another instance said is escaped before it gets into a line of ours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SINGLE_MACHINE = "single machine: the nodes listen on loopback addresses only, o
 
 
 def ordered(view: ClusterView) -> list[MemberStatus]:
-    """The instances in the order of a reader's interest: nodes before CSUs, those that serve first, by name."""
+    """Put the instances in the order of a reader's interest: nodes before CSUs, those that serve first, by name."""
     return sorted(
         view.members,
         key=lambda each: (
@@ -49,7 +49,7 @@ def name_of(member: MemberStatus) -> str:
 
 
 def rows(view: ClusterView) -> list[tuple[str, ...]]:
-    """A line of ``cmt nodes`` per instance."""
+    """Make a line of ``cmt nodes`` for each instance."""
     names = names_of(view)
     return [_row(each, names, is_self=each.announcement.node_id == view.by) for each in ordered(view)]
 
@@ -72,18 +72,18 @@ def _row(member: MemberStatus, names: Mapping[NodeId, str], is_self: bool) -> tu
 
 
 def load_text(load: float | None) -> str:
-    """``0.25``, or a dash where it is not measured."""
+    """Write a load as ``0.25``, or as a dash if it is not measured."""
     return "-" if load is None else f"{load:.2f}"
 
 
 def notices(view: ClusterView) -> list[str]:
-    """What somebody who looks at the cluster has to be told, a line each."""
+    """List what somebody who looks at the cluster has to be told, a line each."""
     found = [insecure(view), single(view), _multicast(view), _alone(view), *conflicts(view), _short_of_disk(view)]
     return [each for each in found if each]
 
 
 def insecure(view: ClusterView) -> str:
-    """The banner of ``insecure_lan``; empty where it is not needed."""
+    """Word the banner of ``insecure_lan``; empty if it is not needed."""
     names = [name_of(each) for each in ordered(view) if each.announcement.insecure]
     if not names:
         return ""
@@ -91,7 +91,7 @@ def insecure(view: ClusterView) -> str:
 
 
 def single(view: ClusterView) -> str:
-    """The banner of a cluster on one machine; empty where it is not needed."""
+    """Word the banner of a cluster on one machine; empty if it is not needed."""
     return SINGLE_MACHINE if all(_on_loopback(each.announcement.address) for each in view.members) else ""
 
 
@@ -126,7 +126,7 @@ def _alone(view: ClusterView) -> str:
 
 
 def conflicts(view: ClusterView) -> list[str]:
-    """Ids that are not unique."""
+    """List the ids that are not unique, a sentence each."""
     return [
         f"two instances claim the id {each.announcement.node_id}, one of them is {name_of(each)}"
         f" ({one_line(each.announcement.address)}): a state directory was copied; give one of them a new one"
@@ -141,7 +141,7 @@ def _short_of_disk(view: ClusterView) -> str:
 
 
 def listing(names: list[str], limit: int = 8) -> str:
-    """The first of many names, and how many more there are."""
+    """Name the first of many, and say how many more there are."""
     more = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 

@@ -10,9 +10,7 @@ import os
 import select
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
-
-from attrs import frozen
+from typing import Any, NamedTuple
 
 from cloudmytask.cli.failures import NoReader, OutputFailed
 from cloudmytask.cli.terminal.escape import one_line
@@ -25,8 +23,7 @@ CLEAR = b"\r\x1b[2K"
 """To the line's beginning, and erase it (ECMA-48 EL)."""
 
 
-@frozen
-class Console:
+class Console(NamedTuple):
     """How one verb was called."""
 
     via: str | None = None
@@ -37,11 +34,17 @@ class Console:
     """Exit code for every failure of ours; None: each failure has its own."""
 
     def data(self, text: str) -> None:
-        """Write a result to standard output. :raises OutputFailed:"""
+        """Write a result to standard output.
+
+        :raises OutputFailed: it cannot be written.
+        """
         write(STDOUT, f"{text}\n".encode("utf-8", "backslashreplace"))
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """Write a result as JSON. :raises OutputFailed:"""
+        """Write a result as JSON.
+
+        :raises OutputFailed: it cannot be written.
+        """
         self.data(json.dumps(document, indent=2 if os.isatty(STDOUT) else None))
 
     def note(self, text: str) -> None:
@@ -63,18 +66,18 @@ class Console:
 
 
 def columns(descriptor: int) -> int:
-    """The width of the terminal behind a descriptor; 80 where it does not tell."""
+    """The width of the terminal behind a descriptor; 80 if it does not tell."""
     return os.get_terminal_size(descriptor).columns or 80
 
 
 def say(text: str) -> None:
-    """One line on standard error. If that is closed there is nobody left to tell, and that is no failure."""
+    """Write one line to standard error. If that is closed there is nobody left to tell, and that is no failure."""
     with suppress(OutputFailed):
         write(STDERR, f"cmt: {one_line(text)}\n".encode())
 
 
 def write(descriptor: int, data: bytes) -> None:
-    """All of ``data``, unbuffered, also where the descriptor is in non-blocking mode.
+    """Write all of ``data``, unbuffered, also if the descriptor is in non-blocking mode.
 
     :raises NoReader: nobody reads it any more. :raises OutputFailed: it cannot be written.
     """

@@ -29,16 +29,16 @@ class Escaper:
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
 
     def feed(self, data: bytes) -> bytes:
-        """The next piece, as far as it can be told what it means."""
+        """Translate the next piece, as far as it can be told what it means."""
         return self._decoder.decode(data).translate(_LINES).encode()
 
     def end(self) -> bytes:
-        """What was held back of a character that never became complete; the escaper can then be used anew."""
+        """Give out what was held back of a character that never became complete; the escaper can then be used again."""
         rest = self._decoder.decode(b"", final=True).translate(_LINES).encode()
         self._decoder.reset()
         return rest
 
 
 def one_line(text: str) -> str:
-    """A name or a note for the middle of a line of ours: no control character stays, line breaks included."""
+    """Make a name or a note fit for the middle of a line of ours: no control character stays, line breaks included."""
     return text.translate(_ONE_LINE)

@@ -11,10 +11,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cloudmytask.cli.terminal.escape import one_line
+from cloudmytask.cli.terminal.tables import aligned
 from cloudmytask.core.units import format_duration, format_size
-from cloudmytask.model.job import StreamName
+from cloudmytask.model.words import StreamName
 
 COLUMNS = ("ID", "NAME", "STATE", "EXIT", "SUBMITTED", "RAN", "NODE")
+NUMBERS = frozenset({"EXIT", "RAN"})
+SHRINK = (("NAME", 12), ("NODE", 8), ("NAME", 4))
+"""What gives way on a narrow terminal: first the name, then the node."""
 PREFIX_MIN = 6
 """Symbols of an id that are shown at least."""
 _STEPS = ((86_400, "d"), (3600, "h"), (60, "m"))
@@ -25,7 +29,7 @@ Document = Mapping[str, Any]
 def with_output(
     job: Document, output: Mapping[StreamName, bytearray], discarded: Mapping[StreamName, int]
 ) -> dict[str, Any]:
-    """A job's document with its output: as text, or in base64 (``stdout_base64``) if it is not UTF-8.
+    """Add to a job's document its output: as text, or in base64 (``stdout_base64``) if it is not UTF-8.
 
     :param discarded: how many bytes of each stream are missing from it; absent means none.
     """
@@ -41,7 +45,7 @@ def with_output(
 
 
 def rows(jobs: Sequence[Document], now: datetime | None) -> list[tuple[str, ...]]:
-    """A line of ``cmt ps`` per job.
+    """Make a line of ``cmt ps`` for each job.
 
     :param now: write times as ages and ids by their shortest beginning that tells them apart; None: in full.
     """
@@ -61,40 +65,22 @@ def rows(jobs: Sequence[Document], now: datetime | None) -> list[tuple[str, ...]
 
 
 def shortest(ids: Sequence[str]) -> int:
-    """How many symbols tell these ids apart, and at least :data:`PREFIX_MIN`."""
+    """Count the symbols that tell these ids apart, and at least :data:`PREFIX_MIN`."""
     length = PREFIX_MIN
     while len({each[:length] for each in ids}) < len(set(ids)):
         length += 1
     return length
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Columns, each as wide as its widest cell, two spaces apart; the last one as it is."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-
-
-def fitted(widths: Sequence[int], room: int) -> list[int]:
-    """The columns' widths, two spaces apart, made to fit into ``room``: first the name gives way, then the node."""
-    made = list(widths)
-    for label, least in (("NAME", 12), ("NODE", 8), ("NAME", 4)):
-        index = COLUMNS.index(label)
-        excess = sum(made) + 2 * (len(made) - 1) - room
-        made[index] = min(made[index], max(least, made[index] - excess)) if excess > 0 else made[index]
-    return made
-
-
 def exit_text(job: Document) -> str:
-    """``0``, ``SIG9``, ``-``."""
+    """Write how a script ended: ``0``, ``SIG9``, ``-``."""
     if job.get("signal") is not None:
         return f"SIG{job['signal']}"
     return "-" if job.get("exit_code") is None else str(job["exit_code"])
 
 
 def when(time: str | None, now: datetime | None) -> str:
-    """A time of a document, in full or as an age."""
+    """Write a time of a document, in full or as an age."""
     if time is None or now is None:
         return time or "-"
     age = (now - datetime.fromisoformat(time)).total_seconds()
@@ -105,7 +91,7 @@ def when(time: str | None, now: datetime | None) -> str:
 
 
 def seconds_text(seconds: float | None) -> str:
-    """A duration that was measured, to a precision that people read: ``0.12s``, ``90.0s``, ``2h03m``."""
+    """Write a duration that was measured, to a precision that people read: ``0.12s``, ``90.0s``, ``2h03m``."""
     if seconds is None:
         return "-"
     if seconds < 10:
@@ -117,7 +103,7 @@ def seconds_text(seconds: float | None) -> str:
 
 
 def details(job: Document) -> str:
-    """``cmt status``: one field a line; what is not known is left out."""
+    """Describe a job for ``cmt status``, one field a line; what is not known is left out."""
     last = job["attempts"][-1] if job.get("attempts") else {}
     memory = job.get("peak_memory")
     fields: list[tuple[str, object]] = [
@@ -169,5 +155,5 @@ def _known(form: Any, value: float | None) -> str | None:
 
 
 def now() -> datetime:
-    """The present, for ages."""
+    """Tell the present, for ages."""
     return datetime.now(UTC)

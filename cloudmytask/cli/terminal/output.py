@@ -1,6 +1,6 @@
 """Our standard output and standard error, as a script's output is written to them: exactly, at once, in order.
 
-Invariant: the reactor never waits for whoever reads our output. A thread does; each piece tells when it is written, and
+Invariant: the reactor never waits for the reader of our output. A thread does; each piece tells when it is written, and
 the node sends no more than a window's worth ahead of that.
 """
 
@@ -40,7 +40,7 @@ class OutputWriter:
     _broken: set[int] = field(init=False, factory=set)
 
     def write(self, descriptor: int, data: bytes) -> Deferred[None]:
-        """Fires when ``data`` and all that came before it is written, or thrown away."""
+        """Write a piece; fires when ``data`` and all that came before it is written, or thrown away."""
         if self._thread is None:
             self._thread = Thread(target=self._run, name="cmt output", daemon=True)
             self._thread.start()

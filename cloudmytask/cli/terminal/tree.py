@@ -31,7 +31,7 @@ ASCII = Strokes("|-- ", "`-- ", "|   ", "    ")
 
 
 def strokes_for(environment: Mapping[str, str]) -> Strokes:
-    """Box-drawing characters where the locale is a UTF-8 one (locale(7): the first that is set decides)."""
+    """Choose box-drawing characters if the locale is a UTF-8 one (locale(7): the first that is set decides)."""
     set_to = next((environment[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if environment.get(name)), "")
     return BOX if "utf8" in set_to.lower().replace("-", "") else ASCII
 
@@ -41,7 +41,7 @@ class Forest:
     """The overlay as its instances describe it: one tree if all is well.
 
     :ivar lines: each instance in a tree once, its depth below its root, and its children, in the order of drawing.
-    :ivar outside: those in no tree: CSUs, and whoever has left or is dead.
+    :ivar outside: those in no tree: CSUs, and nodes that have left or are dead.
     """
 
     roots: tuple[NodeId, ...]
@@ -51,7 +51,7 @@ class Forest:
 
 
 def forest(view: ClusterView) -> Forest:
-    """Who is whose child, by what the children say."""
+    """Find out whose child each instance is, by what the children say."""
     shown = ordered(view)
     members = {each.announcement.node_id: each for each in shown if serves(each) and each.announcement.tree is not None}
     children: dict[NodeId, list[NodeId]] = {each: [] for each in members}
@@ -77,7 +77,7 @@ def forest(view: ClusterView) -> Forest:
 
 
 def _uppermost(node_id: NodeId, members: Mapping[NodeId, MemberStatus]) -> NodeId:
-    """The root above an instance; where there is a loop above it, the place at which to cut it open."""
+    """Find the root above an instance; if there is a loop above it, the place at which to cut it open."""
     passed: set[NodeId] = set()
     while node_id not in passed:
         passed.add(node_id)
@@ -87,7 +87,10 @@ def _uppermost(node_id: NodeId, members: Mapping[NodeId, MemberStatus]) -> NodeI
 
 
 def text(view: ClusterView, strokes: Strokes, *, bare: bool = False) -> str:
-    """A line for each instance; ``bare``: nothing but names."""
+    """Draw a line for each instance.
+
+    :param bare: nothing but names.
+    """
     found = forest(view)
     drawing: list[str] = []
     above: list[NodeId] = []
@@ -110,7 +113,7 @@ def text(view: ClusterView, strokes: Strokes, *, bare: bool = False) -> str:
 
 
 def document(view: ClusterView) -> dict[str, Any]:
-    """The stable JSON form: flat, children by id, ``depth`` as drawn."""
+    """Make the stable JSON form: flat, children by id, ``depth`` as drawn."""
     found = forest(view)
     return {
         "cluster": view.cluster,
@@ -131,7 +134,7 @@ def document(view: ClusterView) -> dict[str, Any]:
 
 
 def dot(view: ClusterView) -> str:
-    """The same for Graphviz."""
+    """Describe the tree to Graphviz."""
     found = forest(view)
     shown: Sequence[MemberStatus] = (*(found.members[each] for each in found.lines), *found.outside)
     lines = [f"  {_quoted(each.announcement.node_id)} [{_attributes(each)}];" for each in shown]

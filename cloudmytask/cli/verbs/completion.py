@@ -1,4 +1,7 @@
-"""``cmt completion``: shell code that completes verbs and options, offline."""
+"""``cmt completion``: shell code that completes verbs, options and files, offline.
+
+Invariant: nothing of Twisted is imported here: a shell may ask for this code each time it starts.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,19 @@ from pathlib import PurePath
 import click
 from click.shell_completion import get_completion_class
 
+from cloudmytask.cli.commands import SHELLS
 from cloudmytask.cli.failures import UsageError
 from cloudmytask.cli.terminal.console import Console
-from cloudmytask.cli.verb import verb
 
-SHELLS = ("bash", "zsh", "fish")
 VARIABLE = "_CMT_COMPLETE"
 """The environment variable by which the shell's code asks ``cmt`` for completions."""
 
 
-@verb(short_help="Print code that completes cmt in your shell.")
-@click.argument("shell", type=click.Choice(SHELLS), required=False)
 def completion(console: Console, shell: str | None) -> int:
-    """Print code that makes your shell complete cmt's verbs and options.
+    """Print code that completes cmt in a shell.
 
-    Without SHELL it is the one that $SHELL names.
-
-    \b
-    Example:  eval "$(cmt completion bash)"
+    :param shell: None for the one that ``$SHELL`` names.
+    :raises UsageError: that is none of those known.
     """
     name = shell if shell is not None else PurePath(os.environ.get("SHELL", "")).name
     made_for = get_completion_class(name)

@@ -1,50 +1,192 @@
-"""``cmt doctor``: the verb; the checks are in ``checks``."""
+"""``cmt doctor``: what is needed on this machine, and how to mend what is missing.
+
+Invariant: a check never fails, it reports; a problem is something that keeps a node or a client from working here, a
+note something that one may want to know or install. Nothing is left behind.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
+import stat
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-from cloudmytask.cli.terminal.console import STDOUT, Console
-from cloudmytask.cli.verb import verb
-from cloudmytask.model.errors import ExitCode
+from twisted.internet.threads import deferToThreadPool
 
-_COLORS = {"ok": "32", "note": "33", "problem": "31"}
+import cloudmytask
+from cloudmytask.cli.invocation import Invocation, conduct
+from cloudmytask.cli.reach import START_A_NODE, reach_one
+from cloudmytask.cli.terminal import tables
+from cloudmytask.cli.terminal.console import Console
+from cloudmytask.cli.verbs.network_checks import Check, check_network
+from cloudmytask.client.addresses import candidates
+from cloudmytask.client.node_session import NodeSession
+from cloudmytask.directories import default_state
+from cloudmytask.model.errors import CloudMyTaskError, ExitCode, NoNode
+from cloudmytask.version import VERSION
+
+PYTHON_MIN = (3, 11)
+FSYNCS = 5
+SLOW_FSYNC = 0.05
+"""Seconds for one fsync(2), beyond which every submission is felt to be slow."""
+
+TOOLS = (
+    ("bwrap", "bubblewrap", "keeping scripts apart from the rest of the machine"),
+    ("nft", "nftables", "keeping scripts from the network"),
+    ("ip", "iproute2", "networks of scripts, and of tests with several hosts"),
+    ("chromium", "chromium", "tests of the web pages"),
+    ("systemd-notify", "systemd", "telling systemd when a node is ready"),
+)
+"""Optional programs: name, Debian package, what for."""
 
 
-@verb(short_help="Check what is needed on this machine.")
 def doctor(console: Console) -> int:
-    """Check what Cloud My Task needs on this machine, and say how to mend what is missing.
-
-    Exit code 1 if there is a problem; a note is none. With -q it shows problems only.
-
-    \b
-    Example:  cmt doctor
-    """
-    from cloudmytask.cli.invocation import Invocation, conduct
-    from cloudmytask.cli.terminal.jobs import aligned
-    from cloudmytask.cli.verbs.check import Check
-    from cloudmytask.cli.verbs.machine_checks import check_all
+    """Check what is needed on this machine."""
 
     async def work(invocation: Invocation) -> int:
         checks = await check_all(invocation.reactor, console.via, os.environ)
         healthy = all(check.level != "problem" for check in checks)
+        shown = [check for check in checks if not console.quiet or check.level == "problem"]
         if console.as_json:
             console.document({"ok": healthy, "checks": [check.document() for check in checks]})
-            return ExitCode.OK if healthy else ExitCode.FAILED
-        shown: list[Check] = [check for check in checks if not console.quiet or check.level == "problem"]
-        if shown:
-            console.data(_colored(aligned([(check.level, check.name, check.text) for check in shown])))
+        elif shown:
+            rows = [(check.level, check.name, check.text) for check in shown]
+            tables.show(console, (tables.STATE, "CHECK", "FINDING"), rows, prose=True)
         return ExitCode.OK if healthy else ExitCode.FAILED
 
     return conduct(work)
 
 
-def _colored(text: str) -> str:
-    """The first word of each line in the color of what it says, on a terminal that has not refused colors."""
-    if not os.isatty(STDOUT) or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return text
-    lines = []
-    for line in text.split("\n"):
-        level, space, rest = line.partition(" ")
-        lines.append(f"\x1b[{_COLORS[level]}m{level}\x1b[0m{space}{rest}")
-    return "\n".join(lines)
+async def check_all(reactor: Any, via: str | None, environment: Mapping[str, str]) -> list[Check]:
+    """Check everything, in the order in which a person would look."""
+
+    async def in_thread(function: Callable[..., Check], *arguments: Any) -> Check:
+        return await deferToThreadPool(reactor, reactor.getThreadPool(), function, *arguments)
+
+    state = default_state(environment)
+    return [
+        check_python(sys.version_info[:3]),
+        check_reactor(reactor),
+        check_clock(time.time(), Path(cloudmytask.__file__).stat().st_mtime),
+        check_state(state),
+        await in_thread(check_disk, state),
+        *await check_node(reactor, via, environment),
+        *(check_tool(*tool) for tool in TOOLS),
+    ]
+
+
+def check_python(version: tuple[int, ...]) -> Check:
+    """Look at the interpreter."""
+    text = f"{'.'.join(map(str, version))} ({sys.executable})"
+    if version[:2] < PYTHON_MIN:
+        return Check("python", "problem", f"{text}: too old, {'.'.join(map(str, PYTHON_MIN))} is needed")
+    return Check("python", "ok", text)
+
+
+def check_reactor(reactor: Any) -> Check:
+    """Look whether timers follow the monotonic clock."""
+    name = type(reactor).__name__
+    if abs(reactor.seconds() - time.monotonic()) > 1:
+        return Check("reactor", "problem", f"{name} follows the wall clock: a clock step would fire or freeze timers")
+    return Check("reactor", "ok", f"{name}, on monotonic time")
+
+
+def check_clock(now: float, installed: float) -> Check:
+    """Look at the wall clock, by the only thing that we know of it.
+
+    :param installed: when this program was installed, UTC seconds.
+    """
+    text = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if now < installed:
+        return Check("clock", "problem", f"{text}: that is before this program was installed; set the clock")
+    return Check("clock", "ok", text)
+
+
+def check_state(state: Path) -> Check:
+    """Look whether a node of this user can keep its state in its usual place."""
+    try:
+        found = state.stat()
+    except FileNotFoundError:
+        parent = next(each for each in state.parents if each.exists())
+        if not os.access(parent, os.W_OK | os.X_OK):
+            return Check("state", "problem", f"{state} cannot be made: {parent} is not ours to write to")
+        return Check("state", "ok", f"{state} is not there yet; a node will make it")
+    except OSError as error:
+        return Check("state", "problem", f"{state}: {error.strerror}")
+    if not stat.S_ISDIR(found.st_mode):
+        return Check("state", "problem", f"{state} is not a directory")
+    if found.st_uid != os.geteuid():
+        return Check("state", "problem", f"{state} belongs to another user (uid {found.st_uid})")
+    if found.st_mode & 0o077:
+        return Check("state", "problem", f"others may look into {state}: chmod 700 {state}")
+    free = shutil.disk_usage(state).free
+    return Check("state", "ok", f"{state}, private, {free / 1024**3:.1f}G free")
+
+
+def check_disk(state: Path) -> Check:
+    """Measure how long a commit takes: the time of one fsync(2). Blocks."""
+    place = next((each for each in (state, *state.parents) if os.access(each, os.W_OK | os.X_OK)), None)
+    if place is None:
+        return Check("disk", "note", f"nothing can be written near {state}, so it was not measured")
+    times = []
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            for _ in range(FSYNCS):
+                file.write(b"\0" * 4096)
+                file.flush()
+                began = time.monotonic()
+                os.fsync(file.fileno())
+                times.append(time.monotonic() - began)
+    except OSError as error:
+        return Check("disk", "problem", f"{place} cannot be written to: {error.strerror}")
+    median = statistics.median(times)
+    text = f"fsync takes {median * 1000:.1f} ms in {place}"
+    if median > SLOW_FSYNC:
+        return Check("disk", "note", f"{text}: each submission waits for one; a faster disk helps")
+    return Check("disk", "ok", text)
+
+
+async def check_node(reactor: Any, via: str | None, environment: Mapping[str, str]) -> list[Check]:
+    """Look whether a node can be reached, how it is, and how its network is. That there is none is a problem only if
+    one was named."""
+    try:
+        node = await reach_one(reactor, candidates(via, environment))
+    except NoNode as problem:
+        named = via is not None or environment.get("CMT_NODE")
+        return [Check("node", "problem" if named else "note", f"{problem}; {START_A_NODE}")]
+    except CloudMyTaskError as problem:
+        return [Check("node", "problem", f"{problem.name}: {problem}")]
+    try:
+        return [described(node), *check_network(await node.ask(lambda client: client.cluster()))]
+    except CloudMyTaskError as problem:
+        return [described(node), Check("cluster", "problem", f"{problem.name}: {problem}")]
+    finally:
+        node.close()
+
+
+def described(reached: NodeSession) -> Check:
+    """Describe the node that answered."""
+    node = reached.client.node
+    waiting = sum((node.get("waiting") or {}).values())
+    text = (
+        f"{node.get('name')} {node.get('version')} at {reached.address.text}: {node.get('state')}, "
+        f"{node.get('running')} of {node.get('slots')} slots taken, {waiting} jobs waiting"
+    )
+    if node.get("version") != VERSION:
+        return Check("node", "note", f"{text}; this client is {VERSION}")
+    return Check("node", "ok", text)
+
+
+def check_tool(program: str, package: str, purpose: str) -> Check:
+    """Look for a program that is not needed but of use."""
+    found = shutil.which(program)
+    if found is None:
+        return Check(program, "note", f"not installed, for {purpose}: apt-get install {package}")
+    return Check(program, "ok", f"{found}, for {purpose}")

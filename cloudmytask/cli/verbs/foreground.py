@@ -20,15 +20,14 @@ from cloudmytask.cli.failures import OutputFailed
 from cloudmytask.cli.follow import attempts
 from cloudmytask.cli.inputs import STDIN, Inputs
 from cloudmytask.cli.invocation import Invocation
-from cloudmytask.cli.job_options import DASH, JobOptions
 from cloudmytask.cli.reach import LEARN_TIMEOUT, reach, reach_one
-from cloudmytask.cli.submission import Ready, gather
 from cloudmytask.cli.terminal.console import STDERR, Console
 from cloudmytask.cli.terminal.jobs import with_output
 from cloudmytask.cli.terminal.output import Display, OutputWriter
 from cloudmytask.cli.verbs.hints import missing_neighbor
+from cloudmytask.cli.verbs.output import tell_discarded
 from cloudmytask.cli.verbs.progress import Progress
-from cloudmytask.cli.verbs.reading import tell_discarded
+from cloudmytask.cli.verbs.submit import DASH, JobOptions, Ready, gather
 from cloudmytask.client import JobStatus
 from cloudmytask.client.node_session import NodeSession
 from cloudmytask.client.subscriptions import Submitted

@@ -1,51 +1,39 @@
-"""``cmt ps``, ``cmt status``, ``cmt why``: looking at jobs."""
+"""Verbs about jobs: ``cmt ps``, ``status``, ``why``, ``wait``, ``cancel``, ``retry``, ``rm``.
+
+Invariant: only the last three do something to a job; a job that they are to change is never guessed at.
+"""
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
-import click
-
-from cloudmytask.cli.choosing import choose_jobs, chosen
-from cloudmytask.cli.terminal.console import STDOUT, Console, columns
+from cloudmytask.cli import exit_codes
+from cloudmytask.cli.commands import NEWEST
+from cloudmytask.cli.follow import sizes, tail
+from cloudmytask.cli.invocation import Invocation
+from cloudmytask.cli.reach import at_node
+from cloudmytask.cli.selection import answer, check_chosen, chosen, one, several
+from cloudmytask.cli.terminal import jobs as shown_jobs
+from cloudmytask.cli.terminal import tables
+from cloudmytask.cli.terminal.console import STDOUT, Console
 from cloudmytask.cli.terminal.escape import one_line
-from cloudmytask.cli.terminal.jobs import COLUMNS, aligned, details, fitted, now, rows
-from cloudmytask.cli.verb import verb
-from cloudmytask.model.job import JobQuery, JobState
+from cloudmytask.cli.terminal.output import Display, OutputWriter
+from cloudmytask.client import JobStatus
+from cloudmytask.client.connection import new_key
+from cloudmytask.client.node_session import NodeSession
+from cloudmytask.core.units import format_duration
+from cloudmytask.model.errors import WaitTimeout
+from cloudmytask.model.job import JobId, JobQuery, JobState, StreamName
 
-if TYPE_CHECKING:
-    from cloudmytask.cli.invocation import Invocation
-    from cloudmytask.client import JobStatus
-    from cloudmytask.client.node_session import NodeSession
-
-NEWEST = 50
-"""Jobs that are listed unless all are wanted."""
-_COLORS = {"succeeded": "green", "failed": "red", "timed_out": "red", "lost": "red", "running": "cyan"}
+TAIL = 20
+"""Lines of a failed job's standard error that ``wait`` shows."""
 
 
-@verb()
-@click.option(
-    "--state",
-    "states",
-    type=click.Choice([state.value for state in JobState]),
-    multiple=True,
-    help="Only these; may be repeated.",
-)
-@click.option("--name", help="Only jobs of this name.")
-@click.option("-a", "--all", "everything", is_flag=True, help=f"All jobs. [default: the newest {NEWEST}]")
 def ps(console: Console, states: tuple[str, ...], name: str | None, everything: bool) -> int:
-    """List your jobs, newest first. With -q only their ids.
+    """List the jobs of this client."""
 
-    \b
-    Example:  cmt ps --state running --state waiting
-    """
-    from cloudmytask.cli.invocation import conduct
-    from cloudmytask.cli.reach import with_node
-
-    async def work(_invocation: Invocation, node: NodeSession) -> int:
+    async def work(_invocation: object, node: NodeSession) -> int:
         query = JobQuery(name=name, states=frozenset(map(JobState, states)))
         limit = None if everything else NEWEST + 1
         found = await node.ask(lambda client: client.jobs(query, limit))
@@ -55,51 +43,7 @@ def ps(console: Console, states: tuple[str, ...], name: str | None, everything: 
             console.note(f"the newest {NEWEST} jobs; --all shows all")
         return 0
 
-    return conduct(with_node(console, work))
-
-
-@verb()
-@choose_jobs
-def status(console: Console, selectors: tuple[str, ...], name: str | None, states: tuple[str, ...]) -> int:
-    """Show all that is known about jobs. With -q only their states.
-
-    \b
-    Example:  cmt status last
-    """
-
-    async def each(node: NodeSession, job_id: Any) -> JobStatus:
-        return await node.ask(lambda client: client.getScriptJobStatus(job_id))
-
-    def show(jobs: Sequence[JobStatus]) -> None:
-        texts = [job.state.value if console.quiet else details(job.document) for job in jobs]
-        console.data(("\n" if console.quiet else "\n\n").join(texts))
-
-    return chosen(console, selectors, name, states, each, show)
-
-
-@verb(short_help="Say why a job is in its state.")
-@click.argument("selector")
-def why(console: Console, selector: str) -> int:
-    """Say why a job is in its state: in a sentence, then in detail. With -q only the sentence.
-
-    \b
-    Example:  cmt why last
-    """
-    from cloudmytask.cli.invocation import conduct
-    from cloudmytask.cli.reach import with_node
-    from cloudmytask.cli.selectors import one
-
-    async def work(_invocation: Invocation, node: NodeSession) -> int:
-        job_id = await one(node.client, selector)
-        answer = await node.ask(lambda client: client.explain(job_id))
-        if console.as_json:
-            console.document({"id": job_id, "sentence": answer.sentence, "details": list(answer.details)})
-        else:
-            lines = [] if console.quiet else [f"  {one_line(line)}" for line in answer.details]
-            console.data("\n".join([one_line(answer.sentence), *lines]))
-        return 0
-
-    return conduct(with_node(console, work))
+    return at_node(console, work)
 
 
 def _show(console: Console, jobs: Sequence[JobStatus]) -> None:
@@ -109,28 +53,138 @@ def _show(console: Console, jobs: Sequence[JobStatus]) -> None:
     elif console.quiet:
         if jobs:
             console.data("\n".join(job.id for job in jobs))
-    elif os.isatty(STDOUT):
-        console.data(_table(rows(documents, now()), columns(STDOUT)))
     else:
-        console.data(aligned([COLUMNS, *rows(documents, None)]))
+        now = shown_jobs.now() if os.isatty(STDOUT) else None
+        rows = shown_jobs.rows(documents, now)
+        tables.show(console, shown_jobs.COLUMNS, rows, shown_jobs.NUMBERS, shown_jobs.SHRINK)
 
 
-def _table(lines: Sequence[tuple[str, ...]], width: int) -> str:
-    from rich.console import Console as Terminal
-    from rich.table import Table
-    from rich.text import Text
+def status(console: Console, selectors: tuple[str, ...], name: str | None, states: tuple[str, ...]) -> int:
+    """Show all that is known about jobs."""
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    widths = fitted([max(map(len, column)) for column in zip(COLUMNS, *lines, strict=True)], width)
-    for label, column_width in zip(COLUMNS, widths, strict=True):
-        right = label in ("EXIT", "RAN")
-        table.add_column(
-            label, width=column_width, no_wrap=True, overflow="ellipsis", justify="right" if right else "left"
-        )
-    for line in lines:
-        # Text and not str: a name may look like rich's markup.
-        table.add_row(*(Text(cell, style=_COLORS.get(cell, "") if i == 2 else "") for i, cell in enumerate(line)))
-    text = io.StringIO()
-    # It looks for NO_COLOR and TERM itself.
-    Terminal(file=text, force_terminal=True, width=width, highlight=False).print(table)
-    return text.getvalue().rstrip("\n")
+    async def each(node: NodeSession, job_id: JobId) -> JobStatus:
+        return await node.ask(lambda client: client.getScriptJobStatus(job_id))
+
+    def show(jobs: Sequence[JobStatus]) -> None:
+        texts = [job.state.value if console.quiet else shown_jobs.details(job.document) for job in jobs]
+        console.data(("\n" if console.quiet else "\n\n").join(texts))
+
+    return chosen(console, selectors, name, states, each, show)
+
+
+def why(console: Console, selector: str) -> int:
+    """Say why a job is in its state."""
+
+    async def work(_invocation: object, node: NodeSession) -> int:
+        job_id = await one(node.client, selector)
+        answer = await node.ask(lambda client: client.explain(job_id))
+        if console.as_json:
+            console.document({"id": job_id, "sentence": answer.sentence, "details": list(answer.details)})
+        else:
+            lines = [] if console.quiet else [f"  {one_line(line)}" for line in answer.details]
+            console.data("\n".join([one_line(answer.sentence), *lines]))
+        return 0
+
+    return at_node(console, work)
+
+
+def wait(
+    console: Console, timeout: float | None, selectors: tuple[str, ...], name: str | None, states: tuple[str, ...]
+) -> int:
+    """Wait until jobs have ended."""
+    check_chosen(selectors, name, states)
+
+    async def work(invocation: Invocation, node: NodeSession) -> int:
+        deadline = None if timeout is None else invocation.reactor.seconds() + timeout
+        code, ended = 0, []
+        for job_id in await several(node.client, selectors, name, states):
+            try:
+                job = await _ended(invocation, node, job_id, deadline)
+            except WaitTimeout:
+                waited = format_duration(timeout or 0.0)
+                raise WaitTimeout(f"job {job_id} has not ended within {waited}; it goes on") from None
+            ended.append(job)
+            if job.state is not JobState.SUCCEEDED:
+                if not console.quiet:
+                    await _report(console, invocation, node, job)
+                code = code or exit_codes.of_job(job.state, job.reason, job.exit_code, job.signal)
+        if console.as_json:
+            console.document(answer(ended, selectors, name, states))
+        return code
+
+    return at_node(console, work)
+
+
+async def _ended(invocation: Invocation, node: NodeSession, job_id: JobId, deadline: float | None) -> JobStatus:
+    """Wait for one job.
+
+    :param deadline: reactor seconds; None waits for as long as it takes.
+    :raises WaitTimeout: it has not ended by then.
+    """
+
+    def remaining() -> float | None:
+        return None if deadline is None else max(0.0, deadline - invocation.reactor.seconds())
+
+    return await node.ask(lambda client: client.wait(job_id, remaining()), about=job_id)
+
+
+async def _report(console: Console, invocation: Invocation, node: NodeSession, job: JobStatus) -> None:
+    """Tell how a job failed: its last words, then the reason."""
+    if job.attempt and job.state is not JobState.EXPIRED:
+        display = Display(OutputWriter(invocation.reactor.callFromThread), raw=False)
+        end = await sizes(node.client, job.id, job.attempt)
+        start = await tail(node.client, job.id, end, StreamName.STDERR, TAIL)
+        await node.client.output(job.id, display.take, attempt=end.attempt, offsets={StreamName.STDERR: start})
+        await display.end()
+    why = await node.client.explain(job.id)
+    code = exit_codes.of_job(job.state, job.reason, job.exit_code, job.signal)
+    console.note(f"{job.id} {job.state.value} (code {code}, node {job.executor or '-'}): {why.sentence}")
+
+
+def cancel(
+    console: Console,
+    no_wait: bool,
+    note: str,
+    selectors: tuple[str, ...],
+    name: str | None,
+    states: tuple[str, ...],
+) -> int:
+    """End jobs."""
+
+    async def each(node: NodeSession, job_id: JobId) -> JobStatus:
+        job = await node.ask(lambda client: client.cancel(job_id, note))
+        if no_wait or job.state.terminal:
+            return job
+        return await node.ask(lambda client: client.wait(job_id))
+
+    def show(jobs: Sequence[JobStatus]) -> None:
+        for job in jobs:
+            console.note(f"{job.id} is {job.state.value if job.state.terminal else 'being cancelled'}")
+
+    return chosen(console, selectors, name, states, each, show, changes=True)
+
+
+def retry(console: Console, selectors: tuple[str, ...], name: str | None, states: tuple[str, ...]) -> int:
+    """Submit jobs once more, as new jobs."""
+
+    async def each(node: NodeSession, job_id: JobId) -> JobStatus:
+        key = new_key()
+        return await node.ask(lambda client: client.retry(job_id, key))
+
+    def show(jobs: Sequence[JobStatus]) -> None:
+        console.data("\n".join(job.id for job in jobs))
+
+    return chosen(console, selectors, name, states, each, show, changes=True)
+
+
+def rm(console: Console, selectors: tuple[str, ...], name: str | None, states: tuple[str, ...]) -> int:
+    """Delete outcome and output of jobs."""
+
+    async def each(node: NodeSession, job_id: JobId) -> JobStatus:
+        return await node.ask(lambda client: client.remove(job_id))
+
+    def show(jobs: Sequence[JobStatus]) -> None:
+        for job in jobs:
+            console.note(f"{job.id} is removed")
+
+    return chosen(console, selectors, name, states, each, show, changes=True)

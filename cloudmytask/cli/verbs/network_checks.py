@@ -1,21 +1,37 @@
-"""What ``cmt doctor`` says about the network, from what the node has sent and heard.
+"""What ``cmt doctor`` finds: the form of a finding, and those about the network, from what the node has sent and heard.
 
-Invariant: pure. A network without multicast is a note, because seeds and the tree do its work; whatever a stranger
+Invariant: pure. A network without multicast is a note, because seeds and the tree do its work; what a stranger
 sent is escaped.
 """
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
+from attrs import asdict, frozen
+
 from cloudmytask.cli.terminal.cluster import conflicts, counted, insecure, listing, name_of, ordered, single
 from cloudmytask.cli.terminal.escape import one_line
-from cloudmytask.cli.verbs.check import Check
 from cloudmytask.core.units import show_size
 from cloudmytask.model.cluster import BusStatistics, ClusterView, Role, Standing
 from cloudmytask.net.multicast import RECEIVE_BUFFER
 
 
+@frozen
+class Check:
+    """One finding. A problem keeps a node or a client from working here; a note is what one may want to know."""
+
+    name: str
+    level: Literal["ok", "note", "problem"]
+    text: str
+
+    def document(self) -> dict[str, Any]:
+        """Make it ready for JSON."""
+        return asdict(self)
+
+
 def check_network(view: ClusterView) -> list[Check]:
-    """Everything, in the order in which a person would look."""
+    """Check everything, in the order in which a person would look."""
     return [
         check_peers(view),
         check_multicast(view),
@@ -26,7 +42,7 @@ def check_network(view: ClusterView) -> list[Check]:
 
 
 def check_peers(view: ClusterView) -> Check:
-    """Who else is there."""
+    """Say who else is there."""
     others = [each for each in ordered(view) if each.announcement.node_id != view.by]
     alive = [each for each in others if each.standing is Standing.ALIVE]
     nodes = [name_of(each) for each in alive if each.announcement.role is Role.NODE]
@@ -42,7 +58,7 @@ def check_peers(view: ClusterView) -> Check:
 
 
 def check_multicast(view: ClusterView) -> Check:
-    """Whether announcements go out and come in."""
+    """Look whether announcements go out and come in."""
     bus = view.bus
     if not bus.group:
         return Check("multicast", "note", "off: nodes are found by seeds, announcements travel along the tree")
@@ -66,7 +82,7 @@ def check_multicast(view: ClusterView) -> Check:
 
 
 def check_strangers(bus: BusStatistics) -> list[Check]:
-    """Datagrams in our group that are not of our cluster."""
+    """Count the datagrams in our group that are not of our cluster."""
     found = []
     if bus.foreign:
         names = [f"{one_line(name)} ({count})" for name, count in sorted(bus.foreign.items(), key=lambda it: -it[1])]
@@ -87,7 +103,7 @@ def check_strangers(bus: BusStatistics) -> list[Check]:
 
 
 def check_buffer(bus: BusStatistics) -> list[Check]:
-    """Whether the kernel keeps enough datagrams while the node is busy."""
+    """Look whether the kernel keeps enough datagrams while the node is busy."""
     if not bus.receive_buffer:
         return []
     granted = f"receive buffer of {show_size(bus.receive_buffer)}"
@@ -104,7 +120,7 @@ def check_buffer(bus: BusStatistics) -> list[Check]:
 
 
 def check_exposure(view: ClusterView) -> list[Check]:
-    """Who may reach us, and whether ids are unique."""
+    """Say who may reach us, and whether ids are unique."""
     found = [Check("identity", "problem", each) for each in conflicts(view)]
     if banner := insecure(view):
         found.append(Check("security", "note", banner))

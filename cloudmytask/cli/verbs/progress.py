@@ -1,6 +1,6 @@
 """One line on a terminal about a job that has not printed anything yet.
 
-Invariant: it is gone before the first byte of output, and where standard error is no terminal it never was. The node
+Invariant: it is gone before the first byte of output, and if standard error is no terminal it never was. The node
 is asked once for each state of the job, of which it tells by itself; between them only the seconds are counted.
 """
 

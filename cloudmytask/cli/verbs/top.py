@@ -1,51 +1,51 @@
-"""``cmt top``: the cluster as it works, and as it has worked."""
+"""``cmt top``: the cluster as it works, and as it has worked.
+
+Invariant: the terminal is given back as it was found, even if the verb fails.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+import termios
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
-import click
+from attrs import define
+from rich.console import Console as Terminal
+from rich.live import Live
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from cloudmytask.cli.failures import UsageError
-from cloudmytask.cli.option_types import duration
-from cloudmytask.cli.terminal.console import STDOUT, Console, columns
+from cloudmytask.cli.inputs import STDIN
+from cloudmytask.cli.invocation import Invocation
+from cloudmytask.cli.reach import at_node, history
+from cloudmytask.cli.terminal import tables
+from cloudmytask.cli.terminal.console import STDOUT, Console
 from cloudmytask.cli.terminal.jobs import now
-from cloudmytask.cli.verb import verb
+from cloudmytask.cli.terminal.top import HISTORY_HEADERS, HISTORY_NUMBERS, JOBS, Moment, frame, history_rows, width_for
+from cloudmytask.cli.terminal.tree import BOX, strokes_for
+from cloudmytask.client import sample_to_document, view_to_document
+from cloudmytask.client.node_session import NodeSession
 from cloudmytask.core.units import format_duration
+from cloudmytask.model.cluster import Role
 from cloudmytask.model.job import JobQuery
-
-if TYPE_CHECKING:
-    from cloudmytask.cli.invocation import Invocation
-    from cloudmytask.cli.terminal.top_frame import Moment
-    from cloudmytask.client.node_session import NodeSession
 
 INTERVAL = 1.0
 """Seconds between two frames."""
 
 
-@verb(short_help="Watch the cluster at work.")
-@click.option("--once", is_flag=True, help="Show it once. [default, where standard output is no terminal]")
-@click.option(
-    "--history",
-    "ago",
-    type=duration,
-    metavar="DURATION",
-    help="Show instead how busy each node was in the last DURATION, such as 1h; a CSU knows.",
-)
 def top(console: Console, once: bool, ago: float | None) -> int:
-    """Watch nodes, load, slots, queues and your newest jobs; q or Ctrl-C ends it.
+    """Watch the cluster at work, or show how it has worked.
 
-    LOAD is the share of a machine's CPU that others than our jobs use.
-
-    \b
-    Example:  cmt top
-              cmt top --history 1h
+    :param ago: seconds of history to show; None shows the present.
     """
-    from cloudmytask.cli.invocation import conduct
-    from cloudmytask.cli.reach import with_node
-
     if ago is not None and not ago:
         raise UsageError("--history: 0 s of history is none")
 
@@ -60,14 +60,10 @@ def top(console: Console, once: bool, ago: float | None) -> int:
             await _live(invocation, node)
         return 0
 
-    return conduct(with_node(console, work))
+    return at_node(console, work)
 
 
 async def _look(node: NodeSession) -> Moment:
-    from cloudmytask.cli.terminal.top_frame import JOBS, Moment
-    from cloudmytask.cli.terminal.tree import BOX, strokes_for
-    from cloudmytask.model.cluster import Role
-
     view = await node.ask(lambda client: client.cluster())
     supervises = any(
         each.announcement.role is Role.CSU for each in view.members if each.announcement.node_id == view.by
@@ -78,30 +74,16 @@ async def _look(node: NodeSession) -> Moment:
 
 
 async def _document(console: Console, node: NodeSession) -> None:
-    from cloudmytask.client import view_to_document
-
     moment = await _look(node)
     console.document({**view_to_document(moment.view), "jobs": [job.document for job in moment.jobs]})
 
 
 async def _once(console: Console, node: NodeSession) -> None:
-    from cloudmytask.cli.terminal.tables import PLAIN_WIDTH, drawn
-    from cloudmytask.cli.terminal.top_frame import frame
-
-    moment, terminal = await _look(node), os.isatty(STDOUT)
-    console.data(drawn(frame(moment), columns(STDOUT) if terminal else PLAIN_WIDTH, color=terminal))
+    console.data(tables.drawn(frame(await _look(node)), tables.width(), color=os.isatty(STDOUT)))
 
 
 async def _live(invocation: Invocation, node: NodeSession) -> None:
-    """Frame after frame on the terminal's other screen."""
-    from rich.console import Console as Terminal
-    from rich.live import Live
-    from twisted.internet.defer import CancelledError, Deferred
-    from twisted.internet.task import deferLater
-
-    from cloudmytask.cli.terminal.keys import pressed
-    from cloudmytask.cli.terminal.top_frame import frame
-
+    """Show frame after frame on the terminal's other screen."""
     terminal = Terminal(highlight=False)
     enough = False
 
@@ -119,7 +101,7 @@ async def _live(invocation: Invocation, node: NodeSession) -> None:
         return end() if number == signal.SIGINT else invocation.abort(number)
 
     live = Live(console=terminal, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
-    with live, pressed(invocation.reactor, lambda keys: end() if b"q" in keys.lower() else None):
+    with live, _pressed(invocation.reactor, lambda keys: end() if b"q" in keys.lower() else None):
         showing = Deferred.fromCoroutine(frames(live))
         invocation.on_signal = signaled
         try:
@@ -130,12 +112,6 @@ async def _live(invocation: Invocation, node: NodeSession) -> None:
 
 
 async def _history(console: Console, invocation: Invocation, node: NodeSession, ago: float) -> None:
-    from cloudmytask.cli.supervision import history
-    from cloudmytask.cli.terminal import history as history_drawing
-    from cloudmytask.cli.terminal import tables
-    from cloudmytask.cli.terminal.tree import BOX, strokes_for
-    from cloudmytask.client import sample_to_document
-
     samples = await history(invocation.reactor, node, ago)
     if console.as_json:
         console.document({"samples": [sample_to_document(each) for each in samples]})
@@ -143,7 +119,53 @@ async def _history(console: Console, invocation: Invocation, node: NodeSession, 
     if not samples:
         console.note(f"nothing is known of the last {format_duration(ago)}")
         return
-    width = columns(STDOUT) if os.isatty(STDOUT) else tables.PLAIN_WIDTH
-    room = history_drawing.width_for(width, [each.node for each in samples])
-    rows = history_drawing.rows(samples, ago, room, strokes_for(os.environ) is BOX)
-    tables.show(console, history_drawing.HEADERS, rows, {"MEAN", "MAX", "WAITING"})
+    room = width_for(tables.width(), [each.node for each in samples])
+    rows = history_rows(samples, ago, room, strokes_for(os.environ) is BOX)
+    tables.show(console, HISTORY_HEADERS, rows, HISTORY_NUMBERS)
+
+
+@implementer(IReadDescriptor)
+@define(eq=False)
+class _Keys:
+    """Tells of each piece of what is typed."""
+
+    _pressed: Callable[[bytes], object]
+
+    def fileno(self) -> int:
+        """Twisted's interface."""
+        return STDIN
+
+    def doRead(self) -> Failure | None:  # noqa: N802 - Twisted's name
+        """Twisted's interface. A terminal that is gone sends SIGHUP, which ends the verb; here it is only not read."""
+        try:
+            data = os.read(STDIN, 1024)
+        except OSError as error:
+            return Failure(error)
+        if not data:
+            return Failure(EOFError())
+        self._pressed(data)
+        return None
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Twisted's interface."""
+
+    def logPrefix(self) -> str:  # noqa: N802 - Twisted's name
+        """Twisted's interface."""
+        return "keys"
+
+
+@contextmanager
+def _pressed(reactor: Any, told: Callable[[bytes], object]) -> Iterator[None]:
+    """Meanwhile, tell of keys as they are pressed, if our standard input is a terminal that we may read."""
+    if not os.isatty(STDIN) or os.tcgetpgrp(STDIN) != os.getpgrp():
+        yield
+        return
+    before = termios.tcgetattr(STDIN)
+    keys = _Keys(told)
+    tty.setcbreak(STDIN)
+    reactor.addReader(keys)
+    try:
+        yield
+    finally:
+        reactor.removeReader(keys)
+        termios.tcsetattr(STDIN, termios.TCSADRAIN, before)

@@ -8,7 +8,7 @@ import pytest
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 
-from cloudmytask.cli.selectors import SHOWN, meant, one, several
+from cloudmytask.cli.selection import SHOWN, meant, one, several
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.job_id import job_id
 from cloudmytask.model.errors import AmbiguousJob, ExitCode, NoSuchJob

@@ -1,0 +1,68 @@
+"""The words for a job: how urgent it is, its states, why an attempt ended, its streams.
+
+Invariant: nothing but words, so that a command line which offers them for choice loads nothing else.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class QoS(enum.StrEnum):
+    """The paper's "QoS type": how urgent a job is (paper 3.1.1; design section 4)."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+    IDLE = "idle"
+
+
+class JobState(enum.StrEnum):
+    """The states of design section 2."""
+
+    PENDING = "pending"
+    WAITING = "waiting"
+    STAGING = "staging"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    EXPIRED = "expired"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job has its one outcome."""
+        return self in TERMINAL_STATES
+
+
+TERMINAL_STATES = frozenset(
+    {
+        JobState.SUCCEEDED,
+        JobState.FAILED,
+        JobState.TIMED_OUT,
+        JobState.CANCELLED,
+        JobState.LOST,
+        JobState.EXPIRED,
+    }
+)
+
+
+class Reason(enum.StrEnum):
+    """Why an attempt ended (design section 4.4)."""
+
+    EXIT = "exit"
+    SIGNAL = "signal"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    CANCELLED = "cancelled"
+    ENVIRONMENT = "environment"
+    LOST = "lost"
+    LAUNCH = "launch"
+
+
+class StreamName(enum.StrEnum):
+    """The two output streams of a script."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
