@@ -105,6 +105,9 @@ class QoS(enum.StrEnum):
 class JobState(enum.StrEnum):
     """The states of design section 2."""
 
+    terminal: bool
+    """Whether the job has its one outcome."""
+
     PENDING = "pending"
     WAITING = "waiting"
     STAGING = "staging"
@@ -116,22 +119,11 @@ class JobState(enum.StrEnum):
     LOST = "lost"
     EXPIRED = "expired"
 
-    @property
-    def terminal(self) -> bool:
-        """Whether the job has its one outcome."""
-        return self in TERMINAL_STATES
+    def __init__(self, value: str) -> None:
+        self.terminal = value not in ("pending", "waiting", "staging", "running")
 
 
-TERMINAL_STATES = frozenset(
-    {
-        JobState.SUCCEEDED,
-        JobState.FAILED,
-        JobState.TIMED_OUT,
-        JobState.CANCELLED,
-        JobState.LOST,
-        JobState.EXPIRED,
-    }
-)
+TERMINAL_STATES = frozenset(state for state in JobState if state.terminal)
 
 
 class Reason(enum.StrEnum):
@@ -363,7 +355,7 @@ class Job:
     @property
     def outcome(self) -> Outcome | None:
         """The outcome of the latest attempt, once there is one."""
-        return self.attempt.outcome if self.attempt is not None else None
+        return self.attempts[-1].outcome if self.attempts else None
 
     def blobs(self) -> tuple[Blob, ...]:
         """Every blob that must outlive this job's retention, in a fixed order."""
