@@ -19,6 +19,9 @@ class QoS(enum.StrEnum):
 class JobState(enum.StrEnum):
     """The states of design section 2."""
 
+    terminal: bool
+    """Whether the job has its one outcome."""
+
     PENDING = "pending"
     WAITING = "waiting"
     STAGING = "staging"
@@ -30,22 +33,11 @@ class JobState(enum.StrEnum):
     LOST = "lost"
     EXPIRED = "expired"
 
-    @property
-    def terminal(self) -> bool:
-        """Whether the job has its one outcome."""
-        return self in TERMINAL_STATES
+    def __init__(self, value: str) -> None:
+        self.terminal = value not in ("pending", "waiting", "staging", "running")
 
 
-TERMINAL_STATES = frozenset(
-    {
-        JobState.SUCCEEDED,
-        JobState.FAILED,
-        JobState.TIMED_OUT,
-        JobState.CANCELLED,
-        JobState.LOST,
-        JobState.EXPIRED,
-    }
-)
+TERMINAL_STATES = frozenset(state for state in JobState if state.terminal)
 
 
 class Reason(enum.StrEnum):

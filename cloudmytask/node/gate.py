@@ -12,6 +12,7 @@ from attrs import Factory, define
 from cloudmytask.cluster.flood_control import FloodControl
 from cloudmytask.core.units import show_size
 from cloudmytask.deferreds import Signal
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.errors import DiskShort, NodeDraining
 from cloudmytask.model.job import ClientId
 
@@ -28,10 +29,13 @@ class Gate:
     draining: bool = False
     closing: Signal = Factory(Signal)
     """Fired when draining begins, and again when it is cut short."""
+    closed: Listeners[[]] = Factory(Listeners)
+    """Told of the same."""
 
     def close(self) -> None:
         """Accept no new work from now on."""
         self.draining = True
+        self.closed.tell()
         self.closing.fire()
 
     def admit(self, client: ClientId, size: int) -> float:

@@ -105,14 +105,7 @@ class Node:
         self._accounts = accounts = Accounts()
         self._queue = queue = WaitingQueue(config.queue_max)
         policy = Policy(config.placement, config.max_hops, config.idle_threshold)
-        meter = CapacityMeter(
-            config.slots,
-            config.threshold,
-            world.probe,
-            lambda: executor.claimed,
-            lambda: gate.draining,
-            lambda: not any(True for _ in accounts.peers()),
-        )
+        meter = CapacityMeter(config, executor, gate, accounts, world.probe)
         self._placer = placer = Placer(world, config.name, gate, meter, queue, accounts, policy, cluster_member.changed)
         self._work_stealer = stealer = WorkStealer(world, policy, gate, placer, accounts, cluster_member)
         self._delegate = delegate = Delegate(world, outputs, cluster_member, placer.learned)

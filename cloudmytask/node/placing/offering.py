@@ -53,6 +53,7 @@ class Work(Protocol):
 class Offering:
     """
     :ivar has_room: whether this node itself has a free slot by now.
+    :ivar unreachable: told of a node that could not be reached.
     :ivar refused: takes back a job that nobody took.
     :ivar gone: told of a job that was taken (true), or is not to be placed any more (false).
     """
@@ -61,6 +62,7 @@ class Offering:
     _policy: Policy
     _accounts: Accounts
     _has_room: Callable[[], bool]
+    _unreachable: Callable[[NodeId], None]
     _refused: Callable[[Entry, Work], None]
     _gone: Callable[[Entry, bool], None]
     _under_way: dict[JobId, NodeId] = field(init=False, factory=dict)
@@ -87,7 +89,7 @@ class Offering:
             finally:
                 self._accounts.release(target)
             if answer is None:
-                self._accounts.forget(target)  # until it announces itself again
+                self._unreachable(target)  # until it announces itself again
             else:
                 self._accounts.update(target, answer.capacity)
                 if answer.lasting:

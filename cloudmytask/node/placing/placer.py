@@ -9,7 +9,7 @@ place in the queue again before anybody else can see the queue.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import cast
 
 from attrs import define, evolve, field
@@ -54,13 +54,15 @@ class Placer:
     """Free slots that are promised to jobs which wait elsewhere and were asked for."""
     _works: dict[JobId, Work] = field(init=False, factory=dict)
     _offering: Offering = field(init=False)
-    _backlogs: dict[NodeId, Backlog] = field(init=False, factory=dict)
+    backlogs: dict[NodeId, Backlog] = field(init=False, factory=dict)
     """Of the nodes with waiting jobs, as far as they said."""
     _running: dict[NodeId, tuple[tuple[ClientId, int], ...]] = field(init=False, factory=dict)
     """What each node said of its clients' running jobs, if of any."""
 
     def __attrs_post_init__(self) -> None:
-        self._offering = Offering(self._world, self._policy, self._accounts, self._has_room, self._refused, self._gone)
+        self._offering = Offering(
+            self._world, self._policy, self._accounts, self._has_room, self._forget, self._refused, self._gone
+        )
 
     # for the owners of jobs
 
@@ -108,7 +110,7 @@ class Placer:
 
     def here(self) -> Capacity:
         """How busy this node is."""
-        return self._meter.read()
+        return self._meter.capacity
 
     def holds(self, job_id: JobId) -> str | None:
         """``queue`` or ``offer``, if the job is in its hands."""
@@ -154,21 +156,22 @@ class Placer:
         """A node that takes jobs announced itself."""
         node_id = peer.node_id
         self._accounts.learn(peer, capacity)
+        self._meter.update()  # it may be the first other node
         if backlog.running != self._running.get(node_id, ()):
             self._running[node_id] = backlog.running
             self._queue.learn(node_id, dict(backlog.running))
         if backlog.total:
-            self._backlogs[node_id] = backlog
+            self.backlogs[node_id] = backlog
         else:
-            self._backlogs.pop(node_id, None)
+            self.backlogs.pop(node_id, None)
         if len(self._queue):
             self._claim(peer)
 
     def lost(self, node_id: NodeId) -> None:
         """A node takes no jobs any more: it is dead, suspect, draining or gone."""
-        self._accounts.forget(node_id)
+        self._forget(node_id)
         self._queue.forget_node(node_id)
-        self._backlogs.pop(node_id, None)
+        self.backlogs.pop(node_id, None)
         self._running.pop(node_id, None)
 
     def asked_for_work(self, node_id: NodeId, capacity: Capacity) -> int:
@@ -199,15 +202,15 @@ class Placer:
         head = self._queue.head(self._world.clock.seconds())
         return 0.0 if head is None else head[1]
 
-    def backlogs(self) -> Mapping[NodeId, Backlog]:
-        """The nodes with waiting jobs, as far as they said."""
-        return self._backlogs
-
     def exhausted(self, node_id: NodeId) -> None:
         """A node that was asked for work has none."""
-        self._backlogs.pop(node_id, None)
+        self.backlogs.pop(node_id, None)
 
     # how
+
+    def _forget(self, node_id: NodeId) -> None:
+        self._accounts.forget(node_id)
+        self._meter.update()  # it may have been the last other node
 
     def _placed(self, work: Work) -> None:
         """A job has come: place it, or another one that goes first."""
@@ -255,7 +258,7 @@ class Placer:
         if not self._policy.accounts:
             self._place_elsewhere()
             return
-        rivals = len(self._backlogs) - (peer.node_id in self._backlogs)
+        rivals = len(self.backlogs) - (peer.node_id in self.backlogs)
         chance, dice = claim_chance(rivals), self._world.entropy.random
         slots = sum(1 for _ in range(self._accounts.free(peer.node_id)) if dice.random() < chance)
         if slots:
@@ -277,7 +280,7 @@ class Placer:
         self._offering.begin(entry, self._works[entry.job_id], choice)
 
     def _has_room(self) -> bool:
-        return self._meter.read().free > self.held
+        return self._meter.capacity.free > self.held
 
     def _refused(self, entry: Entry, work: Work) -> None:
         """Nobody took an offered job."""

@@ -95,7 +95,7 @@ class WorkStealer:
 
     def _target(self) -> NodeId | None:
         """Of two nodes with waiting jobs the one whose next is oldest, if it is to go first."""
-        backlogs, dice = list(self._placer.backlogs().items()), self._world.entropy.random
+        backlogs, dice = list(self._placer.backlogs.items()), self._world.entropy.random
         if not backlogs:
             return None
         sample = backlogs if len(backlogs) <= 2 else dice.sample(backlogs, 2)

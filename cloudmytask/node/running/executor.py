@@ -17,6 +17,7 @@ from cloudmytask.boundaries import Launch, Running, World
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.explain import node_failed
 from cloudmytask.deferreds import Signal
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, StoreFailed
 from cloudmytask.model.job import Assignment, AttemptId, Content, JobId, Outcome, Reason
 from cloudmytask.node.running.outputs import Finished, LiveOutput, Outputs
@@ -57,12 +58,14 @@ class Executor:
     _outputs: Outputs
     idle: Signal = field(factory=Signal)
     """Fired when the last attempt has ended."""
+    slots_changed: Listeners[[]] = Factory(Listeners)
+    """Told when :attr:`running` or :attr:`claimed` has changed."""
     _active: dict[JobId, _Active] = Factory(dict)
     _slots: SlotTable = field(init=False)
     _directories: WorkDirectories = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._slots = SlotTable(self._config.slots)
+        self._slots = SlotTable(self._config.slots, self.slots_changed)
         self._directories = WorkDirectories(self._world.store)
 
     @property

@@ -161,7 +161,8 @@ class Outputs:
             live.retire()
 
     def _targets(self, attempt: AttemptId) -> dict[StreamName, StreamTarget]:
-        return {stream: StreamTarget(f"{attempt}.{stream}", self._limit) for stream in StreamName}
+        name = str(attempt)
+        return {stream: StreamTarget(f"{name}.{stream}", self._limit) for stream in StreamName}
 
 
 @frozen
