@@ -15,10 +15,10 @@ from attrs import field, frozen
 from cloudmytask.config.instance import InstanceConfig, about_log, about_state, in_order
 from cloudmytask.config.kinds import COUNT, DURATION, FRACTION, SIZE, choice
 from cloudmytask.config.option import about, valid
-from cloudmytask.core.policies import POLICIES
 from cloudmytask.directories import default_state
 from cloudmytask.model.cluster import Role
 from cloudmytask.model.errors import ConfigurationError
+from cloudmytask.model.words import POLICIES
 
 _DAY = 86_400.0
 _DECADE = 3650 * _DAY

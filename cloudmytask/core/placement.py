@@ -19,9 +19,9 @@ from typing import Protocol, TypeVar
 
 from attrs import Factory, define, field, frozen
 
-from cloudmytask.core.policies import LOCAL, PAPER, RESERVE_PULL
 from cloudmytask.model.cluster import Capacity, NodeId
 from cloudmytask.model.job import JobSpec, QoS
+from cloudmytask.model.words import LOCAL, PAPER, RESERVE_PULL
 
 T = TypeVar("T")
 
@@ -164,7 +164,7 @@ class Choice:
 
 @frozen
 class Policy:
-    """One of ``policies.POLICIES`` with its limits."""
+    """One of ``model.words.POLICIES`` with its limits."""
 
     name: str
     max_hops: int

@@ -1,4 +1,4 @@
-"""The words for a job: how urgent it is, its states, why an attempt ended, its streams.
+"""The words for a job: how urgent it is, its states, why an attempt ended, its streams, by which policy it is placed.
 
 Invariant: nothing but words, so that a command line which offers them for choice loads nothing else.
 """
@@ -58,3 +58,10 @@ class StreamName(enum.StrEnum):
 
     STDOUT = "stdout"
     STDERR = "stderr"
+
+
+PAPER = "paper"
+RESERVE_PULL = "reserve-pull"
+LOCAL = "local"
+POLICIES = (RESERVE_PULL, PAPER, LOCAL)
+"""The names of the policies that place jobs, the default first; ``core.placement`` says what each does."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from cloudmytask.core.policies import RESERVE_PULL
+from cloudmytask.model.words import RESERVE_PULL
 from cloudmytask.simulation.arrivals import Gateway, Lengths
 
 
