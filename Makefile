@@ -24,7 +24,7 @@ run: $(STAMP)
 	@$(BIN)/cmt run examples/primes.py
 
 cluster: $(STAMP)
-	@exec $(BIN)/python -m cloudmytask.service.local_cluster .cluster
+	@exec $(BIN)/python -m benchmarks.local_cluster .cluster
 
 # A file's tests stay together: some share a cluster.
 test: lint

@@ -6,14 +6,13 @@ Invariant: as for :class:`~cloudmytask.config.node.NodeConfig`: file, command li
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from attrs import field, frozen
+from attrs import frozen
 
-from cloudmytask.config.instance import InstanceConfig, about_log, about_state, in_order
+from cloudmytask.config.instance import InstanceConfig, in_order, state_option
 from cloudmytask.config.kinds import DURATION
-from cloudmytask.config.option import about, valid
-from cloudmytask.directories import default_state
+from cloudmytask.config.options import option
 from cloudmytask.model.cluster import Role
 
 _DAY = 86_400.0
@@ -28,24 +27,17 @@ class CsuConfig(InstanceConfig):
 
     ROLE: ClassVar[Role] = Role.CSU
 
-    state: Path = field(
-        factory=lambda: default_state(directory="cloudmytask-csu"),
-        validator=valid,
-        metadata=about_state(
-            "cloudmytask-csu",
-            "Directory of all that the CSU keeps: socket, bans, load history. It is made if need be, with mode 0700.",
-        ),
+    state: Path = state_option(
+        "cloudmytask-csu",
+        "Directory of all that the CSU keeps: socket, bans, load history. It is made if need be, with mode 0700.",
     )
-    history: float = field(
-        default=7 * _DAY,
-        validator=valid,
-        metadata=about(DURATION, "How long the load history is kept.", minimum=60, maximum=3650 * _DAY),
+    history: float = option(
+        DURATION, "How long the load history is kept.", default=7 * _DAY, minimum=60, maximum=3650 * _DAY
     )
-    history_interval: float = field(
+    history_interval: float = option(
+        DURATION,
+        "The interval between two entries of the load history, each node.",
         default=10.0,
-        validator=valid,
-        metadata=about(
-            DURATION, "The interval between two entries of the load history, each node.", minimum=1, maximum=3600
-        ),
+        minimum=1,
+        maximum=3600,
     )
-    log: Path | Literal["-"] | None = field(default=None, validator=valid, metadata=about_log(Role.CSU))

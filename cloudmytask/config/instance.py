@@ -1,6 +1,6 @@
 """``InstanceConfig``: the options that every instance has, node or CSU: who it is, where it listens, whom it meets.
 
-Invariant: nothing beyond loopback is listened on, joined or announced unless ``insecure_lan`` says so; whatever is
+Invariant: nothing beyond loopback is listened on, joined or announced unless ``insecure_lan`` says so; what is
 announced can be reached.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
-from attrs import field, frozen
+from attrs import frozen
 
 from cloudmytask.addresses import (
     IpAddress,
@@ -26,8 +26,8 @@ from cloudmytask.addresses import (
     split_listen,
 )
 from cloudmytask.config.kinds import ADDRESSES, BIT_RATE, BOOLEAN, DURATION, GROUP, IPV4, LOG, NAME, PATH, PEERS
-from cloudmytask.config.option import about, valid
-from cloudmytask.directories import socket_path
+from cloudmytask.config.options import Option, option, option_of
+from cloudmytask.directories import default_state, socket_path
 from cloudmytask.model.cluster import Role
 from cloudmytask.model.errors import ConfigurationError
 
@@ -37,28 +37,19 @@ DEFAULT_GROUP = "239.255.77.77:7700"
 """Of the administratively scoped addresses (RFC 2365), which no router forwards."""
 
 
-def about_state(directory: str, sentence: str) -> dict[str, Any]:
-    """Metadata of the field ``state``, whose default is called ``directory``."""
-    return about(
+def state_option(directory: str, sentence: str) -> Any:
+    """Declare the field ``state``, whose default is called ``directory``."""
+    return option(
         PATH,
         sentence,
         said=f"$XDG_STATE_HOME/{directory}, as a rule ~/.local/state/{directory}; for root /var/lib/{directory}",
         example=f'"/var/lib/{directory}"',
-    )
-
-
-def about_log(role: Role) -> dict[str, Any]:
-    """Metadata of the field ``log``."""
-    return about(
-        LOG,
-        "The log file, one JSON object per line.",
-        said=f"{role}.log in the state directory for a daemon, standard error otherwise",
-        example='"/var/log/cloudmytask.log"',
+        factory=lambda: default_state(directory=directory),
     )
 
 
 def in_order(_class: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
-    """An attrs ``field_transformer`` for subclasses: ``state`` first, ``log`` last, whichever class declares them."""
+    """Put ``state`` first and ``log`` last; an attrs ``field_transformer`` for subclasses."""
     return sorted(fields, key=lambda each: (each.name != "state", each.name == "log"))
 
 
@@ -76,95 +67,72 @@ class InstanceConfig:
     ROLE: ClassVar[Role]
 
     state: Path
-    name: str = field(
-        factory=_host_name,
-        validator=valid,
-        metadata=about(NAME, "Its name, as people see it.", said="the host's name", example='"lab-7"'),
+    name: str = option(
+        NAME, "Its name, as people see it.", said="the host's name", example='"lab-7"', factory=_host_name
     )
-    listen: tuple[str, ...] = field(
+    listen: tuple[str, ...] = option(
+        ADDRESSES,
+        "TCP addresses to listen on besides the unix socket, for clients and for the other instances of the"
+        " cluster, who are told the first; only loopback ones without insecure_lan.",
+        said="none",
+        example='["127.0.0.1:7001"]',
         default=(),
-        validator=valid,
-        metadata=about(
-            ADDRESSES,
-            "TCP addresses to listen on besides the unix socket, for clients and for the other instances of the"
-            " cluster, who are told the first; only loopback ones without insecure_lan.",
-            said="none",
-            example='["127.0.0.1:7001"]',
-        ),
     )
-    insecure_lan: bool = field(
+    insecure_lan: bool = option(
+        BOOLEAN,
+        "Whether listen and interface may be beyond loopback. There are no certificates yet: anybody who reaches"
+        " such an address may run scripts, as any client. Only for networks where everybody is trusted.",
         default=False,
-        validator=valid,
-        metadata=about(
-            BOOLEAN,
-            "Whether listen and interface may be beyond loopback. There are no certificates yet: anybody who reaches"
-            " such an address may run scripts, as any client. Only for networks where everybody is trusted.",
-        ),
     )
-    cluster: str = field(
-        default="cmt",
-        validator=valid,
-        metadata=about(NAME, "The cluster's name; instances of other clusters are not listened to."),
-    )
-    cluster_key_file: Path | None = field(
+    cluster: str = option(NAME, "The cluster's name; instances of other clusters are not listened to.", default="cmt")
+    cluster_key_file: Path | None = option(
+        PATH,
+        "A file with a secret of 16 bytes or more that all instances of the cluster have, readable by its owner"
+        " only: announcements and links are authenticated by it.",
+        said="none; announcements and links are not authenticated",
+        example='"/etc/cloudmytask/cluster.key"',
         default=None,
-        validator=valid,
-        metadata=about(
-            PATH,
-            "A file with a secret of 16 bytes or more that all instances of the cluster have, readable by its owner"
-            " only: announcements and links are authenticated by it.",
-            said="none; announcements and links are not authenticated",
-            example='"/etc/cloudmytask/cluster.key"',
-        ),
     )
-    group: str | None = field(
+    group: str | None = option(
+        GROUP,
+        "The multicast group where instances find each other.",
+        said=f"{DEFAULT_GROUP} if the first address in listen is beyond loopback, none otherwise",
+        example=f'"{DEFAULT_GROUP}"',
         default=None,
-        validator=valid,
-        metadata=about(
-            GROUP,
-            "The multicast group where instances find each other.",
-            said=f"{DEFAULT_GROUP} where the first address in listen is beyond loopback, none otherwise",
-            example=f'"{DEFAULT_GROUP}"',
-        ),
     )
-    interface: str | None = field(
+    interface: str | None = option(
+        IPV4,
+        "An address of this host: the group is joined on its interface, and the others are told it where listen"
+        " names all addresses (0.0.0.0).",
+        said="the host of the first address in listen",
+        example='"127.0.0.1"',
         default=None,
-        validator=valid,
-        metadata=about(
-            IPV4,
-            "An address of this host: the group is joined on its interface, and the others are told it where listen"
-            " names all addresses (0.0.0.0).",
-            said="the host of the first address in listen",
-            example='"127.0.0.1"',
-        ),
     )
-    seeds: tuple[str, ...] = field(
+    seeds: tuple[str, ...] = option(
+        PEERS,
+        "Other instances, to be asked directly where multicast does not reach them; one that is up is enough.",
+        said="none",
+        example='["10.0.0.5:7001", "lab-7:7001"]',
         default=(),
-        validator=valid,
-        metadata=about(
-            PEERS,
-            "Other instances, to be asked directly where multicast does not reach them; one that is up is enough.",
-            said="none",
-            example='["10.0.0.5:7001", "lab-7:7001"]',
-        ),
     )
-    announce_budget: int = field(
+    announce_budget: int = option(
+        BIT_RATE,
+        "What all announcements in the group together may take; the more instances there are, the rarer they are.",
         default=4_000_000,
-        validator=valid,
-        metadata=about(
-            BIT_RATE,
-            "What all announcements in the group together may take; the more instances there are, the rarer they are.",
-            minimum=10_000,
-            maximum=10**10,
-        ),
+        minimum=10_000,
+        maximum=10**10,
     )
-    heartbeat: float = field(
-        default=1.0,
-        validator=valid,
-        metadata=about(DURATION, "The shortest regular interval between two announcements.", minimum=0.1, maximum=20),
+    heartbeat: float = option(
+        DURATION, "The shortest regular interval between two announcements.", minimum=0.1, maximum=20, default=1.0
     )
 
-    log: Path | Literal["-"] | None = None
+    log: Path | Literal["-"] | None = option(
+        LOG,
+        "The log file, one JSON object per line.",
+        said="{role}.log in the state directory for a daemon, standard error otherwise",
+        example='"/var/log/cloudmytask.log"',
+        default=None,
+    )
 
     def __attrs_post_init__(self) -> None:
         """Check what concerns more than one value."""
@@ -196,6 +164,11 @@ class InstanceConfig:
                 f"group: {self.listen[0]!r} is not an IPv4 address: say in interface where to join the group."
             )
 
+    @classmethod
+    def options(cls) -> tuple[Option, ...]:
+        """List every option, in the order of the documentation."""
+        return tuple(option_of(attribute, cls.ROLE) for attribute in attrs.fields(cls))
+
     @property
     def socket(self) -> Path:
         """Path of the unix socket."""
@@ -220,7 +193,7 @@ class InstanceConfig:
 
     @property
     def multicast_interface(self) -> str | None:
-        """The IPv4 address whose interface joins the group; None where there is none to be known."""
+        """The IPv4 address whose interface joins the group; None if there is none to be known."""
         if self.interface is not None or not self.listen:
             return self.interface
         host = self._first_host()
@@ -228,7 +201,7 @@ class InstanceConfig:
 
     @property
     def multicast_group(self) -> tuple[str, int] | None:
-        """Address and port; None where multicast is off."""
+        """Address and port; None if multicast is off."""
         if self.group is not None:
             return split_group(self.group) if self.group else None
         on = (

@@ -16,12 +16,14 @@ from typing import Any
 from attrs import frozen
 
 from cloudmytask.addresses import split_address, split_group, split_peer
-from cloudmytask.config.bit_rate import format_bit_rate, parse_bit_rate
 from cloudmytask.core.units import (
+    BIT_RATE_FORMS,
     DURATION_FORMS,
     SIZE_FORMS,
+    format_bit_rate,
     format_duration,
     format_size,
+    parse_bit_rate,
     parse_duration,
     parse_size,
 )
@@ -145,24 +147,17 @@ def _number(cast: type[int] | type[float]) -> Callable[[str], object]:
     return read
 
 
-def _duration(value: object, _base: Path) -> float:
-    if not isinstance(value, str | int | float):
-        raise ValueError(f"{value!r} is not a duration: give {DURATION_FORMS}")
-    return parse_duration(value)
+def _amount(what: str, forms: str, parse: Callable[[str | float], Any]) -> Callable[[object, Path], Any]:
+    def parse_number(value: object, _base: Path) -> Any:
+        if not isinstance(value, str | int | float):
+            raise ValueError(f"{value!r} is not {what}: give {forms}")
+        return parse(value)
 
-
-def _size(value: object, _base: Path) -> int:
-    if not isinstance(value, str | int | float):
-        raise ValueError(f"{value!r} is not a size: give {SIZE_FORMS}")
-    return parse_size(value)
-
-
-def _bit_rate(value: object, _base: Path) -> int:
-    return parse_bit_rate(value)
+    return parse_number
 
 
 def choice(*accepted: str) -> Kind:
-    """One of a few words."""
+    """Make the kind that is one of a few words."""
     *others, last = (f'"{each}"' for each in accepted)
     spoken = f"{', '.join(others)} or {last}"
 
@@ -189,9 +184,20 @@ IPV4 = Kind("IPv4 address", "ADDRESS", _ipv4, _quote)
 COUNT = Kind("whole number", "N", _count, str, _number(int))
 FRACTION = Kind("share of 1", "SHARE", _fraction, str, _number(float))
 DURATION = Kind(
-    "seconds, or text such as 90s 10m 2h 1d", "DURATION", _duration, lambda seconds: _quote(format_duration(seconds))
+    "seconds, or text such as 90s 10m 2h 1d",
+    "DURATION",
+    _amount("a duration", DURATION_FORMS, parse_duration),
+    lambda seconds: _quote(format_duration(seconds)),
 )
-SIZE = Kind("bytes, or text such as 64KiB 500M 2G", "SIZE", _size, lambda size: _quote(format_size(size)))
+SIZE = Kind(
+    "bytes, or text such as 64KiB 500M 2G",
+    "SIZE",
+    _amount("a size", SIZE_FORMS, parse_size),
+    lambda size: _quote(format_size(size)),
+)
 BIT_RATE = Kind(
-    "bits per second, or text such as 150K 4M 1G", "RATE", _bit_rate, lambda rate: _quote(format_bit_rate(rate))
+    "bits per second, or text such as 150K 4M 1G",
+    "RATE",
+    _amount("a bit rate", BIT_RATE_FORMS, parse_bit_rate),
+    lambda rate: _quote(format_bit_rate(rate)),
 )

@@ -10,12 +10,11 @@ import os
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from attrs import field, frozen
+from attrs import frozen
 
-from cloudmytask.config.instance import InstanceConfig, about_log, about_state, in_order
+from cloudmytask.config.instance import InstanceConfig, in_order, state_option
 from cloudmytask.config.kinds import COUNT, DURATION, FRACTION, SIZE, choice
-from cloudmytask.config.option import about, valid
-from cloudmytask.directories import default_state
+from cloudmytask.config.options import option
 from cloudmytask.model.cluster import Role
 from cloudmytask.model.errors import ConfigurationError
 from cloudmytask.model.words import POLICIES
@@ -37,182 +36,121 @@ class NodeConfig(InstanceConfig):
 
     ROLE: ClassVar[Role] = Role.NODE
 
-    state: Path = field(
-        factory=default_state,
-        validator=valid,
-        metadata=about_state(
-            "cloudmytask",
-            "Directory of all that the node keeps: socket, jobs, outputs, lock. It is made if need be, with mode 0700.",
-        ),
+    state: Path = state_option(
+        "cloudmytask",
+        "Directory of all that the node keeps: socket, jobs, outputs, lock. It is made if need be, with mode 0700.",
     )
-    slots: int = field(
+    slots: int = option(
+        COUNT,
+        "How many scripts run at once.",
+        said="the number of cores that the node may use",
+        example="4",
         factory=_cores,
-        validator=valid,
-        metadata=about(
-            COUNT,
-            "How many scripts run at once.",
-            said="the number of cores that the node may use",
-            example="4",
-            minimum=1,
-            maximum=4096,
-        ),
+        minimum=1,
+        maximum=4096,
     )
-    load_source: Literal["machine", "none"] = field(
+    load_source: Literal["machine", "none"] = option(
+        choice("machine", "none"),
+        'Where the load is measured; "none" where several nodes share a host.',
         default="machine",
-        validator=valid,
-        metadata=about(
-            choice("machine", "none"),
-            'Where the load is measured; "none" where several nodes share a host.',
-        ),
     )
-    threshold: float = field(
+    threshold: float = option(
+        FRACTION,
+        "Scripts start only while the load caused by others is below this: with 0 none ever does here, with 1 only"
+        " the slots count.",
         default=0.75,
-        validator=valid,
-        metadata=about(
-            FRACTION,
-            "Scripts start only while the load caused by others is below this: with 0 none ever does here, with 1 only"
-            " the slots count.",
-            minimum=0,
-            maximum=1,
-        ),
+        minimum=0,
+        maximum=1,
     )
-    idle_threshold: float = field(
+    idle_threshold: float = option(
+        FRACTION,
+        "Jobs of class idle start only while the load caused by others is below this.",
         default=0.5,
-        validator=valid,
-        metadata=about(
-            FRACTION,
-            "Jobs of class idle start only while the load caused by others is below this.",
-            minimum=0,
-            maximum=1,
-        ),
+        minimum=0,
+        maximum=1,
     )
-    placement: Literal["reserve-pull", "paper", "local"] = field(
+    placement: Literal["reserve-pull", "paper", "local"] = option(
+        choice(*POLICIES),
+        'Where jobs go that cannot start here at once: "reserve-pull" sends them to a node that is free and waits'
+        ' while none is, "paper" hands them on at random as the original did, "local" keeps them here.',
         default="reserve-pull",
-        validator=valid,
-        metadata=about(
-            choice(*POLICIES),
-            'Where jobs go that cannot start here at once: "reserve-pull" sends them to a node that is free and waits'
-            ' while none is, "paper" hands them on at random as the original did, "local" keeps them here.',
-        ),
     )
-    max_hops: int = field(
-        default=8,
-        validator=valid,
-        metadata=about(COUNT, "How often a job may be handed on from node to node.", minimum=1, maximum=64),
+    max_hops: int = option(
+        COUNT, "How often a job may be handed on from node to node.", default=8, minimum=1, maximum=64
     )
-    request_rate: int = field(
-        default=1000,
-        validator=valid,
-        metadata=about(COUNT, "Requests per second that one client may make on average.", minimum=1, maximum=1_000_000),
+    request_rate: int = option(
+        COUNT, "Requests per second that one client may make on average.", default=1000, minimum=1, maximum=1_000_000
     )
-    request_burst: int = field(
-        default=5000,
-        validator=valid,
-        metadata=about(
-            COUNT, "Requests that a client which was quiet may make at once.", minimum=1, maximum=10_000_000
-        ),
+    request_burst: int = option(
+        COUNT, "Requests that a client which was quiet may make at once.", default=5000, minimum=1, maximum=10_000_000
     )
-    byte_rate: int = field(
-        default=256 * 1024**2,
-        validator=valid,
-        metadata=about(SIZE, "Bytes per second that one client may send on average.", minimum=1024),
+    byte_rate: int = option(
+        SIZE, "Bytes per second that one client may send on average.", default=256 * 1024**2, minimum=1024
     )
-    queue_max: int = field(
-        default=10_000,
-        validator=valid,
-        metadata=about(COUNT, "How many jobs may wait; a further one is refused.", minimum=1, maximum=10_000_000),
+    queue_max: int = option(
+        COUNT, "How many jobs may wait; a further one is refused.", default=10_000, minimum=1, maximum=10_000_000
     )
-    script_max: int = field(
-        default=64 * 1024**2,
-        validator=valid,
-        metadata=about(SIZE, "The largest script accepted.", minimum=1),
-    )
-    output_max: int = field(
+    script_max: int = option(SIZE, "The largest script accepted.", default=64 * 1024**2, minimum=1)
+    output_max: int = option(
+        SIZE,
+        "How much of each output stream is kept; what is beyond is thrown away, and the script runs on.",
         default=1024**3,
-        validator=valid,
-        metadata=about(
-            SIZE,
-            "How much of each output stream is kept; what is beyond is thrown away, and the script runs on.",
-            minimum=0,
-        ),
+        minimum=0,
     )
-    retention: float = field(
+    retention: float = option(
+        DURATION,
+        "How long outcome and output of a job are kept after its end, unless the job says otherwise.",
         default=7 * _DAY,
-        validator=valid,
-        metadata=about(
-            DURATION,
-            "How long outcome and output of a job are kept after its end, unless the job says otherwise.",
-            minimum=0,
-            maximum=_DECADE,
-        ),
+        minimum=0,
+        maximum=_DECADE,
     )
-    retention_max: float = field(
+    retention_max: float = option(
+        DURATION, "The longest retention that a job may ask for.", default=30 * _DAY, minimum=0, maximum=_DECADE
+    )
+    tombstones: float = option(
+        DURATION,
+        "How long a job is still known as expired after its retention.",
         default=30 * _DAY,
-        validator=valid,
-        metadata=about(DURATION, "The longest retention that a job may ask for.", minimum=0, maximum=_DECADE),
+        minimum=0,
+        maximum=_DECADE,
     )
-    tombstones: float = field(
-        default=30 * _DAY,
-        validator=valid,
-        metadata=about(
-            DURATION, "How long a job is still known as expired after its retention.", minimum=0, maximum=_DECADE
-        ),
-    )
-    disk_min: int = field(
+    disk_min: int = option(
+        SIZE,
+        "How much room must be left on the disk of the state directory for the node to accept new work.",
         default=64 * 1024**2,
-        validator=valid,
-        metadata=about(
-            SIZE,
-            "How much room must be left on the disk of the state directory for the node to accept new work.",
-            minimum=0,
-        ),
+        minimum=0,
     )
-    sweep_interval: float = field(
+    sweep_interval: float = option(
+        DURATION, "How often expired jobs are looked for.", default=30.0, minimum=0.1, maximum=_DAY
+    )
+    drain_timeout: float = option(
+        DURATION,
+        "How long a node that shuts down waits for running scripts; the rest start again with its next life.",
         default=30.0,
-        validator=valid,
-        metadata=about(DURATION, "How often expired jobs are looked for.", minimum=0.1, maximum=_DAY),
+        minimum=0,
+        maximum=_DAY,
     )
-    drain_timeout: float = field(
-        default=30.0,
-        validator=valid,
-        metadata=about(
-            DURATION,
-            "How long a node that shuts down waits for running scripts; the rest start again with its next life.",
-            minimum=0,
-            maximum=_DAY,
-        ),
-    )
-    kill_grace: float = field(
+    kill_grace: float = option(
+        DURATION,
+        "How long a script that was asked to end (SIGTERM) may take before it is killed.",
         default=10.0,
-        validator=valid,
-        metadata=about(
-            DURATION,
-            "How long a script that was asked to end (SIGTERM) may take before it is killed.",
-            minimum=0,
-            maximum=_DAY,
-        ),
+        minimum=0,
+        maximum=_DAY,
     )
-    orphan_grace: float = field(
+    orphan_grace: float = option(
+        DURATION,
+        "How long a script that runs for another node goes on after the link to that node is lost.",
         default=60.0,
-        validator=valid,
-        metadata=about(
-            DURATION,
-            "How long a script that runs for another node goes on after the link to that node is lost.",
-            minimum=0,
-            maximum=_DAY,
-        ),
+        minimum=0,
+        maximum=_DAY,
     )
-    exit_grace: float = field(
+    exit_grace: float = option(
+        DURATION,
+        "How long output is still awaited after a script's end while one of its children holds the stream open.",
         default=0.5,
-        validator=valid,
-        metadata=about(
-            DURATION,
-            "How long output is still awaited after a script's end while one of its children holds the stream open.",
-            minimum=0,
-            maximum=3600,
-        ),
+        minimum=0,
+        maximum=3600,
     )
-    log: Path | Literal["-"] | None = field(default=None, validator=valid, metadata=about_log(Role.NODE))
 
     def __attrs_post_init__(self) -> None:
         """Check what concerns more than one value."""

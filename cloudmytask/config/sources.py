@@ -1,11 +1,14 @@
-"""Where the values come from: defaults, then the TOML file, then the command line; the later wins.
+"""Where the values come from: defaults, then the TOML file, then the command line; the later wins. And that file with
+every option explained.
 
 Invariant: nothing that was written is ignored. An unknown key or a malformed value is an error that names its place.
+The explained file depends on nothing but the code, so that documentation can be checked against it.
 """
 
 from __future__ import annotations
 
 import os
+import textwrap
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -14,8 +17,7 @@ from typing import Any, TypeVar, overload
 
 from cloudmytask.config.instance import InstanceConfig
 from cloudmytask.config.node import NodeConfig
-from cloudmytask.config.option import Option
-from cloudmytask.config.options import options
+from cloudmytask.config.options import Option
 from cloudmytask.model.errors import ConfigurationError
 
 Config = TypeVar("Config", bound=InstanceConfig)
@@ -26,7 +28,7 @@ Values = dict[str, tuple[str, Any]]
 def default_file(
     environ: Mapping[str, str] | None = None, *, root: bool | None = None, of: type[InstanceConfig] = NodeConfig
 ) -> Path:
-    """The file that is read unless another one is named; it need not exist."""
+    """Name the file that is read unless another one is given; it need not exist."""
     name = f"{of.ROLE}.toml"
     if os.geteuid() == 0 if root is None else root:
         return Path("/etc/cloudmytask") / name
@@ -53,15 +55,16 @@ def load(
     default: Path | None = None,
     of: type[InstanceConfig] = NodeConfig,
 ) -> InstanceConfig:
-    """The configuration of a node, or of the class given.
+    """Make the configuration of a node, or of the class given.
 
     :param file: a TOML file, which must exist; None reads ``default`` if that exists.
     :param arguments: option key (with underscores) → text from the command line.
     :param default: :func:`default_file` if None.
-    :raises ConfigurationError: with one sentence that names the file or option, the value and the limit.
+    :raises ConfigurationError: a value is not accepted, or the file cannot be read; the sentence names the file or
+        option, the value and the limit.
     """
     source = file if file is not None else default if default is not None else default_file(of=of)
-    known = {option.key: option for option in options(of)}
+    known = {option.key: option for option in of.options()}
     values = _from_file(source, known, required=file is not None)
     values.update(_from_arguments(arguments or {}, known))
     try:
@@ -114,3 +117,17 @@ def _parse(place: str, option: Option, value: object, base: Path) -> tuple[str, 
         return place, option.parse(value, base)
     except ValueError as error:
         raise ConfigurationError(f"{place}: {error}.") from None
+
+
+def reference(of: type[InstanceConfig] = NodeConfig) -> str:
+    """Write a TOML file with every option commented out: what it is for, what is accepted, and its default."""
+    return "\n".join(map(_paragraph, of.options()))
+
+
+def _paragraph(option: Option) -> str:
+    lines = [
+        *textwrap.wrap(option.help, 98),
+        f"Value: {option.kind.unit}" + (f" ({option.limits})" if option.limits else ""),
+        f"Default: {option.default}",
+    ]
+    return "".join(f"# {line}\n" for line in lines) + f"#{option.key} = {option.example}\n"

@@ -1,24 +1,29 @@
-"""Durations and sizes as people write them: ``90s``, ``1.5h``, ``500M``, ``64KiB``.
+"""Durations, sizes and bit rates as people write them: ``90s``, ``1.5h``, ``500M``, ``64KiB``, ``4M``.
 
-Invariant: what ``format_duration`` and ``format_size`` write, the parsers read back to the same value.
+Invariant: what ``format_duration``, ``format_size`` and ``format_bit_rate`` write, the parsers read back to the same
+value.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 
 _DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_SIZE_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+_SIZE_UNITS = {"T": 1024**4, "G": 1024**3, "M": 1024**2, "K": 1024, "": 1}
+_RATE_UNITS = {"G": 10**9, "M": 10**6, "K": 1000, "": 1}
 
 # A bare number without a sign or an exponent: "nan", "-1" and "1e9" are not what a person means by a duration.
 _NUMBER = r"(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
 _DURATION = re.compile(rf"{_NUMBER}\s*(?P<unit>[smhd]?)", re.ASCII)
 _SIZE = re.compile(rf"{_NUMBER}\s*(?:(?P<unit>[KMGT])(?:iB)?|B)?", re.ASCII | re.IGNORECASE)
+_RATE = re.compile(rf"{_NUMBER}\s*(?P<unit>[KMG])?", re.ASCII | re.IGNORECASE)
 
 DURATION_FORMS = "a number of seconds, or a number with s, m, h or d, such as 90s, 10m, 2h, 1.5h or 1d"
 SIZE_FORMS = "a number of bytes, or a number with K, M, G or T (powers of 1024), such as 500M, 2G or 64KiB"
+BIT_RATE_FORMS = "a number of bits per second, or a number with K, M or G (powers of 1000), such as 150K or 4M"
 
 
 def parse_duration(value: str | float) -> float:
@@ -43,15 +48,30 @@ def parse_size(value: str | float) -> int:
     :raises ValueError: with a sentence that names the value and the accepted forms; for NaN, infinite and negative
         values too.
     """
-    if isinstance(value, str):
-        match = _SIZE.fullmatch(value.strip())
-        size = round(Decimal(match["number"]) * _SIZE_UNITS[(match["unit"] or "").upper()]) if match else -1
-    else:
-        number = _number(value)
-        size = int(value) if math.isfinite(number) and number == int(value) else -1
+    size = _whole(value, _SIZE, _SIZE_UNITS)
     if size < 0:
         raise ValueError(f"{value!r} is not a size: give {SIZE_FORMS}")
     return size
+
+
+def parse_bit_rate(value: str | float) -> int:
+    """Bits per second, from text such as ``4M`` or from a plain number; a fraction of a bit is rounded away.
+
+    :raises ValueError: as :func:`parse_size` does.
+    """
+    rate = _whole(value, _RATE, _RATE_UNITS)
+    if rate < 0:
+        raise ValueError(f"{value!r} is not a bit rate: give {BIT_RATE_FORMS}")
+    return rate
+
+
+def _whole(value: str | float, pattern: re.Pattern[str], units: Mapping[str, int]) -> int:
+    """The whole number that is meant; -1 if none is."""
+    if isinstance(value, str):
+        match = pattern.fullmatch(value.strip())
+        return round(Decimal(match["number"]) * units[(match["unit"] or "").upper()]) if match else -1
+    number = _number(value)
+    return int(value) if math.isfinite(number) and number == int(value) else -1
 
 
 def format_duration(seconds: float) -> str:
@@ -65,10 +85,18 @@ def format_duration(seconds: float) -> str:
 
 def format_size(size: int) -> str:
     """The shortest exact text for ``size`` bytes: ``1G``, ``64K``, ``1000``."""
-    for unit in ("T", "G", "M", "K"):
-        if size and size % _SIZE_UNITS[unit] == 0:
-            return f"{size // _SIZE_UNITS[unit]}{unit}"
-    return str(size)
+    return _shortest(size, _SIZE_UNITS)
+
+
+def format_bit_rate(rate: int) -> str:
+    """The shortest exact text for ``rate`` bits per second: ``4M``, ``1500``."""
+    return _shortest(rate, _RATE_UNITS)
+
+
+def _shortest(number: int, units: Mapping[str, int]) -> str:
+    """With the largest unit that leaves no fraction."""
+    unit = next(unit for unit, factor in units.items() if not number % factor) if number else ""
+    return f"{number // units[unit]}{unit}"
 
 
 def show_duration(seconds: float) -> str:

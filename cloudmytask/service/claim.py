@@ -1,6 +1,6 @@
 """What an instance must have to itself before it starts: its state directory, a lock on it, and its listening sockets.
 
-Invariant: whoever holds a claim is the only instance on that state directory. The unix socket's file is replaced by the
+Invariant: the holder of a claim is the only instance on that state directory. The unix socket's file is replaced by the
 holder of the lock only.
 """
 
@@ -45,7 +45,7 @@ class Claim:
 def claim(config: InstanceConfig) -> Claim:
     """Make the state directory if need be, lock it, bind and listen.
 
-    :raises StartFailed: with one sentence about what is in the way; nothing is held then.
+    :raises StartFailed: it cannot be had, and nothing is held; the sentence says what is in the way.
     """
     with ExitStack() as held:
         kind = config.ROLE.word
@@ -57,14 +57,6 @@ def claim(config: InstanceConfig) -> Claim:
         if tcp:
             address = join_address(split_address(address)[0], tcp[0].getsockname()[1])
         return Claim(unix, tcp, held.pop_all(), address)
-
-
-def probe(config: InstanceConfig) -> None:
-    """Find out whether :func:`claim` would succeed now.
-
-    :raises StartFailed: as :func:`claim` does.
-    """
-    claim(config).release()
 
 
 def _own_directory(path: Path, kind: str) -> None:

@@ -16,7 +16,7 @@ from cloudmytask.csu.unit import CentralSupervisoryUnit
 from cloudmytask.net.client_session import NodeFactory
 from cloudmytask.service.claim import claim
 from cloudmytask.service.instance_service import InstanceService, Life, Step
-from cloudmytask.service.peers import make_peers
+from cloudmytask.service.world import make_peers
 from cloudmytask.store.history import HistoryStore
 from cloudmytask.version import VERSION
 

@@ -1,4 +1,4 @@
-"""A node inside another process, for one script, where no node is reachable: the same node behind a socket of its own.
+"""A node inside another process, for one script, if no node is reachable: the same node behind a socket of its own.
 
 Invariant: an embedded node has a private directory, holds the lock in it for as long as it lives, and takes it away
 when it ends. Directories whose lock is free belong to nobody, because their node was killed: the next one removes them,
@@ -20,8 +20,9 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import OpenSinks
-from cloudmytask.config import NodeConfig, socket_path
+from cloudmytask.config import NodeConfig
 from cloudmytask.config.instance import SOCKET_PATH_MAX
+from cloudmytask.directories import socket_path
 from cloudmytask.model.errors import StartFailed
 from cloudmytask.service.claim import LOCK_NAME
 from cloudmytask.service.node_service import NodeService
@@ -61,7 +62,7 @@ class EmbeddedNode:
         """Serve from now on. Blocks for some milliseconds.
 
         :param parent: where its directory is made; the system's temporary directory if absent.
-        :raises StartFailed: with one sentence about what is in the way.
+        :raises StartFailed: it cannot; the sentence says what is in the way.
         """
         place = _place() if parent is None else parent
         sweep(reactor, place)

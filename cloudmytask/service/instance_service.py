@@ -1,4 +1,4 @@
-"""An instance as an ``IService``, whatever its role: everything that may fail happens in one synchronous step, before
+"""An instance, node or CSU, as an ``IService``: everything that may fail happens in one synchronous step, before
 the reactor runs.
 
 Invariant: either the instance serves or the process ends; there is no daemon that lives and does not serve. Shutting
@@ -10,8 +10,10 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from attrs import define, field, frozen
@@ -28,7 +30,6 @@ from cloudmytask.model.errors import StartFailed
 from cloudmytask.net.client_session import NodeFactory
 from cloudmytask.periodic import Periodic, every
 from cloudmytask.service.claim import SOCKET_MODE, Claim
-from cloudmytask.service.signals import on_termination
 from cloudmytask.systemd import Notifier
 
 _log = Logger()
@@ -64,7 +65,7 @@ class Part(Protocol):
 
 
 class Store(Protocol):
-    """Whichever store it has."""
+    """What an instance keeps its records in."""
 
     def close(self) -> Deferred[None]: ...
 
@@ -104,6 +105,27 @@ def _settle_memory() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
+def _on_termination(call_from_thread: Callable[..., object], arrived: Callable[[], object]) -> None:
+    """Have ``arrived`` called in the reactor for each SIGTERM and SIGINT. Twisted's own handlers stop the reactor each
+    time, and the second time that is an error. A signal that this process was started to ignore (``nohup``, a
+    background job of a script) stays ignored.
+
+    To be called in the main thread once the reactor runs, because it installs its handlers as it starts.
+    """
+
+    def received(number: int, _frame: FrameType | None) -> None:
+        call_from_thread(_report_signal, number, arrived)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, received)
+
+
+def _report_signal(number: int, arrived: Callable[[], object]) -> None:
+    _log.info("received {signal}", signal=signal.Signals(number).name)
+    arrived()
+
+
 @define(eq=False, slots=False)
 class InstanceService(Service, Generic[Config, Role]):
     """One instance in one process.
@@ -128,7 +150,7 @@ class InstanceService(Service, Generic[Config, Role]):
         """Claim, open, recover, listen.
 
         :param begun: gets how each thing is undone.
-        :raises StartFailed:
+        :raises StartFailed: something is in the way; ``begun`` says what is to be undone.
         """
         raise NotImplementedError
 
@@ -212,7 +234,7 @@ class InstanceService(Service, Generic[Config, Role]):
         return tuple(ports)
 
     def _repeat(self, begun: list[Step], *calls: tuple[float, Callable[[], object]]) -> None:
-        """Call each again and again, and the watchdog of systemd too, where there is one."""
+        """Call each again and again, and the watchdog of systemd too, if there is one."""
         if self._notifier.watchdog_interval is not None:
             calls += ((self._notifier.watchdog_interval, self._notifier.watchdog),)
         self._periodic += [every(self._reactor, seconds, call) for seconds, call in calls]
@@ -225,7 +247,7 @@ class InstanceService(Service, Generic[Config, Role]):
         raise StartAborted(sentence)
 
     def _ready(self) -> None:
-        on_termination(self._reactor.callFromThread, self.terminate)
+        _on_termination(self._reactor.callFromThread, self.terminate)
         _settle_memory()
         self._notifier.ready(self._tell_ready())
 

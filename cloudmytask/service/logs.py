@@ -1,4 +1,4 @@
-"""Where the log of an instance goes, whichever runner it was started with.
+"""Where the log of an instance goes, with any runner that may start it.
 
 Invariant: what a person asked of the runner (``--logfile``, ``--syslog``, ``--logger``) wins over the instance's own
 option, and that over the default.
@@ -22,9 +22,9 @@ RunnerOptions = MutableMapping[str, Any]
 
 
 def observer_for(config: InstanceConfig, runner: RunnerOptions | None) -> ILogObserver | None:
-    """The observer that a twistd application is to have; None leaves the log to twistd.
+    """Choose the observer that a twistd application is to have; None leaves the log to twistd.
 
-    :param runner: twistd's options; None where they are not known, which is so in a .tac file: then there is an
+    :param runner: twistd's options; None if they are not known, which is so in a .tac file: then there is an
         observer only if its own option asks for one.
     :raises StartFailed: the log cannot be opened, or there is none to write to.
     """

@@ -16,8 +16,7 @@ from cloudmytask.node.node import Node
 from cloudmytask.probe import SAMPLE_INTERVAL
 from cloudmytask.service.claim import claim
 from cloudmytask.service.instance_service import InstanceService, Life, Reactor, StartAborted, Step
-from cloudmytask.service.peers import make_peers
-from cloudmytask.service.world import DiskRoom, make_probe, make_runner, make_world
+from cloudmytask.service.world import DiskRoom, make_peers, make_probe, make_runner, make_world
 from cloudmytask.store.sqlite_store import SqliteStore
 from cloudmytask.version import VERSION
 

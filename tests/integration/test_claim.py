@@ -17,7 +17,7 @@ import pytest
 from cloudmytask.config import NodeConfig
 from cloudmytask.model.errors import StartFailed
 from cloudmytask.service import claim as module
-from cloudmytask.service.claim import Claim, claim, probe
+from cloudmytask.service.claim import Claim, claim
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory that belongs to somebody else")
 not_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -58,8 +58,8 @@ def test_release_gives_everything_back_and_may_be_repeated(config: NodeConfig) -
         pass
 
 
-def test_probe_leaves_nothing_held(config: NodeConfig) -> None:
-    probe(config)
+def test_a_claim_that_is_released_leaves_the_lock_only(config: NodeConfig) -> None:
+    claim(config).release()
     assert [each.name for each in config.state.iterdir()] == ["lock"]
     with held(config):
         pass
@@ -111,7 +111,7 @@ def test_a_directory_of_other_things_keeps_its_permissions(config: NodeConfig) -
         claim(config)
     assert mode(config.state) == 0o755
     (config.state / "lock").touch()
-    probe(config)
+    claim(config).release()
     assert mode(config.state) == 0o700
 
 

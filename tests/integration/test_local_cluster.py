@@ -18,7 +18,7 @@ from tests.integration.daemons import PATIENCE, environment, free_ports
 
 STARTER = """
 import sys
-from cloudmytask.service import local_cluster
+from benchmarks import local_cluster
 local_cluster.END_TIME = 0.5
 local_cluster.Planned.command = lambda self, directory, cluster: [sys.executable, "-c", self.plugin, self.name]
 ports = [int(port) for port in sys.argv[2].split(",")]
@@ -28,7 +28,7 @@ local_cluster.main(sys.argv[1:2], plan)
 """
 REAL = """
 import sys
-from cloudmytask.service import local_cluster
+from benchmarks import local_cluster
 first, second, third, group = map(int, sys.argv[2].split(","))
 local_cluster.GROUP = f"239.255.77.77:{group}"
 plan = [local_cluster.Planned("a", first), local_cluster.Planned("b", second)]

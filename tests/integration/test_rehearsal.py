@@ -11,7 +11,7 @@ import pytest
 from cloudmytask.config import NodeConfig
 from cloudmytask.model.errors import StartFailed
 from cloudmytask.service.claim import claim
-from cloudmytask.service.rehearsal import rehearse
+from cloudmytask.service.command_line import rehearse
 from cloudmytask.store.database import prepare
 from cloudmytask.store.schema import CURRENT_VERSION, STEPS
 

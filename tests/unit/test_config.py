@@ -21,14 +21,13 @@ from cloudmytask.config import (
     NodeConfig,
     Option,
     default_file,
-    default_state,
     load,
-    load_key,
-    options,
     reference,
 )
-from cloudmytask.config.bit_rate import format_bit_rate, parse_bit_rate
+from cloudmytask.core.units import format_bit_rate, parse_bit_rate
+from cloudmytask.directories import default_state
 from cloudmytask.model.errors import ConfigurationError
+from cloudmytask.service.world import load_key
 
 BOTH = pytest.mark.parametrize("of", [NodeConfig, CsuConfig])
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -292,7 +291,7 @@ def test_a_config_made_in_code_is_checked_too(value: float) -> None:
 def test_every_option_says_what_it_is(of: type[InstanceConfig]) -> None:
     fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(of)
     assert (fields[0].name, fields[-1].name) == ("state", "log")
-    for attribute, option in zip(fields, options(of), strict=True):
+    for attribute, option in zip(fields, of.options(), strict=True):
         assert attribute.name == option.key
         assert attribute.metadata["help"].endswith(".")
         assert attribute.metadata["unit"]
@@ -302,13 +301,13 @@ def test_every_option_says_what_it_is(of: type[InstanceConfig]) -> None:
 @BOTH
 def test_the_reference_is_toml_with_valid_examples(tmp_path: Path, of: type[InstanceConfig]) -> None:
     text = uncommented(reference(of))
-    assert set(tomllib.loads(text)) == {option.key for option in options(of)}
+    assert set(tomllib.loads(text)) == {option.key for option in of.options()}
     load(written(tmp_path, text), of=of)
 
 
 @BOTH
 def test_the_defaults_shown_are_the_defaults(tmp_path: Path, of: type[InstanceConfig]) -> None:
-    shown = {option.key: option for option in options(of) if option.default == option.example}
+    shown = {option.key: option for option in of.options() if option.default == option.example}
     config = load(written(tmp_path, "\n".join(f"{key} = {option.default}" for key, option in shown.items())), of=of)
     for key in shown:
         assert getattr(config, key) == getattr(made(of), key)
@@ -320,7 +319,7 @@ def test_the_documentation_is_up_to_date(of: type[InstanceConfig]) -> None:
 
 
 @given(
-    st.sampled_from([(of, option) for of in (NodeConfig, CsuConfig) for option in options(of)]),
+    st.sampled_from([(of, option) for of in (NodeConfig, CsuConfig) for option in of.options()]),
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text()),
 )
 def test_any_value_is_accepted_or_a_configuration_error(

@@ -1,4 +1,4 @@
-"""What went wrong with a script that would have worked where it lies.
+"""What went wrong with a script that would have worked in its own directory.
 
 Invariant: a hint is given only where both halves are there: the failing import, and the file that would have
 satisfied it.

@@ -115,7 +115,7 @@ class LocalCluster:
         command = planned.command(self.directory, self.cluster)
         log = self.directory / f"{planned.name}.log"
         with log.open("wb") as file:
-            process = subprocess.Popen(  # noqa: S603 - the command is ours
+            process = subprocess.Popen(
                 command,
                 env=environment(self.manager),
                 stdin=subprocess.DEVNULL,
@@ -225,7 +225,7 @@ def main(arguments: Sequence[str], plan: Sequence[Planned] = PLAN) -> None:
     :param arguments: the directory for states and logs; ``.cluster`` if absent.
     """
     if len(arguments) > 1:
-        raise failure("usage: python -m cloudmytask.service.local_cluster [DIRECTORY]")
+        raise failure("usage: python -m benchmarks.local_cluster [DIRECTORY]")
     signaled, wakeup = socket.socketpair()
     wakeup.setblocking(False)
     signal.set_wakeup_fd(wakeup.fileno())
