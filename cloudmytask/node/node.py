@@ -184,7 +184,7 @@ class Node:
             running=self._executor.running,
             waiting=self._queue.counts(),
             queue_max=self._config.queue_max,
-            load=self._world.probe.load(),
+            load=self._placer.here().load,
             draining=self._gate.draining,
             uptime=self._world.clock.seconds() - self._started,
             script_max=self._config.script_max,

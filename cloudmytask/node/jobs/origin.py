@@ -209,14 +209,14 @@ class Origin:
 
     def surroundings(self, job: Job) -> Surroundings:
         """What ``cmt why`` needs beyond the job's record."""
-        pause = self._pauses.get(job.id)
+        pause, here = self._pauses.get(job.id), self._placer.here()
         return Surroundings(
             node=self._config.name,
             slots=self._config.slots,
             running=self._executor.running,
-            free=self._placer.here().free,
+            free=here.free,
             ahead=self._queue.position(job.id),
-            load=self._world.probe.load(),
+            load=here.load,
             threshold=self._config.threshold,
             idle_threshold=self._config.idle_threshold,
             draining=self._gate.draining,

@@ -28,21 +28,28 @@ class CapacityMeter:
     _accounts: Accounts
     _probe: LoadProbe
     _closed: bool = field(init=False, default=False)
+    _load: float | None = field(init=False, default=None)
+    _cpu: float | None = field(init=False, default=None)
     capacity: Capacity = field(init=False)
     """The picture of this moment."""
 
     def __attrs_post_init__(self) -> None:
         self.capacity = Capacity(self._config.slots, self._config.slots, threshold=self._config.threshold)
-        for changes in (self._executor.slots_changed, self._gate.closed, self._probe.sampled):
-            changes.add(self.update)
+        self._executor.slots_changed.add(self.update)
+        self._gate.closed.add(self.update)
+        self._probe.sampled.add(self._sampled)
+        self._sampled()
+
+    def _sampled(self) -> None:
+        self._load, self._cpu = self._probe.load(), self._probe.cpu()
         self.update()
 
     def update(self) -> None:
         """Something that the picture depends on has changed."""
         slots, threshold, closed = self._config.slots, self._config.threshold, self._gate.draining
-        free, load = max(0, slots - self._executor.claimed), self._probe.load()
-        if closed or not is_free(free, load, threshold, alone=not self._accounts.peers()):
+        free = max(0, slots - self._executor.claimed)
+        if closed or not is_free(free, self._load, threshold, alone=not self._accounts.peers()):
             free = 0
         stamp = self.capacity.stamp + ((self.capacity.free, self._closed) != (free, closed))
         self._closed = closed
-        self.capacity = Capacity(slots, free, load, self._probe.cpu(), threshold, stamp)
+        self.capacity = Capacity(slots, free, self._load, self._cpu, threshold, stamp)

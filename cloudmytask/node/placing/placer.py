@@ -222,7 +222,7 @@ class Placer:
         self._changed()
 
     def _idle_allowed(self) -> bool:
-        load = self._world.probe.load()
+        load = self._meter.capacity.load
         return load is None or load < self._policy.idle_threshold
 
     def _start_here(self) -> bool:
