@@ -37,7 +37,7 @@ from cloudmytask.node.running.outputs import Outputs, Reader
 
 @frozen(eq=False)
 class NodeFrontDoor:
-    """See the module.
+    """Implements ``boundaries.ClusterDoor`` and ``JobDoor`` for a node.
 
     :ivar describe: the node's picture of itself. :ivar cluster: all instances as this node sees them.
     """

@@ -45,8 +45,11 @@ IMPROVING = 0.1
 
 @define(eq=False)
 class Neighborhood:
-    """See the module. ``changed`` is called when the position is another, ``acquaint`` with a link to somebody of a
-    younger tree, which should hear of ours."""
+    """Keeps this node's place in the tree.
+
+    :ivar changed: called when the position is another.
+    :ivar acquaint: called with a link to an instance of a younger tree, which should hear of ours.
+    """
 
     _clock: Clock
     _entropy: Entropy

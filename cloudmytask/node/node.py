@@ -59,7 +59,7 @@ DELIVERY_TIME = 5.0
 
 
 class Node:
-    """See the module. ``start`` before anything else; ``drain`` ends it.
+    """Composes a node and starts and ends it: ``start`` before anything else; ``drain`` ends it.
 
     :param address: where peers reach it, ``HOST:PORT``; empty for a node that stands alone.
     """

@@ -35,7 +35,7 @@ from cloudmytask.node.remote.inputs import receive
 
 @frozen(eq=False)
 class NodePeerDoor:
-    """See the module."""
+    """Implements ``boundaries.PeerDoor`` for a node."""
 
     _world: World
     _cluster_member: ClusterMember

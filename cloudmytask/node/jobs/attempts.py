@@ -40,7 +40,8 @@ STORE_RETRY = Backoff(first=0.5, factor=2.0, ceiling=30.0)
 
 @define(eq=False)
 class Attempts:
-    """
+    """Keeps what is under way for this node's jobs.
+
     :ivar slot_freed: called when a script of this node has ended.
     :ivar again: takes back a job that is to have another attempt; whether the last one was interrupted.
     :ivar broken: ends a job whose attempt a bug of ours broke, with the sentence.

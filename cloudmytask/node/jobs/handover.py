@@ -28,7 +28,7 @@ AT_ONCE = 8
 
 @define(eq=False)
 class Handover:
-    """See the module."""
+    """Finds another owner for each waiting job of a node that shuts down."""
 
     _world: World
     _ledger: Ledger

@@ -18,8 +18,9 @@ from cloudmytask.node.running.executor import Executor
 
 @define(eq=False)
 class CapacityMeter:
-    """
-    :ivar accounts: whether there is another node that takes jobs; tell :meth:`update` of that.
+    """Keeps the picture up to date.
+
+    :ivar accounts: say whether there is another node that takes jobs; their owner calls :meth:`update` after a change.
     """
 
     _config: NodeConfig

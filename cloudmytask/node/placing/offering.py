@@ -51,7 +51,8 @@ class Work(Protocol):
 
 @define(eq=False)
 class Offering:
-    """
+    """Keeps the offers that are not answered yet.
+
     :ivar has_room: whether this node itself has a free slot by now.
     :ivar unreachable: told of a node that could not be reached.
     :ivar refused: takes back a job that nobody took.

@@ -37,7 +37,8 @@ RUNNING_TOLD = 8
 
 @define(eq=False)
 class Placer:
-    """
+    """Holds the works that wait, and places them.
+
     :ivar name: this node's.
     :ivar changed: called when this node's capacity or backlog may have changed.
     """

@@ -34,7 +34,7 @@ TRIES_MAX = 3
 
 @define(eq=False)
 class WorkStealer:
-    """See the module."""
+    """Asks for work when this node has room and others have not."""
 
     _world: World
     _policy: Policy

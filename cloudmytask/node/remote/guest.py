@@ -36,7 +36,7 @@ STAMPS_MAX = 20
 
 @define(eq=False)
 class Guest:
-    """See the module; implements ``placing.offering.Work``.
+    """Follows one accepted offer to its last word; for the placer it is ``placing.offering.Work``.
 
     :ivar taken: the offer that was accepted; ``here``: this node's id.
     :ivar slot_freed: called when its script has ended here.

@@ -32,7 +32,7 @@ UNHEARD_OF = 15.0
 
 @define(eq=False)
 class Remote:
-    """See the module; for the executor it is the ``boundaries.AttemptSink``."""
+    """Follows one attempt on another node; for its executor it is the ``boundaries.AttemptSink``."""
 
     _delegate: Delegate
     attempt: AttemptId
