@@ -15,7 +15,7 @@ from cloudmytask.boundaries import OutputEnd
 from cloudmytask.client import JobStatus
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.node_session import NodeSession
-from cloudmytask.client.subscriptions import Stream, Submitted
+from cloudmytask.client.watched import Stream, Submitted
 from cloudmytask.model.errors import ConnectionInterrupted
 from cloudmytask.model.job import JobId, StreamName
 

@@ -17,11 +17,9 @@ from cloudmytask.addresses import Address
 from cloudmytask.cli.invocation import Invocation, conduct
 from cloudmytask.cli.terminal.cluster import serves
 from cloudmytask.cli.terminal.console import Console
-from cloudmytask.client.addresses import candidates
-from cloudmytask.client.connection import Connection, Connector
-from cloudmytask.client.known_nodes import KnownNodes
+from cloudmytask.client.connection import Connection, Connector, default_client
+from cloudmytask.client.known_nodes import KnownNodes, candidates
 from cloudmytask.client.node_session import Habits, NodeSession
-from cloudmytask.client.options import default_client
 from cloudmytask.directories import known_nodes_file
 from cloudmytask.model.cluster import ClusterView, LoadSample, Role
 from cloudmytask.model.errors import ConfigurationError, NoNode, NoSuchJob, NotSupervised

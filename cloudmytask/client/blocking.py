@@ -1,7 +1,7 @@
 """The client library for plain scripts and threads, in the words of ``concurrent.futures``.
 
 Invariant: a call either returns what it promises or raises a declared failure; Ctrl-C interrupts any of them. A
-connection that was lost is made anew by the next call: jobs live on the node, not in the connection. Where that node
+connection that was lost is made again by the next call: jobs live on the node, not in the connection. If that node
 does not answer, new work goes to another one of its cluster. Threads may share a client, and then share its connection.
 A process that was forked from one that used a client cannot use any.
 """
@@ -13,41 +13,37 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from cloudmytask.addresses import Address
-from cloudmytask.boundaries import OutputEnd
 from cloudmytask.client import reactor_thread
-from cloudmytask.client.addresses import candidates
-from cloudmytask.client.cluster_calls import ClusterCalls
-from cloudmytask.client.connection import Connector, new_key
-from cloudmytask.client.known_nodes import KnownNodes
+from cloudmytask.client.connection import Connector, default_client, new_key
+from cloudmytask.client.job_handle import Duration, JobHandle, meant
+from cloudmytask.client.known_nodes import KnownNodes, candidates
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.node_session import NodeSession
-from cloudmytask.client.options import Duration, Size, default_client, qos_class, seconds, size, stdin_source
 from cloudmytask.client.reactor_thread import ReactorGone
-from cloudmytask.client.result import Result
 from cloudmytask.client.sources import Source
-from cloudmytask.client.subscriptions import Watched
-from cloudmytask.codec.people import JobStatus
+from cloudmytask.codec.people import view_to_document
+from cloudmytask.core.units import parse_duration, parse_size
 from cloudmytask.directories import known_nodes_file
-from cloudmytask.model.errors import ConnectionInterrupted, JobFailed, OutputTruncated, WaitTimeout
-from cloudmytask.model.job import Explanation, JobQuery, JobSpec, JobState, Limits, QoS, StreamName
+from cloudmytask.model.cluster import Ban
+from cloudmytask.model.errors import ConnectionInterrupted, InvalidArgument
+from cloudmytask.model.job import JobQuery, JobSpec, JobState, Limits, QoS
 
 T = TypeVar("T")
-STDERR_TAIL = 20
-"""Lines of standard error that a :class:`~cloudmytask.model.errors.JobFailed` carries."""
+Size = int | str
+"""Bytes, or a text such as ``500M``, ``2G``."""
 
 
-class Client(ClusterCalls):
+class Client:
     """A connection to a node, made with the first call.
 
     :param address: ``unix:PATH`` or ``HOST:PORT``; if absent ``$CMT_NODE``, the local node, the configuration file.
     :param client: the ClientID to claim; if absent ``$CMT_CLIENT`` or the user's name.
-    :param failover: whether, where that node does not answer, one of the others that it told us of is taken instead. A
-        job is asked for where it was accepted, all the same: its handle remembers.
+    :param failover: whether one of the others that it told us of is taken instead of a node that does not answer. A job
+        is asked for at the node that accepted it, all the same: its handle remembers.
     :raises ConfigurationError: the address has neither form.
     """
 
@@ -68,7 +64,7 @@ class Client(ClusterCalls):
         self.close()
 
     def close(self) -> None:
-        """End the connection; jobs go on. The client can be used again. Where the reactor is gone, as when the program
+        """End the connection; jobs go on. The client can be used again. If the reactor is gone, as when the program
         ends, the connection is too."""
         session = self._session
         if session is None:
@@ -99,7 +95,7 @@ class Client(ClusterCalls):
         local: bool = False,
         key: str | None = None,
     ) -> JobHandle:
-        """Submit a script; returns when a node has it on disk. Where the connection is lost before it says so, the job
+        """Submit a script; returns when a node has it on disk. If the connection is lost before it says so, the job
         is submitted again under the same key, to another node if that one does not come back within seconds: then it
         may run twice, once it is back. With ``at_most_once`` it fails instead.
 
@@ -110,23 +106,21 @@ class Client(ClusterCalls):
         :param key: idempotency key: the same again under the same key is the same job.
         :raises CloudMyTaskError: the node declined, or there is none.
         """
-        if isinstance(script, bytes):
-            source, script_name = Source.of_bytes(script), "script.py"
-        else:
-            source, script_name = Source.of_file(Path(script)), Path(script).name
+        source, fed = Source.of(script), None if stdin is None else Source.of(stdin)
+        cpu = meant("max_cpu_time", parse_duration, max_cpu_time)
         spec = JobSpec(
             script=source.blob,
-            script_name=script_name,
+            script_name="script.py" if isinstance(script, bytes) else Path(script).name,
             arguments=tuple(map(str, arguments)),
-            qos=qos_class(qos),
+            qos=_qos_class(qos),
             name=name,
-            timeout=seconds("timeout", timeout),
+            timeout=meant("timeout", parse_duration, timeout),
             retries=retries,
-            retention=seconds("retention", retention),
+            retention=meant("retention", parse_duration, retention),
             at_most_once=at_most_once,
             limits=Limits(
-                cpu_seconds=None if max_cpu_time is None else int(seconds("max_cpu_time", max_cpu_time) or 0),
-                address_space=size("max_memory", max_memory),
+                cpu_seconds=None if cpu is None else int(cpu),
+                address_space=meant("max_memory", parse_size, max_memory),
             ),
             variables=variables or {},
             node=node,
@@ -134,19 +128,17 @@ class Client(ClusterCalls):
             local=local,
         )
         once = key or new_key()
-        fed = None if stdin is None else stdin_source(stdin)
         submitted, home = self._run(
             lambda session: session.submit(
                 lambda node: node.submit_watched(spec, source, fed, key=once, output=True), once=at_most_once
             )
         )
-        return JobHandle(self, submitted.job, home, submitted.watched)
+        return JobHandle(self._run, submitted.job, home, submitted.watched)
 
     def job(self, job_id: str) -> JobHandle:
         """A job that was submitted before. :raises NoSuchJob:"""
-        return JobHandle(
-            self, *self._run(lambda session: session.ask_about(lambda node: node.getScriptJobStatus(job_id)))
-        )
+        found = self._run(lambda session: session.ask_about(lambda node: node.getScriptJobStatus(job_id)))
+        return JobHandle(self._run, *found)
 
     def jobs(
         self, *, name: str | None = None, states: Sequence[JobState | str] = (), limit: int | None = 100
@@ -154,17 +146,36 @@ class Client(ClusterCalls):
         """This client's jobs at the node that it talks to, newest first; ``limit=None`` for all of them."""
         query = JobQuery(name=name, states=frozenset(map(JobState, states)))
         found, home = self._run(lambda session: session.ask_about(lambda node: node.jobs(query, limit)))
-        return [JobHandle(self, status, home) for status in found]
+        return [JobHandle(self._run, status, home) for status in found]
 
     def node(self) -> Mapping[str, Any]:
         """The node's picture of itself."""
         return self._call(lambda node: node.describe())
 
-    def _call(self, ask: Callable[[NodeClient], Deferred[T]]) -> T:
-        return self._run(lambda session: session.ask(ask))
+    def nodes(self) -> list[Mapping[str, Any]]:
+        """Every instance that the node knows, itself included: what ``cmt nodes --json`` lists."""
+        return list(view_to_document(self._call(lambda node: node.cluster()))["nodes"])
 
-    def _call_at(self, home: Address, ask: Callable[[NodeClient], Deferred[T]]) -> T:
-        return self._run(lambda session: session.ask_about(ask, home))[0]
+    def bans(self) -> list[Ban]:
+        """Every ban in force; ``until`` of each is the seconds that remain."""
+        found = self._call(lambda node: node.bans())
+        return list(found)
+
+    def ban(self, client: str, reason: str, term: Duration = "1h") -> Ban:
+        """Ban a client on all nodes.
+
+        :param reason: the banned client is told.
+        :raises NotPermitted: the node is on another machine.
+        """
+        lasting = meant("term", parse_duration, term) or 0.0
+        return self._call(lambda node: node.ban(client, reason, lasting))
+
+    def lift_ban(self, client: str) -> Ban:
+        """End a ban now.
+
+        :raises NoSuchBan: there is none. :raises NotPermitted: the node is on another machine.
+        """
+        return self._call(lambda node: node.lift_ban(client))
 
     def _run(self, work: Callable[[NodeSession], Coroutine[Deferred[Any], Any, T]]) -> T:
         async def call(reactor: Any) -> T:
@@ -175,150 +186,12 @@ class Client(ClusterCalls):
 
         return reactor_thread.run(call)
 
+    def _call(self, ask: Callable[[NodeClient], Deferred[T]]) -> T:
+        return self._run(lambda session: session.ask(ask))
 
-class JobHandle:
-    """One submitted job; the object remembers the last state it was told, and which node to ask."""
 
-    def __init__(self, client: Client, status: JobStatus, home: Address, watched: Watched | None = None) -> None:
-        self._client = client
-        self._status = status
-        self._home = home
-        self._watched = watched
-
-    def __repr__(self) -> str:
-        return f"<JobHandle {self.id} {self._status.state.value}>"
-
-    @property
-    def id(self) -> str:
-        """The job's id, good on any node and after any restart."""
-        return self._status.id
-
-    def status(self) -> JobStatus:
-        """The job as it stands now: the paper's ``getScriptJobStatus``."""
-        if not self._status.state.terminal:
-            self._status = self._ask(lambda node: node.getScriptJobStatus(self.id))
-        return self._status
-
-    def done(self) -> bool:
-        """Whether it has its outcome."""
-        return self.status().state.terminal
-
-    def running(self) -> bool:
-        """Whether its script runs now."""
-        return self.status().state is JobState.RUNNING
-
-    def cancelled(self) -> bool:
-        """Whether it was cancelled."""
-        return self.status().state is JobState.CANCELLED
-
-    def wait(self, timeout: Duration | None = None) -> JobStatus:
-        """Wait for the outcome, whatever it is.
-
-        :param timeout: how long. :raises WaitTimeout: there was none by then.
-        """
-        lasting = seconds("timeout", timeout)
-        if not self._status.state.terminal:
-            self._status = self._client._run(lambda session: self._outcome(session, lasting))
-        return self._status
-
-    async def _outcome(self, session: NodeSession, lasting: float | None) -> JobStatus:
-        """As the node tells it by itself; if its connection was lost, as it answers when it is reached again."""
-        clock, began = session.connector.clock, session.connector.clock.seconds()
-        lost = False
-        try:
-            if self._watched is not None:
-                try:
-                    return await self._watched.until(lambda job: job.state.terminal, lasting)
-                except ConnectionInterrupted:
-                    lost = True
-            left = None if lasting is None else max(0.0, began + lasting - clock.seconds())
-            return (await session.ask_about(lambda node: node.wait(self.id, left), self._home, patiently=lost))[0]
-        except WaitTimeout:
-            status, _ = await session.ask_about(lambda node: node.getScriptJobStatus(self.id), self._home)
-            if status.state.terminal:
-                return status
-            raise WaitTimeout(f"job {self.id} is {status.state.value} after {lasting:g} s") from None
-
-    def result(self, timeout: Duration | None = None) -> Result:
-        """Wait for success, and fetch the output into memory (see :meth:`copy_output` for a large one).
-
-        :raises JobFailed: it ended otherwise; carries code, node, reason and the end of its standard error.
-        :raises OutputTruncated: it wrote more than the node keeps; :meth:`copy_output` fetches what there is.
-        :raises WaitTimeout: it did not end within ``timeout``.
-        """
-        status = self.wait(timeout)
-        if status.state is not JobState.SUCCEEDED:
-            raise self._failure(status)
-        if self._watched is not None and self._watched.output is not None:
-            return Result(status, *(self._watched.output[stream] for stream in StreamName))
-        pieces: dict[StreamName, list[bytes]] = {stream: [] for stream in StreamName}
-        end = self._fetch(lambda stream, data: pieces[stream].append(data))
-        missing = sum(end.discarded.values())
-        if missing:
-            raise OutputTruncated(
-                f"job {self.id} succeeded, but {missing} bytes of its output were discarded (output_max)"
-            )
-        return Result(status, b"".join(pieces[StreamName.STDOUT]), b"".join(pieces[StreamName.STDERR]))
-
-    def exception(self, timeout: Duration | None = None) -> JobFailed | None:
-        """The failure that :meth:`result` would raise, or None."""
-        status = self.wait(timeout)
-        return None if status.state is JobState.SUCCEEDED else self._failure(status)
-
-    def copy_output(
-        self, stdout: BinaryIO | None = None, stderr: BinaryIO | None = None, *, follow: bool = False
-    ) -> OutputEnd:
-        """Write the output of the latest attempt into binary files, piece by piece.
-
-        :param follow: go on until the script has ended.
-        :returns: how much there is, and in ``discarded`` how much the node did not keep.
-        """
-        files = {StreamName.STDOUT: stdout, StreamName.STDERR: stderr}
-        wanted = {stream: 0 for stream, file in files.items() if file is not None}
-
-        def write(stream: StreamName, data: bytes) -> None:
-            file = files[stream]
-            if file is not None:
-                file.write(data)
-
-        return self._ask(lambda node: node.output(self.id, write, offsets=wanted, follow=follow))
-
-    def cancel(self, note: str = "") -> JobStatus:
-        """Ask for its end; :meth:`wait` tells when it has come."""
-        self._status = self._ask(lambda node: node.cancel(self.id, note))
-        return self._status
-
-    def retry(self) -> JobHandle:
-        """Submit it once more, as a new job."""
-        key = new_key()
-        return JobHandle(self._client, self._ask(lambda node: node.retry(self.id, key)), self._home)
-
-    def remove(self) -> None:
-        """Delete its outcome and output."""
-        self._ask(lambda node: node.remove(self.id))
-
-    def why(self) -> Explanation:
-        """Why it is in its state."""
-        return self._ask(lambda node: node.explain(self.id))
-
-    def _ask(self, ask: Callable[[NodeClient], Deferred[T]]) -> T:
-        return self._client._call_at(self._home, ask)
-
-    def _fetch(self, write: Callable[[StreamName, bytes], None]) -> OutputEnd:
-        return self._ask(lambda node: node.output(self.id, write))
-
-    def _failure(self, status: JobStatus) -> JobFailed:
-        pieces: list[bytes] = []
-        if status.state is not JobState.EXPIRED:
-            self._ask(
-                lambda node: node.output(self.id, lambda _, data: pieces.append(data), offsets={StreamName.STDERR: 0})
-            )
-        tail = b"".join(pieces).decode("utf-8", "replace").splitlines()[-STDERR_TAIL:]
-        why = self.why().sentence
-        return JobFailed(
-            f"job {self.id} {status.state.value}: {why}",
-            code=status.exit_code,
-            node=status.executor,
-            reason=None if status.reason is None else status.reason.value,
-            stderr_tail="\n".join(tail),
-        )
+def _qos_class(name: QoS | str) -> QoS:
+    try:
+        return QoS(name)
+    except ValueError:
+        raise InvalidArgument(f"qos: {name!r} is none of {', '.join(QoS)}") from None

@@ -7,6 +7,7 @@ A node stands in only if it is the node that we were told of.
 
 from __future__ import annotations
 
+import getpass
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -15,15 +16,21 @@ from typing import Any, cast
 from attrs import define, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError
-from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 
 from cloudmytask.addresses import Address
 from cloudmytask.boundaries import Clock
 from cloudmytask.client.known_nodes import KnownNode
 from cloudmytask.client.node_client import NodeClient
-from cloudmytask.model.errors import Banned, CloudMyTaskError, ConnectionInterrupted, NoNode, RequestTimeout
-from cloudmytask.wire.guard import GuardedAMP
+from cloudmytask.model.errors import (
+    Banned,
+    CloudMyTaskError,
+    ConfigurationError,
+    ConnectionInterrupted,
+    NoNode,
+    RequestTimeout,
+)
 
 UNREACHABLE = (NoNode, ConnectionInterrupted, RequestTimeout)
 """Failures of an attempt to connect after which the next address is worth trying."""
@@ -32,14 +39,17 @@ STAND_IN_PATIENCE = 2.0
 NOTHING_NAMED = "no address is configured and no node runs on this machine"
 
 
-class _ClientFactory(Factory):
-    noisy = False
+def default_client() -> str:
+    """The ClientID to claim: ``$CMT_CLIENT``, or the user's name (design section 7).
 
-    def __init__(self, client: NodeClient) -> None:
-        self._client = client
-
-    def buildProtocol(self, addr: IAddress | None) -> GuardedAMP:  # noqa: ARG002 - Twisted's interface
-        return self._client.protocol
+    :raises ConfigurationError: neither is known.
+    """
+    try:
+        return os.environ.get("CMT_CLIENT") or getpass.getuser()
+    except (KeyError, OSError):
+        raise ConfigurationError(
+            f"the user id {os.getuid()} has no name on this machine; say in $CMT_CLIENT who you are"
+        ) from None
 
 
 def new_key() -> str:
@@ -57,25 +67,25 @@ def connect(
     :param new_key: where idempotency keys come from.
     :raises NoNode: nothing answers there. :raises CloudMyTaskError: what answers declines.
     """
-    return Deferred.fromCoroutine(_connect(endpoint, clock, client, new_key))
 
+    async def connected() -> NodeClient:
+        node_client = NodeClient(clock, new_key)
+        factory = Factory.forProtocol(lambda: node_client.protocol)
+        factory.noisy = False
+        try:
+            await endpoint.connect(factory)
+        except (CancelledError, ConnectingCancelledError) as given_up:
+            raise CancelledError from given_up
+        except Exception as problem:
+            raise NoNode(_why(problem)) from problem
+        try:
+            await node_client.hello(client)
+        except (CloudMyTaskError, CancelledError):
+            node_client.close()
+            raise
+        return node_client
 
-async def _connect(
-    endpoint: IStreamClientEndpoint, clock: Clock, client: str, new_key: Callable[[], str]
-) -> NodeClient:
-    node_client = NodeClient(clock, new_key)
-    try:
-        await endpoint.connect(_ClientFactory(node_client))
-    except (CancelledError, ConnectingCancelledError) as given_up:
-        raise CancelledError from given_up
-    except Exception as problem:
-        raise NoNode(_why(problem)) from problem
-    try:
-        await node_client.hello(client)
-    except (CloudMyTaskError, CancelledError):
-        node_client.close()
-        raise
-    return node_client
+    return Deferred.fromCoroutine(connected())
 
 
 def _why(problem: Exception) -> str:
@@ -148,17 +158,18 @@ class Connector:
         :raises Banned: the client is.
         """
         for node in nodes:
-            if node.address.key in tried:
+            place = node.place
+            if place.key in tried:
                 continue
-            tried.add(node.address.key)
+            tried.add(place.key)
             try:
-                client = await self.to(node.address, STAND_IN_PATIENCE)
+                client = await self.to(place, STAND_IN_PATIENCE)
             except Banned:  # then it is everywhere
                 raise
             except CloudMyTaskError:
                 continue
-            if client.node.get("id") == node.node_id:
-                return Connection(node.address, client, instead_of, node.name)
+            if client.node.get("id") == node.id:
+                return Connection(place, client, instead_of, node.name)
             client.close()
         return None
 

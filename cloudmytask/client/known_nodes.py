@@ -1,9 +1,10 @@
-"""The other nodes of a cluster, as a client was told of them, for the time when the one that it talks to is gone; in a
-file, for later programs.
+"""Where a client looks for a node: at the addresses that were named (the caller's argument, ``$CMT_NODE``, the local
+node's socket, the client's configuration file, in this order: design section 8), and, if the node there is gone, at the
+other nodes of its cluster that it was told of; they are kept in a file, for later programs.
 
-Invariant: they are places to try, nothing more: who answers there counts only if it is the node that we were told of.
-The file is a convenience. Whatever is wrong with it, or in it, is as if nothing were known; it is private, replaced as
-a whole, and never long.
+Invariant: an address that was named by the caller or ``$CMT_NODE`` ends the list: nothing else was meant. Other nodes
+are places to try, nothing more: who answers there counts only if it is the node that we were told of. Their file is a
+convenience: if something is wrong with it, or in it, nothing is known; it is private, replaced as a whole, never long.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import os
 import time
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +22,8 @@ from attrs import field, frozen
 from twisted.logger import Logger
 
 from cloudmytask.addresses import Address
-from cloudmytask.codec import Document, decode, encode
+from cloudmytask.codec import decode, encode
+from cloudmytask.directories import client_file, default_state, socket_path
 from cloudmytask.model.cluster import ClusterView, MemberStatus, Role, Standing
 from cloudmytask.model.errors import CloudMyTaskError, ConfigurationError, InvalidArgument
 from cloudmytask.model.fields import Number
@@ -39,21 +42,55 @@ FORGOTTEN = 7 * 86_400.0
 """Seconds after which it is no longer used: by then an address may be anybody's."""
 
 
+def candidates(argument: str | None, environment: Mapping[str, str]) -> list[Address]:
+    """The addresses that were named, in the order in which they are tried.
+
+    :raises ConfigurationError: one makes no sense, or the configuration file does not.
+    """
+    if argument is not None:
+        return [Address.parse(argument, "--via")]
+    if environment.get("CMT_NODE"):
+        return [Address.parse(environment["CMT_NODE"], "$CMT_NODE")]
+    local = socket_path(default_state(environment))
+    found = [Address.parse(f"unix:{local}", "local node")] if local.exists() else []
+    return [*found, *_configured(client_file(environment))]
+
+
+def _configured(path: Path) -> list[Address]:
+    try:
+        settings = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as problem:
+        raise ConfigurationError(f"{path}: {problem}") from None
+    unknown = sorted(set(settings) - {"node"})
+    if unknown:
+        raise ConfigurationError(f"{path}: unknown key {unknown[0]!r}; the only one is 'node'")
+    node = settings.get("node")
+    if node is not None and not isinstance(node, str):
+        raise ConfigurationError(f"{path}: node: {node!r} is not a string")
+    return [] if node is None else [Address.parse(node, str(path))]
+
+
 @frozen
 class KnownNode:
-    """A node that may stand in for another one."""
+    """A node that may stand in for another one; ``address`` is ``HOST:PORT``.
+
+    :raises ConfigurationError: the address is none that another host could give.
+    """
 
     name: str
-    address: Address
-    node_id: str
+    address: str
+    id: str
 
+    def __attrs_post_init__(self) -> None:
+        if self.place.host is None:
+            raise ConfigurationError(f"node {self.name}: {self.address!r} is not HOST:PORT")
 
-def known_node(name: str, address: str, node_id: str) -> KnownNode:
-    """:raises ConfigurationError: the address is none that another host could give."""
-    parsed = Address.parse(address, f"node {name}")
-    if parsed.host is None:
-        raise ConfigurationError(f"node {name}: {address!r} is not HOST:PORT")
-    return KnownNode(name, parsed, node_id)
+    @property
+    def place(self) -> Address:
+        """Where it is."""
+        return Address.parse(self.address, f"node {self.name}")
 
 
 def nodes_of(view: ClusterView, identity: str, *, with_teller: bool = False) -> tuple[KnownNode, ...]:
@@ -65,13 +102,11 @@ def nodes_of(view: ClusterView, identity: str, *, with_teller: bool = False) -> 
     """
     found: list[KnownNode] = []
     for each in view.members:
-        if _serves(each) and (with_teller or each.announcement.node_id != view.by):
-            said = each.announcement
-            try:
-                found.append(known_node(said.name, said.address, said.node_id))
-            except ConfigurationError:
-                continue  # it listens to no network
-    found.sort(key=lambda each: (each.node_id != view.by, _rank(identity, each.node_id)))
+        said = each.announcement
+        if _serves(each) and (with_teller or said.node_id != view.by):
+            with suppress(ConfigurationError):  # then it listens to no network
+                found.append(KnownNode(said.name, said.address, said.node_id))
+    found.sort(key=lambda each: (each.id != view.by, _rank(identity, each.id)))
     return tuple(found[:NODES_MAX])
 
 
@@ -91,8 +126,13 @@ class Told:
     :ivar at: when it was told, UTC seconds.
     """
 
-    at: float
+    at: Number
     nodes: tuple[KnownNode, ...]
+
+
+@frozen
+class _File:
+    addresses: Mapping[str, Told]
 
 
 @frozen
@@ -139,7 +179,8 @@ class KnownNodes:
                 data = file.read(FILE_MAX + 1)
             if len(data) > FILE_MAX:
                 raise InvalidArgument(f"more than {FILE_MAX} bytes")
-            return _decoded(json.loads(data))
+            told = dict(list(decode(_File, json.loads(data)).addresses.items())[:ADDRESSES_MAX])
+            return {key: Told(each.at, each.nodes[:NODES_MAX]) for key, each in told.items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError, CloudMyTaskError) as problem:
@@ -155,7 +196,7 @@ class KnownNodes:
             file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
                 with os.fdopen(file, "w") as written:
-                    json.dump(_encoded(known), written)
+                    json.dump(encode(_File(known)), written)
                 fresh.replace(self.path)
             except OSError:
                 with suppress(OSError):
@@ -163,40 +204,3 @@ class KnownNodes:
                 raise
         except OSError as problem:
             _log.debug("{path} is not written: {problem}", path=str(self.path), problem=problem)
-
-
-@frozen
-class _Other:
-    name: str
-    address: str
-    id: str
-
-
-@frozen
-class _Told:
-    at: Number
-    others: tuple[_Other, ...]
-
-
-@frozen
-class _File:
-    nodes: Mapping[str, _Told]
-
-
-def _encoded(known: Mapping[str, Told]) -> Document:
-    return encode(
-        _File(
-            {
-                key: _Told(told.at, tuple(_Other(n.name, n.address.text, n.node_id) for n in told.nodes))
-                for key, told in known.items()
-            }
-        )
-    )
-
-
-def _decoded(document: object) -> dict[str, Told]:
-    """:raises InvalidArgument, ConfigurationError:"""
-    return {
-        key: Told(told.at, tuple(known_node(each.name, each.address, each.id) for each in told.others[:NODES_MAX]))
-        for key, told in list(decode(_File, document).nodes.items())[:ADDRESSES_MAX]
-    }

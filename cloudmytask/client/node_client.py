@@ -9,21 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Clock, OutputEnd
 from cloudmytask.client.sources import Source
-from cloudmytask.client.subscriptions import Changed, Submitted, Subscriptions, Write
-from cloudmytask.client.uploading import upload
+from cloudmytask.client.subscriptions import Subscriptions
+from cloudmytask.client.watched import Changed, Submitted, Write
 from cloudmytask.codec import decode, encode
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.cluster import Ban, BanPage, ClusterView, LoadSample
 from cloudmytask.model.job import Explanation, JobId, JobQuery, JobSpec, QoS, StreamName
 from cloudmytask.version import VERSION
 from cloudmytask.wire import commands
+
+T = TypeVar("T")
 
 HELLO_TIMEOUT = 10.0
 """Seconds that a node may take to answer a new connection."""
@@ -121,7 +123,10 @@ class NodeClient:
 
     def cluster(self) -> Deferred[ClusterView]:
         """All instances as the node sees them."""
-        return Deferred.fromCoroutine(self._cluster())
+        pages = self._pages(commands.DescribeCluster, "cluster", ClusterView)
+        return pages.addCallback(
+            lambda found: evolve(found[0], members=tuple(member for page in found for member in page.members))
+        )
 
     def some_of_cluster(self, timeout: float) -> Deferred[ClusterView]:
         """The instances that fit into one answer, which is to come within ``timeout`` seconds."""
@@ -130,17 +135,19 @@ class NodeClient:
 
     def bans(self) -> Deferred[tuple[Ban, ...]]:
         """Every ban in force; ``until`` of each is the seconds that remain."""
-        return Deferred.fromCoroutine(self._bans())
+        pages = self._pages(commands.ListBans, "page", BanPage)
+        return pages.addCallback(lambda found: tuple(ban for page in found for ban in page.bans))
 
     def ban(self, client: str, reason: str, term: float) -> Deferred[Ban]:
         """Ban a client everywhere for ``term`` seconds. :raises NotPermitted: the node is on another machine."""
-        answer = self.protocol.ask(commands.AddBan, client=client, reason=reason, term=term)
-        return answer.addCallback(lambda box: decode(Ban, box["ban"]))
+        return self.protocol.ask(commands.AddBan, client=client, reason=reason, term=term).addCallback(_ban)
 
     def lift_ban(self, client: str) -> Deferred[Ban]:
-        """End a ban now. :raises NoSuchBan, NotPermitted:"""
-        answer = self.protocol.ask(commands.LiftBan, client=client)
-        return answer.addCallback(lambda box: decode(Ban, box["ban"]))
+        """End a ban now.
+
+        :raises NoSuchBan: there is none. :raises NotPermitted: the node is on another machine.
+        """
+        return self.protocol.ask(commands.LiftBan, client=client).addCallback(_ban)
 
     def history(self, seconds: float) -> Deferred[tuple[LoadSample, ...]]:
         """The load of all nodes over the last ``seconds``, oldest first. :raises NotSupervised: this is no CSU."""
@@ -156,7 +163,19 @@ class NodeClient:
 
     def jobs(self, query: JobQuery, limit: int | None = None) -> Deferred[list[JobStatus]]:
         """This client's jobs, newest first, page after page up to ``limit``."""
-        return Deferred.fromCoroutine(self._jobs(query, limit))
+
+        async def jobs(query: JobQuery) -> list[JobStatus]:
+            found: list[JobStatus] = []
+            while True:
+                if limit is not None:
+                    query = evolve(query, limit=min(query.limit, limit - len(found)))
+                page, cursor = await self.page(query)
+                found.extend(page)
+                if cursor is None or (limit is not None and len(found) >= limit):
+                    return found
+                query = evolve(query, before=cursor)
+
+        return Deferred.fromCoroutine(jobs(query))
 
     def watch(
         self, job_id: str, changed: Changed, *, every: bool = True
@@ -222,39 +241,27 @@ class NodeClient:
             if source.data is not None and len(source.data) <= commands.INLINE_PART:
                 riding[field] = source.data
             else:
-                await upload(self.protocol, next(self._numbers), source)
+                await source.send(self.protocol, next(self._numbers))
         return {"key": key or self._new_key(), "qos": spec.qos.value, "spec": encode(spec), **riding}
 
-    async def _cluster(self) -> ClusterView:
-        pages: list[ClusterView] = []
-        after: str | None = None
-        while not pages or after is not None:
-            page = (await self.protocol.ask(commands.DescribeCluster, after=after))["cluster"]
-            pages.append(decode(ClusterView, page))
-            after = decode(str | None, page.get("next"), "next")
-        return evolve(pages[0], members=tuple(member for page in pages for member in page.members))
+    def _pages(self, command: type[commands.NodeCommand], name: str, kind: type[T]) -> Deferred[list[T]]:
+        """The values of all pages of an answer; at least one."""
 
-    async def _bans(self) -> tuple[Ban, ...]:
-        found: list[Ban] = []
-        after: str | None = None
-        while True:
-            page = decode(BanPage, (await self.protocol.ask(commands.ListBans, after=after))["page"])
-            found.extend(page.bans)
-            after = page.next
-            if after is None:
-                return tuple(found)
+        async def pages() -> list[T]:
+            found: list[T] = []
+            after: str | None = None
+            while not found or after is not None:
+                page = (await self.protocol.ask(command, after=after))[name]
+                found.append(decode(kind, page))
+                after = decode(str | None, page.get("next"), "next")
+            return found
 
-    async def _jobs(self, query: JobQuery, limit: int | None) -> list[JobStatus]:
-        found: list[JobStatus] = []
-        while True:
-            if limit is not None:
-                query = evolve(query, limit=min(query.limit, limit - len(found)))
-            page, cursor = await self.page(query)
-            found.extend(page)
-            if cursor is None or (limit is not None and len(found) >= limit):
-                return found
-            query = evolve(query, before=cursor)
+        return Deferred.fromCoroutine(pages())
 
 
 def _job(answer: Mapping[str, Any]) -> JobStatus:
     return JobStatus.from_document(answer["job"])
+
+
+def _ban(answer: Mapping[str, Any]) -> Ban:
+    return decode(Ban, answer["ban"])

@@ -8,26 +8,23 @@ while one connects, the others wait for what comes of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from attrs import define, field, frozen
-from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredLock
 
 from cloudmytask.addresses import Address
 from cloudmytask.client.connection import UNREACHABLE, Connection, Connector
+from cloudmytask.client.discovery import Discovery
 from cloudmytask.client.failover import Failed, Moving, Recourse, Returning, Sent, State, nodes_to_ask
-from cloudmytask.client.known_nodes import KnownNode, KnownNodes, Told, nodes_of
+from cloudmytask.client.known_nodes import KnownNodes
 from cloudmytask.client.node_client import NodeClient
-from cloudmytask.deferreds import Signal, patiently, pause
+from cloudmytask.deferreds import pause
 from cloudmytask.model.errors import CloudMyTaskError, ConnectionInterrupted, NoNode, NoSuchJob
 from cloudmytask.model.job import JobId
 
 T = TypeVar("T")
 Question = Callable[[NodeClient], Deferred[T]]
-
-LEARN_TIMEOUT = 10.0
-"""Seconds that a node may take to tell which other nodes there are; nobody waits for it."""
 
 
 @frozen
@@ -62,10 +59,11 @@ class NodeSession:
     _current: Connection | None = field(init=False, default=None)
     _others: dict[str, Connection] = field(init=False, factory=dict)
     _connecting: DeferredLock = field(init=False, factory=DeferredLock)
-    _told: dict[str, Told | None] = field(init=False, factory=dict)
-    _told_by: str = field(init=False, default="")
-    _learning: bool = field(init=False, default=False)
-    _learned: Signal = field(init=False, factory=Signal)
+    _discovery: Discovery | None = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        connector, known = self.connector, self.known
+        self._discovery = None if known is None else Discovery(known, connector.identity, connector.clock)
 
     # Sent
 
@@ -142,13 +140,10 @@ class NodeSession:
 
     async def learn(self, timeout: float) -> None:
         """Wait a moment to be told which other nodes there are, if that is due. Never fails."""
-        if self._current is not None:
-            self._begin_to_learn(self._current)
-        if self._learning:
-            try:
-                await patiently(self.connector.clock, timeout, self._learned.wait())
-            except defer.TimeoutError:
-                return  # the next session asks again
+        if self._discovery is not None:
+            if self._current is not None:
+                self._discovery.begin(self._current)
+            await self._discovery.wait(timeout)
 
     def close(self) -> None:
         """End all connections; they are made again when they are needed. Idempotent."""
@@ -200,7 +195,8 @@ class NodeSession:
                     except CloudMyTaskError as problem:
                         state = state.failed(problem)
                     else:
-                        self._begin_to_learn(connection)
+                        if self._discovery is not None:
+                            self._discovery.begin(connection)
                         return answer, connection
                 case Returning():
                     try:
@@ -236,7 +232,7 @@ class NodeSession:
         try:
             return await self.connector.to_first(self.named)
         except NoNode:
-            if self.known is None:
+            if self._discovery is None:
                 raise
             tried.update(each.key for each in self.named)
             for each in self.named:
@@ -282,7 +278,7 @@ class NodeSession:
     async def _move(self, gone: Connection, why: str, tried: set[str]) -> Connection | None:
         """Another node to talk to from now on, if there is one."""
         tried.add(gone.address.key)
-        if self.known is None:
+        if self._discovery is None:
             return None
         async with self._connecting:
             current = self._current
@@ -295,48 +291,8 @@ class NodeSession:
             return found
 
     async def _stand_in(self, asked: Address, left: Address, why: str, tried: set[str]) -> Connection | None:
-        found = await self.connector.to_stand_in(self._nodes(asked), asked, tried)
+        assert self._discovery is not None
+        found = await self.connector.to_stand_in(self._discovery.nodes(asked), asked, tried)
         if found is not None:
             self.habits.moved(left, why, found)
         return found
-
-    # Learning
-
-    def _nodes(self, asked: Address) -> tuple[KnownNode, ...]:
-        told = self._recall(asked)
-        return () if told is None else told.nodes
-
-    def _recall(self, asked: Address) -> Told | None:
-        assert self.known is not None
-        if asked.key not in self._told:
-            self._told[asked.key] = self.known.recall(asked)
-        return self._told[asked.key]
-
-    def _begin_to_learn(self, connection: Connection) -> None:
-        if self.known is None or self._learning or self._knows(self.known, connection):
-            return
-        self._learning = True
-        Deferred.fromCoroutine(self._ask_for_nodes(self.known, connection)).addErrback(_not_told).addBoth(self._ended)
-
-    def _knows(self, known: KnownNodes, connection: Connection) -> bool:
-        told = self._recall(connection.asked)
-        if told is None or not known.fresh(told):
-            return False
-        # The one that stands in now is to be the first to be tried the next time: it has our jobs.
-        first = told.nodes[0].address.key if told.nodes else ""
-        return connection.instead_of is None or connection.address.key in (first, self._told_by)
-
-    async def _ask_for_nodes(self, known: KnownNodes, connection: Connection) -> None:
-        view = await connection.client.some_of_cluster(LEARN_TIMEOUT)
-        nodes = nodes_of(view, self.connector.identity, with_teller=connection.instead_of is not None)
-        self._told[connection.asked.key] = known.keep(connection.asked, nodes)
-        self._told_by = connection.address.key
-
-    def _ended(self, _: object) -> None:
-        self._learning = False
-        self._learned.fire()
-
-
-def _not_told(failure: Any) -> None:
-    """What was known before is still worth something; the next request asks again."""
-    failure.trap(CloudMyTaskError)

@@ -1,18 +1,22 @@
 """Bytes that a client sends: a script, or standard input, from memory or from a file.
 
-Invariant: a source is never read whole into memory unless it is small; its digest is that of the bytes sent.
+Invariant: a source is never read whole into memory unless it is small; its digest is that of the bytes sent. A file is
+open only while it is read.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
-from typing import BinaryIO
 
 from attrs import frozen
+from twisted.internet.defer import succeed
 
 from cloudmytask.model.job import Blob, Digest
 from cloudmytask.wire.commands import INLINE_PART as INLINE_PART
+from cloudmytask.wire.guard import GuardedAMP
+from cloudmytask.wire.transfer import send_blob
 
 _BLOCK = 1024 * 1024
 
@@ -24,6 +28,11 @@ class Source:
     blob: Blob
     data: bytes | None = None
     path: Path | None = None
+
+    @classmethod
+    def of(cls, given: bytes | str | os.PathLike[str]) -> Source:
+        """Bytes, or those of the file with that path. :raises OSError: it cannot be read."""
+        return cls.of_bytes(given) if isinstance(given, bytes) else cls.of_file(Path(given))
 
     @classmethod
     def of_bytes(cls, data: bytes) -> Source:
@@ -46,7 +55,16 @@ class Source:
                 size += len(block)
         return cls(Blob(Digest(sha.hexdigest()), size), path=path)
 
-    def open(self) -> BinaryIO:
-        """The bytes of a file source."""
+    async def send(self, protocol: GuardedAMP, number: int) -> None:
+        """Send the bytes ahead of the job that refers to them, unless the node has them.
+
+        :param number: what to call the upload on this connection.
+        :raises CloudMyTaskError: the node declined, or the connection ended. :raises OSError: the file is gone.
+        """
+        if (data := self.data) is not None:
+            await send_blob(protocol, number, self.blob, lambda offset, size: succeed(data[offset : offset + size]))
+            return
         assert self.path is not None
-        return self.path.open("rb")
+        with self.path.open("rb") as file:
+            # pieces are asked for in order, so the file's own position is the offset
+            await send_blob(protocol, number, self.blob, lambda _offset, size: succeed(file.read(size)))

@@ -16,7 +16,7 @@ from cloudmytask.addresses import Address
 from cloudmytask.cli.reach import LEARN_TIMEOUT, habits
 from cloudmytask.cli.terminal.console import Console
 from cloudmytask.client.connection import STAND_IN_PATIENCE, Connection, Connector
-from cloudmytask.client.known_nodes import FRESH, KnownNodes, known_node
+from cloudmytask.client.known_nodes import FRESH, KnownNode, KnownNodes
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.node_session import NodeSession
 from cloudmytask.codec.people import JobStatus
@@ -276,7 +276,7 @@ def test_closing_forgets_no_node(company: Company, ann: Ann) -> None:
 
 def test_whoever_answers_at_a_nodes_address_must_be_that_node(company: Company, ann: Ann) -> None:
     def stand_in(node_id: str) -> Connection | None:
-        other = known_node("b", address("b").text, node_id)
+        other = KnownNode("b", address("b").text, node_id)
         return ann.do(ann.connector.to_stand_in([other], address("a"), set()))
 
     assert stand_in("f" * 32) is None
@@ -289,9 +289,9 @@ def test_stand_ins_that_do_not_answer_or_make_sense_cost_a_moment(company: Compa
     company.network.listen("mute", Factory.forProtocol(lambda: GuardedAMP(mute, company.clock)))
     company.network.listen("other", Factory.forProtocol(lambda: GuardedAMP(Vocabulary({}), company.clock)))
     company.network.paths.silence("far")
-    peers = [known_node(host, f"{host}:1", "f" * 32) for host in ("other", "mute", "far")]
+    peers = [KnownNode(host, f"{host}:1", "f" * 32) for host in ("other", "mute", "far")]
     for each in peers:
-        company.network.name(each.address.text, each.name)
+        company.network.name(each.place.text, each.name)
     began = company.clock.seconds()
     assert ann.do(ann.connector.to_stand_in(peers, address("a"), set())) is None
     assert company.clock.seconds() - began <= len(peers) * STAND_IN_PATIENCE + 0.1
@@ -387,12 +387,12 @@ def test_the_stand_in_that_has_our_jobs_is_remembered_first(company: Company, an
     before = file.recall(address("a"))
     assert before is not None
     first, second = before.nodes
-    company.network.cut_off(company.network.host_at(first.address.text))
+    company.network.cut_off(company.network.host_at(first.place.text))
     verb = Verb(ann, file)
     submitted = verb.submit(FOREVER)
     _lost_before_the_answer(company, submitted)
     company.result(submitted)
-    assert verb.node.address == second.address
+    assert verb.node.address == second.place
     verb.learn()
     after = file.recall(address("a"))
     assert after is not None and after.nodes[0] == second

@@ -14,7 +14,7 @@ from cloudmytask.client import Client, subscriptions
 from cloudmytask.client.connection import Connector
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.node_session import NodeSession
-from cloudmytask.client.subscriptions import Submitted, Watched
+from cloudmytask.client.watched import Submitted, Watched
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.errors import ConnectionInterrupted, JobFailed, OutputTruncated, WaitTimeout
 from cloudmytask.model.job import JobState, StreamName

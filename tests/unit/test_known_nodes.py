@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cloudmytask.addresses import Address
-from cloudmytask.client.known_nodes import NODES_MAX, known_node, nodes_of
+from cloudmytask.client.known_nodes import NODES_MAX, KnownNode, nodes_of
 from cloudmytask.model.cluster import (
     ClusterView,
     MemberStatus,
@@ -61,7 +61,7 @@ def test_there_are_never_too_many() -> None:
 @pytest.mark.parametrize("address", ["", "nowhere", "unix:/x", "10.0.0.1:0", "10.0.0.1:65536", ":7001"])
 def test_an_address_that_leads_nowhere(address: str) -> None:
     with pytest.raises(ConfigurationError):
-        known_node("b", address, "b" * 32)
+        KnownNode("b", address, "b" * 32)
 
 
 def test_the_key_of_an_address() -> None:

@@ -18,12 +18,11 @@ from cloudmytask.client.known_nodes import (
     NODES_MAX,
     KnownNode,
     KnownNodes,
-    known_node,
 )
 from cloudmytask.directories import known_nodes_file
 
 A = Address.parse("127.0.0.1:7001", "$CMT_NODE")
-B = known_node("b", "127.0.0.1:7002", "b" * 32)
+B = KnownNode("b", "127.0.0.1:7002", "b" * 32)
 
 
 class Wall:
@@ -122,7 +121,7 @@ def test_only_so_many_addresses_are_kept_the_newest(known: KnownNodes, wall: Wal
 
 
 def _document(at: object = 1_700_000_000, others: object = ()) -> Any:
-    return {"nodes": {A.key: {"at": at, "others": others}}}
+    return {"addresses": {A.key: {"at": at, "nodes": others}}}
 
 
 GOOD = {"name": "b", "address": "127.0.0.1:7002", "id": "b" * 32}
@@ -136,8 +135,8 @@ GOOD = {"name": "b", "address": "127.0.0.1:7002", "id": "b" * 32}
         b"[" * 100_000,
         b"[]",
         b"{}",
-        b'{"nodes": []}',
-        b'{"nodes": {"127.0.0.1:7001": []}}',
+        b'{"addresses": []}',
+        b'{"addresses": {"127.0.0.1:7001": []}}',
         json.dumps(_document(at="yesterday", others=[GOOD])).encode(),
         json.dumps(_document(at=float("nan"), others=[GOOD])).encode(),
         json.dumps(_document(at=10**400, others=[GOOD])).encode(),

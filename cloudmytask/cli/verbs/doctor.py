@@ -26,7 +26,7 @@ from cloudmytask.cli.reach import START_A_NODE, reach_one
 from cloudmytask.cli.terminal import tables
 from cloudmytask.cli.terminal.console import Console
 from cloudmytask.cli.verbs.network_checks import Check, check_network
-from cloudmytask.client.addresses import candidates
+from cloudmytask.client.known_nodes import candidates
 from cloudmytask.client.node_session import NodeSession
 from cloudmytask.directories import default_state
 from cloudmytask.model.errors import CloudMyTaskError, ExitCode, NoNode

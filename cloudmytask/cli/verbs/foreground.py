@@ -30,7 +30,7 @@ from cloudmytask.cli.verbs.progress import Progress
 from cloudmytask.cli.verbs.submit import DASH, JobOptions, Ready, gather
 from cloudmytask.client import JobStatus
 from cloudmytask.client.node_session import NodeSession
-from cloudmytask.client.subscriptions import Submitted
+from cloudmytask.client.watched import Submitted
 from cloudmytask.model.errors import NoNode
 from cloudmytask.model.job import JobState, Reason, StreamName
 

@@ -22,7 +22,7 @@ from cloudmytask.client import JobStatus
 from cloudmytask.client.connection import new_key
 from cloudmytask.client.node_session import NodeSession
 from cloudmytask.client.sources import Source
-from cloudmytask.client.subscriptions import Submitted
+from cloudmytask.client.watched import Submitted
 from cloudmytask.core.admission import check_script_size, check_spec
 from cloudmytask.model.job import Blob, JobSpec, Limits, QoS
 
