@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from cloudmytask.cli.exit_codes import OURS
-from cloudmytask.cli.options import STATE, choose_jobs, complete_file, describe_job, duration, share
+from cloudmytask.cli.options import STATE, STATES, choose_jobs, complete_file, describe_job, duration, share
 from cloudmytask.cli.verb import Verbs, verb
 from cloudmytask.model.words import POLICIES, RESERVE_PULL, StreamName
 from cloudmytask.version import VERSION
@@ -93,8 +93,8 @@ def submit() -> None:
 
 
 @verb(verbs, "jobs")
-@click.option("--state", "states", type=STATE, multiple=True, help="Only these; may be repeated.")
-@click.option("--name", help="Only jobs of this name.")
+@click.option("--state", "states", type=STATE, metavar="STATE", multiple=True, help=f"Only these: {STATES}.")
+@click.option("--name", metavar="NAME", help="Only jobs of this name.")
 @click.option("-a", "--all", "everything", is_flag=True, help=f"All jobs. [default: the newest {NEWEST}]")
 def ps() -> None:
     """List your jobs, newest first. With -q only their ids.
@@ -139,7 +139,7 @@ def result() -> None:
 @verb(verbs, "output", short_help="Show the output of a job so far.")
 @click.argument("selector")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
-@click.option("--attempt", type=click.IntRange(min=1), help="Of this attempt. [default: the latest]")
+@click.option("--attempt", type=click.IntRange(min=1), metavar="N", help="Of this attempt. [default: the latest]")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines of each stream.")
 @_RAW
 def logs() -> None:
@@ -169,7 +169,7 @@ def wait() -> None:
 
 @verb(verbs, "jobs", short_help="End jobs.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until the job has ended.")
-@click.option("--note", default="", help="Why; cmt why shows it.")
+@click.option("--note", metavar="TEXT", default="", help="Why; cmt why shows it.")
 @choose_jobs
 def cancel() -> None:
     """End jobs: their scripts are asked to end (SIGTERM), and killed after a grace, with all that they started.
@@ -269,7 +269,7 @@ def ban(context: click.Context) -> None:
 
 
 @verb(ban, "cluster", name="add")
-@click.option("--client", required=True, help="Whom.")
+@click.option("--client", metavar="CLIENT", required=True, help="Whom.")
 @click.option("--reason", required=True, help="Why; the client is told.")
 @click.option("--for", "term", type=duration, metavar="DURATION", default="1h", help="How long. [default: 1h]")
 def ban_add() -> None:
@@ -313,11 +313,18 @@ def ban_why() -> None:
 
 
 @verb(verbs, "simulate", short_help="Simulate a whole cluster, and print its figures.")
-@click.option("--nodes", type=click.IntRange(1, 10_000), default=16, show_default=True, help="How many nodes.")
-@click.option("--slots", type=click.IntRange(1, 4096), default=4, show_default=True, help="Slots of each node.")
-@click.option("--jobs", type=click.IntRange(1, 10_000_000), default=2000, show_default=True, help="How many jobs.")
+@click.option(
+    "--nodes", type=click.IntRange(1, 10_000), metavar="N", default=16, show_default=True, help="How many nodes."
+)
+@click.option(
+    "--slots", type=click.IntRange(1, 4096), metavar="N", default=4, show_default=True, help="Slots of each node."
+)
+@click.option(
+    "--jobs", type=click.IntRange(1, 10_000_000), metavar="N", default=2000, show_default=True, help="How many jobs."
+)
 @click.option(
     "--load",
+    metavar="FACTOR",
     type=click.FloatRange(0.0, 100.0, min_open=True),
     default=0.95,
     show_default=True,
@@ -349,8 +356,12 @@ def ban_why() -> None:
     metavar="SHARE",
     help="Share of the nodes that are killed and started again.",
 )
-@click.option("--partitions", type=click.IntRange(0, 1000), default=0, help="How often the network falls in two.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Another one gives another course of events.")
+@click.option(
+    "--partitions", type=click.IntRange(0, 1000), metavar="N", default=0, help="How often the network falls in two."
+)
+@click.option(
+    "--seed", type=int, metavar="N", default=1, show_default=True, help="Another one gives another course of events."
+)
 def simulate() -> None:
     """Simulate a whole cluster in virtual time, and print its figures beside those of a central queue that knows
     everything. The nodes are the real ones; clock, network, disks and scripts are not.

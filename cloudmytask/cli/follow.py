@@ -51,7 +51,10 @@ class Following:
         self._pushed = None if self._submitted is None else self._submitted.output
 
     async def read(self, attempt: int, *, follow: bool) -> OutputEnd:
-        """All of it. :raises CloudMyTaskError:"""
+        """Read all of it.
+
+        :raises CloudMyTaskError: it cannot be had.
+        """
         return await self._node.ask(
             lambda client: Deferred.fromCoroutine(self._read(client, attempt, follow)), about=self._job_id
         )
@@ -68,7 +71,7 @@ class Following:
 
         async def hand_on(stream: StreamName, data: bytes) -> None:
             if follow and self._boot is None:
-                # Before anything is shown: where the node dies now, what was shown must be known from what is new.
+                # Before anything is shown: if the node dies now, what was shown must be known from what is new.
                 self._began = await self._started(client, attempt)
                 self._boot = boot
             if not over:  # or it comes again

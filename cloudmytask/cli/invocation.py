@@ -101,6 +101,7 @@ def conduct(work: Callable[[Invocation], Coroutine[Deferred[Any], Any, int]]) ->
     :raises Interrupted: a signal ended it.
     """
     monotonic.install()
+    # Not before: an import installs Twisted's own, on wall time.
     from twisted.internet import reactor
 
     globalLogBeginner.beginLoggingTo(

@@ -67,6 +67,7 @@ def complete_file(_context: click.Context, _parameter: click.Parameter, incomple
 
 
 STATE = click.Choice([state.value for state in JobState])
+STATES = f"{', '.join(STATE.choices[:-1])} or {STATE.choices[-1]}"
 
 # Groups of options
 
@@ -84,8 +85,10 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Declared], Declared]:
 
 choose_jobs = together(
     click.argument("selectors", metavar="[SELECTOR]...", nargs=-1),
-    click.option("--name", help="All jobs of this name."),
-    click.option("--state", "states", type=STATE, multiple=True, help="All jobs in this state."),
+    click.option("--name", metavar="NAME", help="All jobs of this name."),
+    click.option(
+        "--state", "states", type=STATE, metavar="STATE", multiple=True, help=f"All jobs in this state: {STATES}."
+    ),
 )
 """Of a verb about several jobs, which ``cli.selection`` finds."""
 
@@ -96,13 +99,14 @@ describe_job = together(
         default=QoS.BATCH.value,
         help="How urgent it is. [default: batch]",
     ),
-    click.option("--name", help="A label to select the job by. [default: the script's name]"),
+    click.option("--name", metavar="NAME", help="A label to select the job by. [default: the script's name]"),
     click.option(
         "--timeout", type=duration, metavar="DURATION", help="End an attempt that runs longer than this, such as 90s."
     ),
     click.option(
         "--retries",
         type=click.IntRange(min=0),
+        metavar="N",
         default=0,
         help="Further attempts that a failure is worth. [default: 0]",
     ),
@@ -127,11 +131,15 @@ describe_job = together(
     click.option(
         "--max-file-size", "file_size", type=size, metavar="SIZE", help="Size of each file that the script writes."
     ),
-    click.option("--max-open-files", "open_files", type=click.IntRange(min=1), help="Open files of one process."),
+    click.option(
+        "--max-open-files", "open_files", type=click.IntRange(min=1), metavar="N", help="Open files of one process."
+    ),
     click.option("--node", metavar="NAME", help="Run it on the node of this name only."),
     click.option("--avoid", metavar="NAME", multiple=True, help="Not on the node of this name; may be repeated."),
     click.option("--local", is_flag=True, help="Run it on the node that accepts it only."),
-    click.option("--key", help="Idempotency key: the same job again under the same key is not run again."),
+    click.option(
+        "--key", metavar="KEY", help="Idempotency key: the same job again under the same key is not run again."
+    ),
     click.argument("script", shell_complete=complete_file),
     click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=complete_file),
 )

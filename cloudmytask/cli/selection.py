@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from attrs import frozen
+
 from cloudmytask.cli.failures import UsageError
 from cloudmytask.cli.reach import at_node
 from cloudmytask.cli.terminal.console import Console
@@ -27,22 +29,50 @@ SHOWN = 5
 """Candidates that are named if a beginning fits several jobs."""
 
 
-def check_chosen(selectors: Sequence[str], name: str | None, states: Sequence[str]) -> None:
-    """Check what was typed before a node is asked.
+@frozen
+class Choice:
+    """The options of ``options.choose_jobs``, as they were given.
 
     :raises UsageError: nothing was chosen.
     """
-    if not all(selectors):
-        raise UsageError("a SELECTOR is empty")
-    if not selectors and name is None and not states:
-        raise UsageError("which job? Give an id, its beginning, or last; or choose by --name or --state")
+
+    selectors: tuple[str, ...]
+    name: str | None
+    states: tuple[str, ...]
+
+    def __attrs_post_init__(self) -> None:
+        if not all(self.selectors):
+            raise UsageError("a SELECTOR is empty")
+        if not self.selectors and self.name is None and not self.states:
+            raise UsageError("which job? Give an id, its beginning, or last; or choose by --name or --state")
+
+    async def find(self, client: NodeClient) -> list[JobId]:
+        """Find all jobs that are meant, each once: those of the selectors in their order, then those with that name and
+        state.
+
+        :raises NoSuchJob: a selector means no job, or no job has that name and state.
+        :raises AmbiguousJob: a selector is the beginning of several ids.
+        """
+        found = [await one(client, text) for text in self.selectors]
+        if self.name is not None or self.states:
+            listed = await client.jobs(JobQuery(name=self.name, states=frozenset(map(JobState, self.states))))
+            if not listed:
+                wanted = [f"the name {self.name!r}"] * (self.name is not None)
+                wanted += [f"state {' or '.join(self.states)}"] * bool(self.states)
+                raise NoSuchJob(f"no job of yours has {' and '.join(wanted)}")
+            found.extend(job.id for job in listed)
+        return list(dict.fromkeys(found))
+
+    def answer(self, jobs: Sequence[JobStatus]) -> dict[str, Any]:
+        """Make the JSON answer about jobs that were chosen like this."""
+        if len(self.selectors) == 1 and self.name is None and not self.states:
+            return dict(jobs[0].document)
+        return {"jobs": [job.document for job in jobs]}
 
 
-def chosen(
+def ask_each(
     console: Console,
-    selectors: Sequence[str],
-    name: str | None,
-    states: Sequence[str],
+    choice: Choice,
     each: Callable[[NodeSession, JobId], Coroutine[Any, Any, JobStatus]],
     show: Callable[[Sequence[JobStatus]], object],
     *,
@@ -53,29 +83,18 @@ def chosen(
     :param changes: whether ``each`` does something to the job, so that it must not be the wrong one.
     :raises CloudMyTaskError: one failed; those after it were not asked about.
     """
-    check_chosen(selectors, name, states)
 
     async def work(_invocation: object, node: NodeSession) -> int:
-        if changes and LAST in selectors and node.instead_of is not None:
+        if changes and LAST in choice.selectors and node.instead_of is not None:
             raise NoNode(f"{LAST!r} may be a job at {node.instead_of.text}, which does not answer; name it by its id")
-        found = await several(node.client, selectors, name, states)
-        jobs = [await each(node, job_id) for job_id in found]
+        jobs = [await each(node, job_id) for job_id in await choice.find(node.client)]
         if console.as_json:
-            console.document(answer(jobs, selectors, name, states))
+            console.document(choice.answer(jobs))
         else:
             show(jobs)
         return 0
 
     return at_node(console, work)
-
-
-def answer(
-    jobs: Sequence[JobStatus], selectors: Sequence[str], name: str | None, states: Sequence[str]
-) -> dict[str, Any]:
-    """Make the JSON answer about jobs that were chosen like this."""
-    if len(selectors) == 1 and name is None and not states:
-        return dict(jobs[0].document)
-    return {"jobs": [job.document for job in jobs]}
 
 
 def meant(text: str) -> JobId | JobQuery:
@@ -119,21 +138,3 @@ async def one(client: NodeClient, text: str) -> JobId:
     if not isinstance(sought, JobQuery):
         return sought
     return only(text, await client.jobs(sought, sought.limit))
-
-
-async def several(client: NodeClient, texts: Sequence[str], name: str | None, states: Sequence[str]) -> list[JobId]:
-    """Find all jobs that are meant, each once: those of ``texts`` in their order, then those with that name and state.
-
-    :raises NoSuchJob: one of ``texts`` means no job, or no job has that name and state.
-    :raises AmbiguousJob: one of ``texts`` is the beginning of several ids.
-    """
-    found = [await one(client, text) for text in texts]
-    if name is not None or states:
-        listed = await client.jobs(JobQuery(name=name, states=frozenset(map(JobState, states))))
-        if not listed:
-            wanted = " and ".join(
-                [f"the name {name!r}"] * (name is not None) + [f"state {' or '.join(states)}"] * bool(states)
-            )
-            raise NoSuchJob(f"no job of yours has {wanted}")
-        found.extend(job.id for job in listed)
-    return list(dict.fromkeys(found))

@@ -28,7 +28,7 @@ BACKLOG = 128
 
 
 @frozen
-class Claim:
+class InstanceClaim:
     """The sockets, bound, listening and in non-blocking mode; :meth:`release` gives everything back."""
 
     unix: socket.socket
@@ -42,7 +42,7 @@ class Claim:
         self._held.close()
 
 
-def claim(config: InstanceConfig) -> Claim:
+def claim(config: InstanceConfig) -> InstanceClaim:
     """Make the state directory if need be, lock it, bind and listen.
 
     :raises StartFailed: it cannot be had, and nothing is held; the sentence says what is in the way.
@@ -56,7 +56,7 @@ def claim(config: InstanceConfig) -> Claim:
         address = config.address
         if tcp:
             address = join_address(split_address(address)[0], tcp[0].getsockname()[1])
-        return Claim(unix, tcp, held.pop_all(), address)
+        return InstanceClaim(unix, tcp, held.pop_all(), address)
 
 
 def _own_directory(path: Path, kind: str) -> None:

@@ -29,7 +29,7 @@ from cloudmytask.config import InstanceConfig
 from cloudmytask.model.errors import StartFailed
 from cloudmytask.net.client_session import NodeFactory
 from cloudmytask.periodic import Periodic, every
-from cloudmytask.service.claim import SOCKET_MODE, Claim
+from cloudmytask.service.claim import SOCKET_MODE, InstanceClaim
 from cloudmytask.systemd import Notifier
 
 _log = Logger()
@@ -82,7 +82,7 @@ class Life(Generic[Role]):
     store: Store
     factory: NodeFactory
     ports: tuple[IListeningPort, ...]
-    claim: Claim
+    claim: InstanceClaim
 
 
 def exit_with_failure() -> None:
@@ -147,7 +147,7 @@ class InstanceService(Service, Generic[Config, Role]):
     # what each role says for itself
 
     def _begin_all(self, begun: list[Step]) -> Life[Role]:
-        """Claim, open, recover, listen.
+        """InstanceClaim, open, recover, listen.
 
         :param begun: gets how each thing is undone.
         :raises StartFailed: something is in the way; ``begun`` says what is to be undone.
@@ -174,7 +174,7 @@ class InstanceService(Service, Generic[Config, Role]):
         Service.setServiceParent(self, parent)
 
     def privilegedStartService(self) -> None:
-        """Claim, open, recover, listen. Called by twistd after it became a daemon.
+        """InstanceClaim, open, recover, listen. Called by twistd after it became a daemon.
 
         :raises StartAborted: it could not; one line about it was written to standard error and to the log.
         """
@@ -221,7 +221,7 @@ class InstanceService(Service, Generic[Config, Role]):
             self._stopped = Deferred.fromCoroutine(self._undo(reversed(begun))).addCallback(lambda _all_done: None)
             raise
 
-    def _listen(self, held: Claim, factory: NodeFactory, begun: list[Step]) -> tuple[IListeningPort, ...]:
+    def _listen(self, held: InstanceClaim, factory: NodeFactory, begun: list[Step]) -> tuple[IListeningPort, ...]:
         """Accept connections on all that is claimed."""
         ports: list[IListeningPort] = []
         for listening in (held.unix, *held.tcp):

@@ -17,14 +17,14 @@ import pytest
 from cloudmytask.config import NodeConfig
 from cloudmytask.model.errors import StartFailed
 from cloudmytask.service import claim as module
-from cloudmytask.service.claim import Claim, claim
+from cloudmytask.service.claim import InstanceClaim, claim
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory that belongs to somebody else")
 not_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 
 
 @contextmanager
-def held(config: NodeConfig) -> Iterator[Claim]:
+def held(config: NodeConfig) -> Iterator[InstanceClaim]:
     made = claim(config)
     try:
         yield made

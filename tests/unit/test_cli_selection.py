@@ -8,7 +8,7 @@ import pytest
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 
-from cloudmytask.cli.selection import SHOWN, meant, one, several
+from cloudmytask.cli.selection import SHOWN, Choice, meant, one
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.job_id import job_id
 from cloudmytask.model.errors import AmbiguousJob, ExitCode, NoSuchJob
@@ -124,9 +124,9 @@ def three() -> Any:
 def test_several_are_found_once_each(
     three: Any, texts: list[int], name: str | None, states: list[str], found: list[int]
 ) -> None:
-    assert answer(several(three, [IDS[i] for i in texts], name, states)) == [IDS[i] for i in found]
+    assert answer(Choice(tuple([IDS[i] for i in texts]), name, tuple(states)).find(three)) == [IDS[i] for i in found]
 
 
 def test_a_name_that_no_job_has(three: Any) -> None:
     with pytest.raises(NoSuchJob, match=r"the name 'c\.py' and state running or lost"):
-        answer(several(three, [], "c.py", ["running", "lost"]))
+        answer(Choice((), "c.py", ("running", "lost")).find(three))

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import attrs
 import click
@@ -18,10 +19,11 @@ from cloudmytask.cli import exit_codes
 from cloudmytask.cli import options as kinds
 from cloudmytask.cli.commands import run, submit, verbs, wait
 from cloudmytask.cli.failures import NoReader, OutputFailed
+from cloudmytask.cli.selection import Choice
 from cloudmytask.cli.terminal.console import write
 from cloudmytask.cli.verb import Verb
 from cloudmytask.cli.verbs.doctor import check_clock, check_disk, check_python, check_state, check_tool
-from cloudmytask.cli.verbs.hints import missing_neighbor
+from cloudmytask.cli.verbs.run import missing_neighbor
 from cloudmytask.cli.verbs.submit import JobOptions
 from cloudmytask.model.job import JobSpec, Limits
 from cloudmytask.simulation.cluster_plan import ClusterPlan
@@ -95,8 +97,9 @@ def test_every_verb_has_a_function_that_takes_what_is_declared(call: list[str]) 
     if call == ["simulate"]:
         assert declared <= {each.name for each in attrs.fields(ClusterPlan)}
     else:
-        fields = {each.name for of in (JobOptions, JobSpec, Limits) for each in attrs.fields(of)}
-        assert taken.keys() - {"console", "given"} == (declared - fields if "given" in taken else declared)
+        sorts: dict[str, tuple[type[Any], ...]] = {"given": (JobOptions, JobSpec, Limits), "chosen": (Choice,)}
+        fields = {field.name for rest in sorts.keys() & taken for of in sorts[rest] for field in attrs.fields(of)}
+        assert taken.keys() - {"console", *sorts} == declared - fields
 
 
 def test_what_stands_behind_the_script_belongs_to_it() -> None:

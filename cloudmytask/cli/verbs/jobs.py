@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from cloudmytask.cli import exit_codes
 from cloudmytask.cli.commands import NEWEST
 from cloudmytask.cli.follow import sizes, tail
 from cloudmytask.cli.invocation import Invocation
 from cloudmytask.cli.reach import at_node
-from cloudmytask.cli.selection import answer, check_chosen, chosen, one, several
+from cloudmytask.cli.selection import Choice, ask_each, one
 from cloudmytask.cli.terminal import jobs as shown_jobs
 from cloudmytask.cli.terminal import tables
 from cloudmytask.cli.terminal.console import STDOUT, Console
@@ -59,7 +60,7 @@ def _show(console: Console, jobs: Sequence[JobStatus]) -> None:
         tables.show(console, shown_jobs.COLUMNS, rows, shown_jobs.NUMBERS, shown_jobs.SHRINK)
 
 
-def status(console: Console, selectors: tuple[str, ...], name: str | None, states: tuple[str, ...]) -> int:
+def status(console: Console, **chosen: Any) -> int:
     """Show all that is known about jobs."""
 
     async def each(node: NodeSession, job_id: JobId) -> JobStatus:
@@ -69,7 +70,7 @@ def status(console: Console, selectors: tuple[str, ...], name: str | None, state
         texts = [job.state.value if console.quiet else shown_jobs.details(job.document) for job in jobs]
         console.data(("\n" if console.quiet else "\n\n").join(texts))
 
-    return chosen(console, selectors, name, states, each, show)
+    return ask_each(console, Choice(**chosen), each, show)
 
 
 def why(console: Console, selector: str) -> int:
@@ -88,16 +89,14 @@ def why(console: Console, selector: str) -> int:
     return at_node(console, work)
 
 
-def wait(
-    console: Console, timeout: float | None, selectors: tuple[str, ...], name: str | None, states: tuple[str, ...]
-) -> int:
+def wait(console: Console, timeout: float | None, **chosen: Any) -> int:
     """Wait until jobs have ended."""
-    check_chosen(selectors, name, states)
+    choice = Choice(**chosen)
 
     async def work(invocation: Invocation, node: NodeSession) -> int:
         deadline = None if timeout is None else invocation.reactor.seconds() + timeout
         code, ended = 0, []
-        for job_id in await several(node.client, selectors, name, states):
+        for job_id in await choice.find(node.client):
             try:
                 job = await _ended(invocation, node, job_id, deadline)
             except WaitTimeout:
@@ -109,7 +108,7 @@ def wait(
                     await _report(console, invocation, node, job)
                 code = code or exit_codes.of_job(job.state, job.reason, job.exit_code, job.signal)
         if console.as_json:
-            console.document(answer(ended, selectors, name, states))
+            console.document(choice.answer(ended))
         return code
 
     return at_node(console, work)
@@ -141,14 +140,7 @@ async def _report(console: Console, invocation: Invocation, node: NodeSession, j
     console.note(f"{job.id} {job.state.value} (code {code}, node {job.executor or '-'}): {why.sentence}")
 
 
-def cancel(
-    console: Console,
-    no_wait: bool,
-    note: str,
-    selectors: tuple[str, ...],
-    name: str | None,
-    states: tuple[str, ...],
-) -> int:
+def cancel(console: Console, no_wait: bool, note: str, **chosen: Any) -> int:
     """End jobs."""
 
     async def each(node: NodeSession, job_id: JobId) -> JobStatus:
@@ -159,12 +151,15 @@ def cancel(
 
     def show(jobs: Sequence[JobStatus]) -> None:
         for job in jobs:
-            console.note(f"{job.id} is {job.state.value if job.state.terminal else 'being cancelled'}")
+            if job.state is JobState.CANCELLED:
+                console.note(f"{job.id} is cancelled")
+            else:
+                console.note(f"{job.id} {f'has ended: {job.state}' if job.state.terminal else 'is being cancelled'}")
 
-    return chosen(console, selectors, name, states, each, show, changes=True)
+    return ask_each(console, Choice(**chosen), each, show, changes=True)
 
 
-def retry(console: Console, selectors: tuple[str, ...], name: str | None, states: tuple[str, ...]) -> int:
+def retry(console: Console, **chosen: Any) -> int:
     """Submit jobs once more, as new jobs."""
 
     async def each(node: NodeSession, job_id: JobId) -> JobStatus:
@@ -174,10 +169,10 @@ def retry(console: Console, selectors: tuple[str, ...], name: str | None, states
     def show(jobs: Sequence[JobStatus]) -> None:
         console.data("\n".join(job.id for job in jobs))
 
-    return chosen(console, selectors, name, states, each, show, changes=True)
+    return ask_each(console, Choice(**chosen), each, show, changes=True)
 
 
-def rm(console: Console, selectors: tuple[str, ...], name: str | None, states: tuple[str, ...]) -> int:
+def rm(console: Console, **chosen: Any) -> int:
     """Delete outcome and output of jobs."""
 
     async def each(node: NodeSession, job_id: JobId) -> JobStatus:
@@ -187,4 +182,4 @@ def rm(console: Console, selectors: tuple[str, ...], name: str | None, states: t
         for job in jobs:
             console.note(f"{job.id} is removed")
 
-    return chosen(console, selectors, name, states, each, show, changes=True)
+    return ask_each(console, Choice(**chosen), each, show, changes=True)
