@@ -158,6 +158,10 @@ class ClusterMember:
             if member.announcement.role is role and member.standing is Standing.ALIVE
         ]
 
+    def names(self, role: Role) -> list[str]:
+        """The names of the others of a role that are known."""
+        return [each.announcement.name for each in self.detector.members() if each.announcement.role is role]
+
     def follow(self, told: Callable[[MemberChanged | BansChanged], object]) -> Registration:
         """Tell ``told`` of every change of the members and of the bans."""
         members = self.detector.changes.add(lambda member: told(MemberChanged(member.node_id, member.standing)))

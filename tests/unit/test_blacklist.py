@@ -40,7 +40,7 @@ from cloudmytask.model.errors import (
     TooManyRequests,
 )
 from cloudmytask.model.job import ClientId
-from cloudmytask.node.jobs.gate import Gate
+from cloudmytask.node.gate import Gate
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.host import SeededEntropy
 from tests.store_conformance import brought_to_an_end
