@@ -190,7 +190,7 @@ def test_a_ban_that_is_ignored_on_forward(plant: Plant) -> None:
 
 def test_bans_that_are_not_passed_on(plant: Plant) -> None:
     plant(BanExchange, "heard", lambda self, announcement: None)
-    plant(BanExchange, "begin", lambda self: None)
+    plant(BanExchange, "start", lambda self: None)
     _is_noticed("starts a job of client0", ban=True, clients=3)
 
 
