@@ -1,9 +1,10 @@
 """The way of one job through the package: which modules it enters, how many calls of ours it takes, how deep they go.
 
 A small script is submitted, awaited and its output read by the Deferred client of the library, in the shipped
-simulation: once where it runs on the node that accepted it, once where it is forwarded. Counted are calls of functions
-of the package from the client to the script and back; a coroutine that is resumed counts as a call. Left out are the
-simulation itself and gossip: what timers and the multicast group set off among instances.
+simulation: once so that it runs on the node that accepted it, once so that it is forwarded, and once more like that
+with its outcome and output pushed, as for ``submit(...).result()``. Counted are calls of functions of the package from
+the client to the script and back; a coroutine that is resumed counts as a call. Left out are the simulation itself and
+gossip: what timers and the multicast group set off among instances.
 
     python -m benchmarks.way [--steps]
 """
@@ -19,10 +20,12 @@ from types import CodeType, FrameType
 from typing import Any
 
 from attrs import define, field
+from twisted.internet.defer import Deferred
 
 import cloudmytask
 from cloudmytask.client.node_client import NodeClient
-from cloudmytask.model.job import StreamName
+from cloudmytask.client.sources import Source
+from cloudmytask.model.job import JobSpec, StreamName
 from cloudmytask.simulation.runner import ScriptPlan
 from tests.virtual_cluster import Company
 
@@ -109,15 +112,30 @@ def _place(code: CodeType) -> tuple[str, str] | None:
     return None if module.split(".")[0] == "simulation" else (module, code.co_qualname)
 
 
-def way_of(options: dict[str, Any]) -> Way:
-    """The way of one job whose spec has ``options``, after another one of the same kind."""
+def way_of(options: dict[str, Any], *, pushed: bool = False) -> Way:
+    """The way of one job whose spec has ``options``, after another one of the same kind.
+
+    :param pushed: whether the node tells the outcome and the output by itself.
+    """
     among = Company(2)
     among.acquainted()
     ann = among.connect("a")
-    _one_job(among, ann, options)
+    one_job = _one_pushed if pushed else _one_job
+    one_job(among, ann, options)
     with Tracer() as way:
-        _one_job(among, ann, options)
+        one_job(among, ann, options)
     return way
+
+
+def _one_pushed(among: Company, ann: NodeClient, options: dict[str, Any]) -> None:
+    source = Source.of_bytes(b"pushed")
+    spec = JobSpec(script=source.blob, script_name="pushed.py", **options)
+    among.plans["pushed.py"] = (SCRIPT,)
+    watched = among.result(ann.submit_watched(spec, source, output=True)).watched
+    assert watched is not None
+    ended = among.result(Deferred.fromCoroutine(watched.until(lambda _: False)))
+    assert ended.exit_code == 0 and watched.output is not None
+    assert watched.output[StreamName.STDOUT] == SCRIPT.output[0][2]
 
 
 def _one_job(among: Company, ann: NodeClient, options: dict[str, Any]) -> None:
@@ -132,9 +150,9 @@ FORWARDED: dict[str, Any] = {"node": "b"}
 
 
 def main(arguments: list[str], write: Callable[[str], object]) -> None:
-    """Print both ways beside their goals; with ``--steps`` the first entry into each module as well."""
-    ways = {"local": way_of(LOCAL), "forwarded": way_of(FORWARDED)}
-    write(f"{'':20}{'local':>10}{'forwarded':>12}{'goal':>8}\n")
+    """Print the ways beside their goals; with ``--steps`` the first entry into each module as well."""
+    ways = {"local": way_of(LOCAL), "forwarded": way_of(FORWARDED), "pushed": way_of(FORWARDED, pushed=True)}
+    write(f"{'':20}{'local':>10}{'forwarded':>12}{'pushed':>10}{'goal':>8}\n")
     rows: tuple[tuple[str, Callable[[Way], int], str], ...] = (
         ("modules entered", lambda way: len(way.modules), str(MODULES_MAX)),
         ("changes of module", lambda way: way.changes, ""),
@@ -142,7 +160,9 @@ def main(arguments: list[str], write: Callable[[str], object]) -> None:
         ("deepest own stack", lambda way: way.deepest, ""),
     )
     for name, figure, goal in rows:
-        write(f"{name:20}{figure(ways['local']):>10,}{figure(ways['forwarded']):>12,}{goal:>8}\n")
+        write(
+            f"{name:20}{figure(ways['local']):>10,}{figure(ways['forwarded']):>12,}{figure(ways['pushed']):>10,}{goal:>8}\n"
+        )
     if "--steps" in arguments:
         for name, way in ways.items():
             write(f"\n{name}:\n" + "".join(f"  {place}\n" for place in way.first_entries()))

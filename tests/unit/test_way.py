@@ -14,11 +14,16 @@ def test_a_forwarded_job_goes_through_both_ends_and_a_local_one_does_not() -> No
     assert not {module.split(".")[0] for module in forwarded.modules} & {"simulation", "cli"}
 
 
-def test_the_table_shows_both_ways_beside_their_goals() -> None:
+def test_what_is_pushed_need_not_be_asked_for() -> None:
+    asked, pushed = way.way_of(way.FORWARDED), way.way_of(way.FORWARDED, pushed=True)
+    assert asked.modules["wire.guard"] > pushed.modules["wire.guard"]
+
+
+def test_the_table_shows_the_ways_beside_their_goals() -> None:
     lines: list[str] = []
     way.main([], lines.append)
     rows = "".join(lines).splitlines()
-    assert rows[0].split() == ["local", "forwarded", "goal"]
+    assert rows[0].split() == ["local", "forwarded", "pushed", "goal"]
     assert rows[1].startswith("modules entered") and rows[1].split()[-1] == str(way.MODULES_MAX)
     assert rows[3].startswith("own calls") and rows[3].split()[-1] == str(way.CALLS_MAX)
 
