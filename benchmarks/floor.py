@@ -23,6 +23,8 @@ COUNTED = 10
 """Chunks that are enough."""
 CHUNKS_MAX = 60
 """Chunks after which a busy machine is given up."""
+QUIET = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+"""What a script says is thrown away."""
 NEAR = 1.2
 """How many times the best floor's time one may take whose neighbor counts."""
 
@@ -35,7 +37,7 @@ def command(script: Path) -> list[str]:
 def one(script: Path) -> float:
     """Seconds for one script, from spawn to reaped."""
     began = time.perf_counter()
-    pid = os.posix_spawn(sys.executable, command(script), ENVIRONMENT)
+    pid = os.posix_spawn(sys.executable, command(script), ENVIRONMENT, file_actions=QUIET)
     os.waitpid(pid, 0)
     return time.perf_counter() - began
 
@@ -46,7 +48,7 @@ def many(script: Path, count: int, at_once: int) -> float:
     started, running = 0, 0
     while started < count or running:
         while running < at_once and started < count:
-            os.posix_spawn(sys.executable, command(script), ENVIRONMENT)
+            os.posix_spawn(sys.executable, command(script), ENVIRONMENT, file_actions=QUIET)
             started, running = started + 1, running + 1
         os.waitpid(-1, 0)
         running -= 1

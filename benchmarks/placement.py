@@ -20,7 +20,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from benchmarks.reporting import Figure, record
-from cloudmytask.core.policies import PAPER, RESERVE_PULL
+from cloudmytask.model.words import PAPER, RESERVE_PULL
 from cloudmytask.simulation.cluster import ClusterRun
 from cloudmytask.simulation.figures import ClusterFigures
 from cloudmytask.simulation.plan import SPREAD, TAIL, ClusterPlan, Gateway, Lengths, bounded_pareto

@@ -7,6 +7,7 @@ closed; one that fails is logged and keeps nothing from the others, nor from the
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, ParamSpec
 
 from twisted.logger import Logger
@@ -55,7 +56,7 @@ class Listeners(Generic[P]):
         self._added += 1
         key = self._added
         self._listeners[key] = listener
-        return Registration(lambda: self._forget(key))
+        return Registration(partial(self._forget, key))
 
     def tell(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Call each listener. What one of them adds meanwhile hears of the next event first."""

@@ -13,6 +13,8 @@ from typing import Protocol
 import psutil
 from attrs import define, field
 
+from cloudmytask.listeners import Listeners
+
 LOAD_WINDOW = 5.0
 """Seconds: the time constant of the moving average (design section 2)."""
 SAMPLE_INTERVAL = 1.0
@@ -48,6 +50,8 @@ class CpuProbe:
     _last: tuple[float, float] | None = field(init=False, default=None)
     _foreign: float | None = field(init=False, default=None)
     _busy: float | None = field(init=False, default=None)
+    sampled: Listeners[[]] = field(init=False, factory=Listeners)
+    """Told after each sample."""
 
     def sample(self) -> None:
         """Take the time since the last sample into the average; the first sample only begins to count."""
@@ -61,6 +65,7 @@ class CpuProbe:
             self._foreign = self._averaged(self._foreign, max(0.0, busy - self._own_jobs()))
             self._busy = self._averaged(self._busy, busy)
         self._last = (total, idle)
+        self.sampled.tell()
 
     def load(self) -> float | None:
         """The average over the last seconds; None until there are two samples."""
@@ -76,7 +81,10 @@ class CpuProbe:
 
 
 class NoProbe:
-    """Implements :class:`cloudmytask.boundaries.LoadProbe` where load is not measured (``load_source = "none"``)."""
+    """Implements :class:`cloudmytask.boundaries.LoadProbe` if load is not measured (``load_source = "none"``)."""
+
+    def __init__(self) -> None:
+        self.sampled: Listeners[[]] = Listeners()
 
     def sample(self) -> None:
         """There is nothing to measure."""

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries.launching import OpenSinks, Runner
 from cloudmytask.boundaries.peers import Bus, Links
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.job import (
     Assignment,
     Blob,
@@ -66,6 +67,10 @@ class Entropy(Protocol):
 
 class LoadProbe(Protocol):
     """How busy this machine is with other things than our jobs. Neither call blocks: it was measured before."""
+
+    @property
+    def sampled(self) -> Listeners[[]]:
+        """Told when there is a new :meth:`load` and :meth:`cpu`; they change at no other time."""
 
     def load(self) -> float | None:
         """Share of the CPU, 0..1, as a moving average of seconds; None if it is not measured."""

@@ -11,8 +11,7 @@ import click
 from cloudmytask.cli.exit_codes import OURS
 from cloudmytask.cli.options import STATE, STATES, choose_jobs, complete_file, describe_job, duration, share
 from cloudmytask.cli.verb import Verbs, verb
-from cloudmytask.core.policies import POLICIES, RESERVE_PULL
-from cloudmytask.model.words import StreamName
+from cloudmytask.model.words import POLICIES, RESERVE_PULL, StreamName
 from cloudmytask.version import VERSION
 
 NEWEST = 50

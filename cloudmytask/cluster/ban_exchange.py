@@ -53,11 +53,11 @@ class BanExchange:
     _differences: dict[NodeId, _Difference] = field(init=False, factory=dict)
     _ended: bool = field(init=False, default=False)
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """From now on what is new goes on to the neighbors."""
         self._blacklist.changes.add(self._spread)
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Begin no further exchange."""
         self._ended = True
         for difference in self._differences.values():

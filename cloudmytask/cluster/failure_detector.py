@@ -258,5 +258,5 @@ class FailureDetector:
         if new:
             self.newcomers.tell()
         if member.standing is Standing.DEAD:
-            self._pool.drop(node_id)
+            self._pool.close_links(node_id)
         self._life_watches.look(member)

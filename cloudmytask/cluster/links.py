@@ -183,7 +183,7 @@ class LinkPool:
         entry.retiring = entry.retiring or not self._needs(node_id, entry)
         return entry.retiring
 
-    def drop(self, node_id: NodeId) -> None:
+    def close_links(self, node_id: NodeId) -> None:
         """Close all links to a node that is known to be gone."""
         for entry in list(self._open.get(node_id, ())):
             entry.link.close()

@@ -103,7 +103,7 @@ class ClusterMember:
         """Join the others."""
         if self.me.address:
             self._world.links.open(door)
-            self._exchange.begin()
+            self._exchange.start()
             self.pool.start()
             self.detector.start()
             self.announcer.start()
@@ -127,7 +127,7 @@ class ClusterMember:
 
     def stop(self) -> None:
         """End without a word. Idempotent."""
-        self._exchange.end()
+        self._exchange.stop()
         self.announcer.stop()
         self.relaying.stop()
         self.detector.stop()
@@ -157,6 +157,10 @@ class ClusterMember:
             for member in self.detector.members()
             if member.announcement.role is role and member.standing is Standing.ALIVE
         ]
+
+    def names(self, role: Role) -> list[str]:
+        """The names of the others of a role that are known."""
+        return [each.announcement.name for each in self.detector.members() if each.announcement.role is role]
 
     def follow(self, told: Callable[[MemberChanged | BansChanged], object]) -> Registration:
         """Tell ``told`` of every change of the members and of the bans."""

@@ -15,9 +15,9 @@ from attrs import frozen
 from cloudmytask.config.instance import InstanceConfig, in_order, state_option
 from cloudmytask.config.kinds import COUNT, DURATION, FRACTION, SIZE, choice
 from cloudmytask.config.options import option
-from cloudmytask.core.policies import POLICIES
 from cloudmytask.model.cluster import Role
 from cloudmytask.model.errors import ConfigurationError
+from cloudmytask.model.words import POLICIES
 
 _DAY = 86_400.0
 _DECADE = 3650 * _DAY

@@ -151,14 +151,14 @@ class BanList:
         return f"{self._sum:0{DIGEST_BITS // 4}x}" if self._sum else ""
 
     def _put(self, ban: Ban, known_until: float, now: float) -> None:
-        self._drop(ban.client)
+        self._forget(ban.client)
         listed = ban.until > now
         self._entries[ban.client] = _ListedBan(ban, known_until, listed)
         if listed:
             self._count(ban, 1)
         heappush(self._ends, (ban.until if listed else known_until, ban.client))
 
-    def _drop(self, client: ClientId) -> None:
+    def _forget(self, client: ClientId) -> None:
         entry = self._entries.pop(client, None)
         if entry is not None and entry.listed:
             self._count(entry.ban, -1)
@@ -179,7 +179,7 @@ class BanList:
                 entry.listed = False
                 self._count(entry.ban, -1)
             if entry.known_until <= now:
-                self._drop(client)
+                self._forget(client)
             elif not entry.listed:
                 heappush(self._ends, (entry.known_until, client))
 
@@ -187,7 +187,7 @@ class BanList:
         excess = len(self._entries) - self._limit
         if excess > 0:
             for client in nsmallest(excess, self._entries, lambda client: (_order(self._entries[client].ban), client)):
-                self._drop(client)
+                self._forget(client)
 
     def _newest(self) -> int:
         # new entries rank above all others, so that a full list drops the oldest

@@ -307,8 +307,7 @@ def _told_elsewhere(job: Job, trail: tuple[Stamp, ...]) -> Job:
 
 
 def _latest(job: Job) -> Attempt:
-    assert job.attempt is not None
-    return job.attempt
+    return job.attempts[-1]
 
 
 def _latest_evolved(job: Job, **changes: Any) -> tuple[Attempt, ...]:

@@ -14,14 +14,14 @@ any node at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, field, frozen
 
-from cloudmytask.core.policies import LOCAL, PAPER, RESERVE_PULL
 from cloudmytask.model.cluster import Capacity, NodeId
 from cloudmytask.model.job import JobSpec, QoS
+from cloudmytask.model.words import LOCAL, PAPER, RESERVE_PULL
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ class Accounts:
         """A node that may be sent jobs."""
         return self._peers.get(node_id)
 
-    def peers(self) -> Iterable[Peer]:
+    def peers(self) -> Collection[Peer]:
         """All of them."""
         return self._peers.values()
 
@@ -164,15 +164,16 @@ class Choice:
 
 @frozen
 class Policy:
-    """One of ``policies.POLICIES`` with its limits."""
+    """One of ``model.words.POLICIES`` with its limits."""
 
     name: str
     max_hops: int
     idle_threshold: float
+    accounts: bool = field(init=False)
+    """Whether what was sent counts, full targets refuse, and free nodes ask."""
 
-    @property
-    def accounts(self) -> bool:
-        """Whether what was sent counts, full targets refuse, and free nodes ask."""
+    @accounts.default
+    def _accounts(self) -> bool:
         return self.name == RESERVE_PULL
 
     def may_hop(self, hops: int) -> bool:

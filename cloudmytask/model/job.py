@@ -307,7 +307,7 @@ class Job:
     @property
     def outcome(self) -> Outcome | None:
         """The outcome of the latest attempt, once there is one."""
-        return self.attempt.outcome if self.attempt is not None else None
+        return self.attempts[-1].outcome if self.attempts else None
 
     def blobs(self) -> tuple[Blob, ...]:
         """Every blob that must outlive this job's retention, in a fixed order."""

@@ -1,4 +1,4 @@
-"""The words for a job: how urgent it is, its states, why an attempt ended, its streams.
+"""The words for a job: how urgent it is, its states, why an attempt ended, its streams, by which policy it is placed.
 
 Invariant: nothing but words, so that a command line which offers them for choice loads nothing else.
 """
@@ -19,6 +19,9 @@ class QoS(enum.StrEnum):
 class JobState(enum.StrEnum):
     """The states of design section 2."""
 
+    terminal: bool
+    """Whether the job has its one outcome."""
+
     PENDING = "pending"
     WAITING = "waiting"
     STAGING = "staging"
@@ -30,22 +33,11 @@ class JobState(enum.StrEnum):
     LOST = "lost"
     EXPIRED = "expired"
 
-    @property
-    def terminal(self) -> bool:
-        """Whether the job has its one outcome."""
-        return self in TERMINAL_STATES
+    def __init__(self, value: str) -> None:
+        self.terminal = value not in ("pending", "waiting", "staging", "running")
 
 
-TERMINAL_STATES = frozenset(
-    {
-        JobState.SUCCEEDED,
-        JobState.FAILED,
-        JobState.TIMED_OUT,
-        JobState.CANCELLED,
-        JobState.LOST,
-        JobState.EXPIRED,
-    }
-)
+TERMINAL_STATES = frozenset(state for state in JobState if state.terminal)
 
 
 class Reason(enum.StrEnum):
@@ -66,3 +58,10 @@ class StreamName(enum.StrEnum):
 
     STDOUT = "stdout"
     STDERR = "stderr"
+
+
+PAPER = "paper"
+RESERVE_PULL = "reserve-pull"
+LOCAL = "local"
+POLICIES = (RESERVE_PULL, PAPER, LOCAL)
+"""The names of the policies that place jobs, the default first; ``core.placement`` says what each does."""

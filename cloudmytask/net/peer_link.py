@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from cloudmytask.api.principals import check_allowed, peer_principal
 from cloudmytask.boundaries import AttemptSink, PeerDoor
 from cloudmytask.codec import decode, encode
+from cloudmytask.core.admission import attempt_id, offer_of, traveling_job_of
 from cloudmytask.core.blobs import blob_of
 from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import (
@@ -44,7 +45,6 @@ from cloudmytask.wire import peer_commands as commands
 from cloudmytask.wire.announcement import Unreadable, decode_message, encode_message
 from cloudmytask.wire.commands import INLINE_PART, AbortUpload, BeginUpload, CommitUpload, NodeCommand, UploadPiece
 from cloudmytask.wire.guard import GuardedAMP, Responder
-from cloudmytask.wire.peer_checks import attempt_id, offer_of, traveling_job_of
 from cloudmytask.wire.transfer import send_blob
 
 T = TypeVar("T")

@@ -104,7 +104,7 @@ class OutputBudget:
             await self._answered.wait()
         self._unanswered += size
 
-    def give_back(self, size: int) -> None:
+    def release(self, size: int) -> None:
         """They were answered."""
         self._unanswered -= size
         self._answered.fire()
@@ -194,7 +194,7 @@ class OutputPush:
             data = piece.data[start : start + PIECE]
             await self._budget.take(len(data))
             if self._closed:
-                self._budget.give_back(len(data))
+                self._budget.release(len(data))
                 return
             self._unanswered += 1
             sent = self._protocol.ask(
@@ -219,7 +219,7 @@ class OutputPush:
             answer.callback(None)
 
     def _given_back(self, _answer: object, size: int) -> None:
-        self._budget.give_back(size)
+        self._budget.release(size)
 
     def _refused(self, failure: Any) -> None:
         """A client that does not take a piece gets no further ones, nor a last word."""

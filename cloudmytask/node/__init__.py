@@ -1,4 +1,4 @@
 """A node without a reactor: the same objects run in a daemon and in the simulation.
 
-Each role (gate, ledger, executor, outputs, uploads) knows only the boundaries; ``node.py`` wires them.
+Its parts import each other one way, as ``.importlinter`` says; ``node.py`` wires them.
 """

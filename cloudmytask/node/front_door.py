@@ -1,6 +1,6 @@
-"""What a node offers to clients (``boundaries.ClusterDoor``, ``JobDoor``): each call goes to the role that it concerns.
+"""What a node offers to clients (``boundaries.ClusterDoor``, ``JobDoor``): each call goes to the part that it concerns.
 
-Invariant: no policy of its own; whoever is at the other end has been identified.
+Invariant: no policy of its own; the client at the other end has been identified.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from cloudmytask.model.job import (
     NodeStatus,
     StreamName,
 )
-from cloudmytask.node.jobs import uploads
+from cloudmytask.node.gate import Gate
 from cloudmytask.node.jobs.acceptance import Acceptance
-from cloudmytask.node.jobs.gate import Gate
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.node.jobs.origin import Origin
+from cloudmytask.node.remote.inputs import receive
 from cloudmytask.node.running.outputs import Outputs, Reader
 
 
 @frozen(eq=False)
 class NodeFrontDoor:
-    """See the module.
+    """Implements ``boundaries.ClusterDoor`` and ``JobDoor`` for a node.
 
     :ivar describe: the node's picture of itself. :ivar cluster: all instances as this node sees them.
     """
@@ -154,6 +154,6 @@ class NodeFrontDoor:
     def upload(self, client: ClientId, blob: Blob) -> Deferred[Upload | None]:  # noqa: ARG002 - quotas will need it
         async def upload() -> Upload | None:
             self._gate.admit_work()
-            return await uploads.begin(self._world, blob)
+            return await receive(self._world, blob)
 
         return Deferred.fromCoroutine(upload())

@@ -1,8 +1,8 @@
 """A node's place in the overlay: asks for a parent, takes children, mends what breaks, by the rules of
 ``core.overlay``.
 
-Invariant: every change of the position is told to the children, to whoever announces, and to the links that have to be
-watched; only one parent is asked at a time, and whoever took us in vain is told so.
+Invariant: every change of the position is told to the children, to the announcer, and to the links that have to be
+watched; only one parent is asked at a time, and a node that took us in vain is told so.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LISTEN = (0.5, 1.0)
 SOON = 0.05
 """Seconds at most, at random, until a root looks whether what it heard concerns it."""
 AGAIN = 0.5
-"""Seconds for which whoever refused is not asked again."""
+"""Seconds for which a node that refused is not asked again."""
 PATIENCE = 1.0
 """Seconds for a would-be parent to answer."""
 LOOK = 1.0
@@ -45,8 +45,11 @@ IMPROVING = 0.1
 
 @define(eq=False)
 class Neighborhood:
-    """See the module. ``changed`` is called when the position is another, ``acquaint`` with a link to somebody of a
-    younger tree, which should hear of ours."""
+    """Keeps this node's place in the tree.
+
+    :ivar changed: called when the position is another.
+    :ivar acquaint: called with a link to an instance of a younger tree, which should hear of ours.
+    """
 
     _clock: Clock
     _entropy: Entropy
@@ -269,7 +272,7 @@ class Neighborhood:
 
     @contextmanager
     def _step(self) -> Iterator[None]:
-        """Whatever changes the overlay, and what follows from it."""
+        """A change of the overlay, and what follows from it."""
         overlay = self._overlay
         lineage, root, position = overlay.lineage, overlay.root, overlay.position
         yield

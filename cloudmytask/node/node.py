@@ -1,10 +1,12 @@
-"""One task processing service instance (the paper's TPSI), composed from its roles.
+"""One task processing service instance (the paper's TPSI), composed from its parts.
 
-Invariant: it contains wiring and the order of its end, no other policy and no reactor: whoever builds it hands it a
-world. ``front_door`` is for clients, ``peer_door`` for other instances.
+Invariant: it contains wiring and the order of its end, no other policy and no reactor: it is
+handed a world. ``front_door`` is for clients, ``peer_door`` for other instances.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -24,22 +26,21 @@ from cloudmytask.model.cluster import (
     PeerIdentity,
     Role,
 )
-from cloudmytask.model.job import JobId, NodeStatus
+from cloudmytask.model.job import JobId, NodeStatus, Owner
 from cloudmytask.node.front_door import NodeFrontDoor
+from cloudmytask.node.gate import Gate
 from cloudmytask.node.jobs.acceptance import Acceptance
-from cloudmytask.node.jobs.gate import Gate
+from cloudmytask.node.jobs.handover import Handover
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.node.jobs.origin import Origin
 from cloudmytask.node.jobs.upkeep import Upkeep
 from cloudmytask.node.neighborhood import Neighborhood
 from cloudmytask.node.peer_door import NodePeerDoor
 from cloudmytask.node.placing.capacity_meter import CapacityMeter
-from cloudmytask.node.placing.news import News
 from cloudmytask.node.placing.placer import Placer
 from cloudmytask.node.placing.work_stealer import WorkStealer
 from cloudmytask.node.remote.delegate import Delegate
 from cloudmytask.node.remote.guests import Guests
-from cloudmytask.node.remote.handover import Handover
 from cloudmytask.node.running.executor import Executor
 from cloudmytask.node.running.outputs import Outputs
 from cloudmytask.periodic import Periodic, every
@@ -58,7 +59,7 @@ DELIVERY_TIME = 5.0
 
 
 class Node:
-    """See the module. ``start`` before anything else; ``drain`` ends it.
+    """Composes a node and starts and ends it: ``start`` before anything else; ``drain`` ends it.
 
     :param address: where peers reach it, ``HOST:PORT``; empty for a node that stands alone.
     """
@@ -104,36 +105,19 @@ class Node:
         self._accounts = accounts = Accounts()
         self._queue = queue = WaitingQueue(config.queue_max)
         policy = Policy(config.placement, config.max_hops, config.idle_threshold)
-        meter = CapacityMeter(
-            config.slots,
-            config.threshold,
-            world.probe,
-            lambda: executor.claimed,
-            lambda: gate.draining,
-            lambda: not any(True for _ in accounts.peers()),
-        )
+        meter = CapacityMeter(config, executor, gate, accounts, world.probe)
         self._placer = placer = Placer(world, config.name, gate, meter, queue, accounts, policy, cluster_member.changed)
+        self._work_stealer = stealer = WorkStealer(world, policy, gate, placer, accounts, cluster_member)
         self._delegate = delegate = Delegate(world, outputs, cluster_member, placer.learned)
-        self._work_stealer = WorkStealer(world, policy, gate, placer, cluster_member)
         self._guests = guests = Guests(
-            world, config, lambda: me, gate, executor, outputs, placer, delegate, self._slot_freed, ledger.owns
+            world, config, me, gate, executor, outputs, placer, delegate, stealer.slot_freed, ledger.owns
         )
         self._origin = origin = Origin(
-            world, config, gate, ledger, executor, placer, delegate, lambda: me, queue, slot_freed=self._slot_freed
+            world, config, gate, ledger, executor, placer, delegate, me, queue, stealer.slot_freed
         )
-        acceptance = Acceptance(
-            world,
-            config,
-            gate,
-            ledger,
-            placer,
-            queue,
-            self._other_names,
-            origin.enqueue,
-            origin.withdraw,
-            guests.has,
-            me.node_id,
-        )
+        others = partial(cluster_member.names, Role.NODE)
+        owner = Owner.alone(me.node_id, me.name)
+        acceptance = Acceptance(world, config, gate, ledger, placer, queue, others, origin, guests, owner)
         self._handover = Handover(world, ledger, origin, accounts, cluster_member)
         self._upkeep = Upkeep(world, ledger, config.sweep_interval, guests.digests)
         self._recovered = recovery.own
@@ -142,7 +126,13 @@ class Node:
             world, gate, ledger, outputs, acceptance, origin, cluster_member, self.describe, self.cluster
         )
         self.peer_door = NodePeerDoor(world, cluster_member, acceptance, guests, placer, neighborhood)
-        self._wire(News(entropy, accounts, placer, self._work_stealer, delegate))
+        detector, blacklist = cluster_member.detector, cluster_member.blacklist
+        detector.changes.add(stealer.changed)
+        detector.changes.add(delegate.changed)
+        detector.announcements.add(stealer.heard)
+        detector.announcements.add(self._reports.heard)
+        blacklist.enforced.add(origin.banned)
+        blacklist.enforced.add(guests.banned)
 
     @property
     def busy(self) -> bool:
@@ -194,7 +184,7 @@ class Node:
             running=self._executor.running,
             waiting=self._queue.counts(),
             queue_max=self._config.queue_max,
-            load=self._world.probe.load(),
+            load=self._placer.here().load,
             draining=self._gate.draining,
             uptime=self._world.clock.seconds() - self._started,
             script_max=self._config.script_max,
@@ -207,16 +197,6 @@ class Node:
         """All instances, as this node sees them."""
         return self.cluster_member.view()
 
-    # how the roles hear of each other
-
-    def _wire(self, news: News) -> None:
-        detector = self.cluster_member.detector
-        detector.changes.add(news.changed)
-        detector.announcements.add(news.heard)
-        detector.announcements.add(self._reports.heard)
-        self.cluster_member.blacklist.enforced.add(self._origin.banned)
-        self.cluster_member.blacklist.enforced.add(self._guests.banned)
-
     def _condition(self) -> Condition:
         return Condition(
             capacity=self._placer.here(),
@@ -228,20 +208,11 @@ class Node:
             bans=self.cluster_member.blacklist.digest,
         )
 
-    def _slot_freed(self) -> None:
-        """A script has ended: waiting jobs get the slot, our own or, if they wait longer, others'."""
-        self._work_stealer.seek()
-        self._placer.place()
-        self._work_stealer.seek()
-
     def _look_around(self) -> None:
         self._executor.lend_slots()
         self._origin.check_whereabouts()
         self._placer.look_around()
         self._work_stealer.seek()
-
-    def _other_names(self) -> list[str]:
-        return [m.announcement.name for m in self.cluster_member.detector.members() if m.announcement.role is Role.NODE]
 
     async def _drain(self) -> None:
         self._gate.close()

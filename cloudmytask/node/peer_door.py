@@ -1,4 +1,4 @@
-"""What a node offers to its peers (``boundaries.PeerDoor``): each call goes to the role whose business it is.
+"""What a node offers to its peers (``boundaries.PeerDoor``): each call goes to the part whose business it is.
 
 Invariant: no policy but who may call what: jobs come from nodes only, and a CSU's business is not a node's.
 """
@@ -26,16 +26,16 @@ from cloudmytask.model.cluster import (
 )
 from cloudmytask.model.errors import NotSupervised
 from cloudmytask.model.job import AttemptId, Blob, Content, Reason, StreamName, TravelingJob
-from cloudmytask.node.jobs import uploads
 from cloudmytask.node.jobs.acceptance import Acceptance
 from cloudmytask.node.neighborhood import Neighborhood
 from cloudmytask.node.placing.placer import Placer
 from cloudmytask.node.remote.guests import Guests
+from cloudmytask.node.remote.inputs import receive
 
 
 @frozen(eq=False)
 class NodePeerDoor:
-    """See the module."""
+    """Implements ``boundaries.PeerDoor`` for a node."""
 
     _world: World
     _cluster_member: ClusterMember
@@ -55,7 +55,7 @@ class NodePeerDoor:
         return self._cluster_member.pool.retired(link)
 
     @allowed(AccessRole.NODE, AccessRole.CSU)
-    def pinged(self, link: Link) -> Capacity:  # noqa: ARG002 - whoever asks
+    def pinged(self, link: Link) -> Capacity:  # noqa: ARG002 - any peer may ask
         return self._placer.here()
 
     @allowed(AccessRole.NODE)
@@ -117,4 +117,4 @@ class NodePeerDoor:
 
     @allowed(AccessRole.NODE)
     def receive_blob(self, link: Link, blob: Blob) -> Deferred[Upload | None]:  # noqa: ARG002 - from any node
-        return Deferred.fromCoroutine(uploads.begin(self._world, blob))
+        return Deferred.fromCoroutine(receive(self._world, blob))

@@ -19,9 +19,9 @@ from twisted.python.failure import Failure
 
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.announcing import AnnouncementPace
-from cloudmytask.core.policies import RESERVE_PULL
 from cloudmytask.model.cluster import NodeId
 from cloudmytask.model.job import ClientId
+from cloudmytask.model.words import RESERVE_PULL
 from cloudmytask.simulation.bus import SimulatedGroup
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.cluster_checker import ClusterChecker, Violation

@@ -11,7 +11,7 @@ import random
 
 from attrs import frozen
 
-from cloudmytask.core.policies import RESERVE_PULL
+from cloudmytask.model.words import RESERVE_PULL
 
 TAIL = 1.1
 """Exponent of the heavy-tailed lengths: a few jobs are most of the work (overlay simulations, section 4)."""

@@ -60,7 +60,7 @@ class LeafCache:
                 _, oldest = self._leaves.popitem(last=False)
                 self._room += len(oldest) + _ENTRY_OVERHEAD
 
-    def drop(self, digests: Collection[Digest]) -> None:
+    def forget(self, digests: Collection[Digest]) -> None:
         """Forget all leaves of these blobs."""
         with self._lock:
             for key in [key for key in self._leaves if key[0] in digests]:

@@ -133,7 +133,7 @@ class Opened:
             sweeping = self.writer.submit(Operation(partial(sweep_loose, after=after, keep=protected)))
             sweep = await ahead.delete(sweeping)
             if sweep.gone:
-                cache.drop({blob.digest for blob in sweep.gone})
+                cache.forget({blob.digest for blob in sweep.gone})
                 burial = partial(bury, directory=self.paths.blobs, blobs=sweep.gone)
                 for path in await self.writer.submit(Operation(burial)):
                     await self.removing.call(partial(path.unlink, missing_ok=True))

@@ -34,7 +34,7 @@ class Worker(Protocol):
     def do(self, task: Callable[[], None]) -> None:
         """Run ``task``, which raises nothing, after those given before. Does not wait for it. From any thread."""
 
-    def quit(self) -> None:
+    def stop(self) -> None:
         """End after what was given so far; nothing is given later."""
 
 
@@ -49,7 +49,7 @@ class ThreadWorker:
     def do(self, task: Callable[[], None]) -> None:
         self._tasks.put(task)
 
-    def quit(self) -> None:
+    def stop(self) -> None:
         self._tasks.put(None)
 
     def _run(self) -> None:
@@ -139,7 +139,7 @@ class WorkThread:
         """Finish what was given so far, then end. To be called once."""
         self._stopped = stopped = Deferred[None]()
         self._worker.do(lambda: self._delivery.send([(stopped, outcome(self._at_end, self._path))]))
-        self._worker.quit()
+        self._worker.stop()
         return stopped
 
     def _run(self, function: Callable[[], T], deferred: Deferred[T]) -> None:

@@ -175,7 +175,7 @@ class GuardedAMP(amp.AMP):
         self.paused = True
         self._begin_box()
         if self._sending is not None:
-            self._sending.drop()
+            self._sending.lost()
         super().connectionLost(reason)
         self.gone.tell_last()
 

@@ -81,7 +81,7 @@ class SendQueue:
         if not self._paused:
             self._finish()
 
-    def drop(self) -> None:
+    def lost(self) -> None:
         """The connection is gone: release what it held."""
         self._waiting.clear()
         self.size = 0
@@ -109,7 +109,7 @@ class SendQueue:
 
     def stopProducing(self) -> None:
         """Twisted's interface."""
-        self.drop()
+        self.lost()
 
     def _finish(self) -> None:
         if IConsumer.providedBy(self._transport):

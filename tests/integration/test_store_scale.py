@@ -38,7 +38,7 @@ class StepWorker:
     def do(self, task: Callable[[], None]) -> None:
         self.tasks.append(task)
 
-    def quit(self) -> None:
+    def stop(self) -> None:
         """Nothing to end."""
 
     def go(self) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from twisted.protocols import amp
 
 from cloudmytask.codec import decode, encode
+from cloudmytask.core.admission import offer_of
 from cloudmytask.core.blobs import blob_of
 from cloudmytask.core.job_id import job_id
 from cloudmytask.model.cluster import (
@@ -53,7 +54,6 @@ from cloudmytask.model.job import (
 )
 from cloudmytask.wire import peer_commands
 from cloudmytask.wire.commands import NodeCommand
-from cloudmytask.wire.peer_checks import offer_of
 from cloudmytask.wire.peer_proof import Side, proof
 from tests.virtual import Stranger, until
 from tests.virtual_cluster import Company

@@ -13,8 +13,8 @@ from cloudmytask.cluster.ban_exchange import BanExchange
 from cloudmytask.core.placement import Accounts, Policy
 from cloudmytask.core.queue import WaitingQueue
 from cloudmytask.listeners import Listeners
-from cloudmytask.model.cluster import NodeId
-from cloudmytask.node.jobs.gate import Gate
+from cloudmytask.model.cluster import Capacity, NodeId
+from cloudmytask.node.gate import Gate
 from cloudmytask.node.placing.offering import Offering
 from cloudmytask.node.placing.placer import Placer
 from cloudmytask.node.remote.guests import Guests
@@ -81,6 +81,23 @@ def test_equal_plans_give_equal_traces_whatever_the_hash_seed() -> None:
 
 def test_other_seeds_give_other_traces() -> None:
     assert len({_run(nodes=3, jobs=20, seed=seed).trace for seed in (1, 2, 1)}) == 2
+
+
+def test_capacity_is_told_as_it_is_at_that_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is worked out when something changes, not when it is asked for: nothing that changes it may be missed."""
+    asked, told = 0, Placer.here
+
+    def checked(self: Placer) -> Capacity:
+        nonlocal asked
+        asked += 1
+        before = told(self)
+        self._meter.update()
+        assert told(self) == before
+        return before
+
+    monkeypatch.setattr(Placer, "here", checked)
+    assert _run(nodes=4, jobs=200, kill=0.5, partitions=1, seed=7).succeeded == 200
+    assert asked > 1000
 
 
 # Planted bugs
@@ -173,7 +190,7 @@ def test_a_ban_that_is_ignored_on_forward(plant: Plant) -> None:
 
 def test_bans_that_are_not_passed_on(plant: Plant) -> None:
     plant(BanExchange, "heard", lambda self, announcement: None)
-    plant(BanExchange, "begin", lambda self: None)
+    plant(BanExchange, "start", lambda self: None)
     _is_noticed("starts a job of client0", ban=True, clients=3)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cloudmytask.model.job import JobId, JobState, Reason
+from cloudmytask.node.jobs.attempts import Attempts
 from cloudmytask.node.jobs.ledger import Ledger
-from cloudmytask.node.jobs.origin import Origin
 from cloudmytask.node.placing.placer import Placer
 from cloudmytask.node.remote.delivery import Delivery
 from cloudmytask.node.remote.guest import Guest
@@ -46,7 +46,7 @@ def once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(LiveOutput, "seal"), (Ledger, "record"), (Origin, "_clean"), (Origin, "_attempt")]
+    ("owner", "name"), [(LiveOutput, "seal"), (Ledger, "record"), (Attempts, "_clean"), (Attempts, "_attempt")]
 )
 def test_an_own_job_ends_with_a_reason(
     monkeypatch: pytest.MonkeyPatch, expected_failures: ExpectFailures, owner: type, name: str

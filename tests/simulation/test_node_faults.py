@@ -597,15 +597,13 @@ def test_what_was_accepted_fits_back_in() -> None:
 
 def test_idle_jobs_wait_for_a_quiet_machine() -> None:
     place = Place()
-    load = 0.9
     probe: Any = place.host.node._world.probe
 
-    class Busy:
-        def load(self) -> float:
-            return load
+    def sample(load: float) -> None:
+        probe.load = lambda: load
+        probe.sampled.tell()
 
-    object.__setattr__(place.host.node._world, "probe", Busy())
-    assert probe is not None
+    sample(0.9)
     ann = place.connect("ann")
     idle = place.submit(ann, qos=QoS.IDLE)
     batch = place.submit(ann)
@@ -614,7 +612,7 @@ def test_idle_jobs_wait_for_a_quiet_machine() -> None:
     assert place.result(ann.getScriptJobStatus(idle.id)).state is JobState.WAITING
     sentence = place.result(ann.explain(idle.id)).sentence
     assert "idle" in sentence and "0.90" in sentence and "0.50" in sentence
-    load = 0.1
+    sample(0.1)
     assert place.wait(ann, idle, patience=5.0).state is JobState.SUCCEEDED
 
 

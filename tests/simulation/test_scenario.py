@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from cloudmytask.model.job import Job, JobState
 from cloudmytask.node.jobs.ledger import Ledger
-from cloudmytask.node.jobs.pauses import Pauses
+from cloudmytask.node.jobs.origin import Origin
 from cloudmytask.node.running.executor import Executor
 from cloudmytask.simulation.cluster_checker import Violation
 from cloudmytask.simulation.runner import ScriptedRunner
@@ -163,5 +163,5 @@ def test_results_that_never_grow_old(plant: Plant) -> None:
 
 def test_a_job_that_is_left_behind(plant: Plant) -> None:
     """A retry that is forgotten."""
-    plant(Pauses, "begin", lambda self, job, delay: None)
+    plant(Origin, "_pause", lambda self, job: None)
     _is_noticed("in no place", kills=0, jobs=40)

@@ -63,11 +63,11 @@ def test_each_module_of_a_node_is_named() -> None:
     assert {module for module in modules if f"{module}`" not in TEXT and f"{module}:" not in TEXT} == set()
 
 
-def test_packages_are_drawn_as_the_import_contract_has_them() -> None:
-    contract = ConfigParser()
-    contract.read(ROOT / ".importlinter")
-    layers = contract["importlinter:contract:layers"]["layers"].split("\n")
-    drawing = re.findall(r"^```\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-    assert len(drawing) == 1
-    drawn = [re.split(r"  +", line)[0] for line in drawing[0].splitlines() if not line.startswith(" ")]
-    assert drawn == [layer for layer in layers if layer]
+def test_packages_are_drawn_as_the_import_contracts_have_them() -> None:
+    contracts = ConfigParser()
+    contracts.read(ROOT / ".importlinter")
+    drawings = re.findall(r"^```\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    for drawing, contract in zip(drawings, ("layers", "node-layers"), strict=True):
+        layers = contracts[f"importlinter:contract:{contract}"]["layers"].split("\n")
+        drawn = [re.split(r"  +", line)[0] for line in drawing.splitlines() if not line.startswith(" ")]
+        assert drawn == [layer for layer in layers if layer]

@@ -40,7 +40,7 @@ from cloudmytask.model.errors import (
     TooManyRequests,
 )
 from cloudmytask.model.job import ClientId
-from cloudmytask.node.jobs.gate import Gate
+from cloudmytask.node.gate import Gate
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.host import SeededEntropy
 from tests.store_conformance import brought_to_an_end
@@ -127,7 +127,7 @@ class Place:
             lambda: [self.link(each) for each in self.neighbors],
             self.connect,
         )
-        self.exchange.begin()
+        self.exchange.start()
 
     def remember(self, key: str, text: str) -> Deferred[None]:
         saved: Deferred[None] = Deferred()
@@ -417,7 +417,7 @@ class TestSpreading:
         one.neighbors.clear()
         ban(one)
         one.exchange.heard(other.announcement())
-        one.exchange.end()
+        one.exchange.stop()
         one.exchange.heard(other.announcement())
         clock.advance(5.0)
         assert other.asked == 0

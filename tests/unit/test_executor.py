@@ -27,9 +27,8 @@ from cloudmytask.model.job import (
     Reason,
     StreamName,
 )
-from cloudmytask.node.roles import Finished
 from cloudmytask.node.running.executor import Executor
-from cloudmytask.node.running.outputs import LiveOutput, Outputs
+from cloudmytask.node.running.outputs import Finished, LiveOutput, Outputs
 from cloudmytask.node.running.slots import SLOW_STAGING, SlotTable
 from cloudmytask.simulation.runner import ScriptedRunner, ScriptPlan
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudmytask.codec import encode
+from cloudmytask.core.admission import attempt_id, traveling_job_of
 from cloudmytask.core.job import End, Event, Stage, Start, next_attempt, step, take_over
 from cloudmytask.core.job_id import ALPHABET, job_id
 from cloudmytask.core.retention import arrive, depart
@@ -26,7 +27,6 @@ from cloudmytask.model.job import (
     Owner,
     Reason,
 )
-from cloudmytask.wire.peer_checks import attempt_id, traveling_job_of
 from tests.store_conformance import make_job
 
 A, B, C = (Owner.alone(NodeId(letter * 32), letter) for letter in "abc")

@@ -19,9 +19,9 @@ from cloudmytask.core.placement import (
     claim_chance,
     is_free,
 )
-from cloudmytask.core.policies import LOCAL, PAPER, RESERVE_PULL
 from cloudmytask.model.cluster import Capacity, NodeId
 from cloudmytask.model.job import Blob, Digest, JobSpec, QoS
+from cloudmytask.model.words import LOCAL, PAPER, RESERVE_PULL
 
 SPEC = JobSpec(script=Blob(Digest("0" * 64), 1))
 

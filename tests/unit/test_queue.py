@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cloudmytask.core.line import Line
-from cloudmytask.core.queue import HEAD_START, Entry, WaitingQueue
+from cloudmytask.core.queue import HEAD_START, Entry, Line, WaitingQueue
 from cloudmytask.model.cluster import NodeId
 from cloudmytask.model.job import ClientId, JobId, QoS
 

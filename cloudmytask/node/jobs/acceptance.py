@@ -6,7 +6,7 @@ never a second job; what was refused leaves nothing behind.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define, evolve
 from twisted.internet.defer import Deferred
@@ -19,7 +19,7 @@ from cloudmytask.core.job import take_over
 from cloudmytask.core.job_id import job_id
 from cloudmytask.core.queue import WaitingQueue
 from cloudmytask.core.retention import arrive, granted
-from cloudmytask.model.cluster import NodeId, OfferAnswer
+from cloudmytask.model.cluster import OfferAnswer
 from cloudmytask.model.errors import (
     Banned,
     BlobMissing,
@@ -45,9 +45,12 @@ from cloudmytask.model.job import (
     Stamp,
     TravelingJob,
 )
+from cloudmytask.node.gate import Gate
 from cloudmytask.node.jobs.ledger import Ledger
+from cloudmytask.node.jobs.origin import Origin
+from cloudmytask.node.placing.placer import Placer
+from cloudmytask.node.remote.guests import Guests
 from cloudmytask.node.remote.inputs import missing
-from cloudmytask.node.roles import Door, Placement
 
 
 @define(eq=False)
@@ -55,23 +58,19 @@ class Acceptance:
     """The part of the origin that says yes or no.
 
     :ivar others: names of the other nodes that are known.
-    :ivar enqueue: takes over an accepted job.
-    :ivar guest: whether an attempt of a job of that id is here for another node.
-    :ivar withdraw: gives up a job whose acceptance did not become durable.
+    :ivar me: this node, as the owner of what it accepts.
     """
 
     _world: World
     _config: NodeConfig
-    _door: Door
+    _gate: Gate
     _ledger: Ledger
-    _placement: Placement
+    _placer: Placer
     _queue: WaitingQueue
     _others: Callable[[], Iterable[str]]
-    _enqueue: Callable[[Job], None]
-    _withdraw: Callable[[JobId], Awaitable[None]]
-    _guest: Callable[[JobId], bool]
-    _node_id: NodeId
-    """This node's."""
+    _origin: Origin
+    _guests: Guests
+    _me: Owner
 
     async def submit(self, client: ClientId, submission: Submission) -> Receipt:
         """Accept a job; see ``JobDoor.submit``."""
@@ -93,7 +92,7 @@ class Acceptance:
                 how = "was removed" if known.removed else "has expired"
                 raise JobExpired(f"key {submission.key}: it belongs to job {identity}, which {how}; take another key")
             return Receipt(known, known=True)
-        if self._guest(identity):
+        if self._guests.has(identity):
             raise IdempotencyConflict(
                 f"key {submission.key}: it belongs to job {identity}, which runs here for another node that accepted it"
             )
@@ -112,36 +111,33 @@ class Acceptance:
         if why is None:
             lacking = await missing(self._world.store, job.spec, contents)
             if lacking:
-                return OfferAnswer(False, self._placement.here(), "blobs are missing", missing=lacking)
+                return OfferAnswer(False, self._placer.here(), "blobs are missing", missing=lacking)
             known = await self._known(job.id)
             if known is not None and known.moved_to is None:
                 same = known.body == job.body  # then it was taken over before, and the answer was lost
                 why = "" if same else "another job of that id, with another body, is here"
-                return OfferAnswer(same, self._placement.here(), why)
+                return OfferAnswer(same, self._placer.here(), why)
             why = self._refusal(job)
         if why is not None:
-            return OfferAnswer(False, self._placement.here(), why)
+            return OfferAnswer(False, self._placer.here(), why)
         job = evolve(job, retention=granted(job.retention, self._config.retention, self._config.retention_max))
-        own = take_over(job, self._me(), self._ledger.sequence(), self._world.wall())
+        own = take_over(job, self._me, self._ledger.sequence(), self._world.wall())
         await self._accept_first(own, contents)
-        return OfferAnswer(True, self._placement.here())
-
-    def _me(self) -> Owner:
-        return Owner.alone(self._node_id, self._config.name)
+        return OfferAnswer(True, self._placer.here())
 
     def _refusal(self, job: Job) -> str | None:
         """Why a job is not taken over."""
-        if self._guest(job.id):
+        if self._guests.has(job.id):
             return "an attempt of it is here"
         check_spec(job.spec, self._config.script_max)
-        if self._door.draining:
+        if self._gate.draining:
             return "draining"
-        if self._door.disk_short:
+        if self._gate.disk_short:
             return "its disk is full"
         if self._queue.full:
             return "its queue is full"
         try:
-            self._door.check_forwarded(job.client)
+            self._gate.check_forwarded(job.client)
         except Banned as ban:
             return f"banned: {ban}"
         here = self._config.name
@@ -150,7 +146,10 @@ class Acceptance:
         return None
 
     def _check_whereabouts(self, spec: JobSpec) -> None:
-        """:raises NoSuchNode, InvalidArgument: there is no such node, or it must not run on any."""
+        """Check that some node can run it.
+
+        :raises NoSuchNode, InvalidArgument: there is no such node, or it must not run on any.
+        """
         here = self._config.name
         if spec.local and (spec.node not in (None, here) or here in spec.avoid):
             raise InvalidArgument(f"local: it is to run on {here} only, which node or avoid forbids")
@@ -169,9 +168,9 @@ class Acceptance:
 
     async def _accept(self, identity: JobId, client: ClientId, submission: Submission, body: Digest) -> Job:
         spec, config, now = submission.spec, self._config, self._world.wall()
-        self._door.admit_work()
+        self._gate.admit_work()
         waiting = self._queue.promised
-        placeable = self._placement.here().free > 0 and not waiting and spec.qos is not QoS.IDLE
+        placeable = self._placer.here().free > 0 and not waiting and spec.qos is not QoS.IDLE
         if self._queue.full and not placeable:
             raise QueueFull(f"node {config.name}: {waiting} jobs wait already, queue_max is {config.queue_max}")
         job = Job(
@@ -180,7 +179,7 @@ class Acceptance:
             spec=spec,
             body=body,
             sequence=self._ledger.sequence(),
-            owner=self._me(),
+            owner=self._me,
             state=JobState.PENDING,
             submitted_at=now,
             retention=granted(spec.retention, config.retention, config.retention_max),
@@ -195,11 +194,11 @@ class Acceptance:
     async def _accept_meanwhile(self, job: Job, submission: Submission) -> None:
         """The script may start while its acceptance is on its way to the disk: nobody was told of it yet."""
         durable = Deferred.fromCoroutine(self._ledger.accept(job, submission.contents))
-        self._enqueue(job)
+        self._origin.enqueue(job)
         try:
             await durable
         except CloudMyTaskError:
-            await self._withdraw(job.id)
+            await self._origin.withdraw(job.id)
             raise
 
     async def _accept_first(self, job: Job, contents: Sequence[Content]) -> None:
@@ -208,12 +207,12 @@ class Acceptance:
         try:
             await self._ledger.accept(job, contents)
         except CloudMyTaskError:
-            await self._withdraw(job.id)
+            await self._origin.withdraw(job.id)
             raise
         finally:
             self._queue.expected -= 1
         if self._ledger.live(job.id) is job:  # and not cancelled meanwhile
-            self._enqueue(job)
+            self._origin.enqueue(job)
 
     def _complete(self, submission: Submission) -> bool:
         """Whether everything came along that the job needs."""

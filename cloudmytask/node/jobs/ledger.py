@@ -81,7 +81,7 @@ class Ledger:
         return entry is not None and entry.published is not None
 
     def signal(self, job_id: JobId) -> Signal | None:
-        """Fired at each publication of a live job, and by whoever has news of its output."""
+        """Fired at each publication of a live job, and when there is news of its output."""
         entry = self._entries.get(job_id)
         return entry.signal if entry is not None else None
 
@@ -153,7 +153,10 @@ class Ledger:
         return await self._save(entry)
 
     async def resave(self, job_id: JobId) -> None:
-        """Try once more to make a job's record durable, unless it has ended meanwhile. :raises StoreFailed:"""
+        """Try once more to make a job's record durable, unless it has ended meanwhile.
+
+        :raises StoreFailed: the disk refused again.
+        """
         entry = self._entries.get(job_id)
         if entry is not None and not entry.refused:
             await self._save(entry)
@@ -194,7 +197,10 @@ class Ledger:
         return known.addCallback(self._visible, client, job_id)
 
     def find_kept(self, client: ClientId, job_id: JobId) -> Deferred[Job]:
-        """Like :meth:`find`, for what needs more than a tombstone. :raises JobExpired:"""
+        """Like :meth:`find`, for what needs more than a tombstone.
+
+        :raises JobExpired: only a tombstone is left.
+        """
         return self.find(client, job_id).addCallback(_kept)
 
     async def newest(self, client: ClientId, query: JobQuery) -> JobPage:

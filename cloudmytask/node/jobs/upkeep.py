@@ -24,7 +24,7 @@ SWEEP_BATCH = 200
 
 @define(eq=False)
 class Upkeep:
-    """See the module; ``interval`` in seconds.
+    """Sweeps every ``interval`` seconds.
 
     :ivar needed: blobs that others than this node's own jobs need.
     """

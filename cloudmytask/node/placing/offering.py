@@ -1,31 +1,60 @@
 """Jobs on their way to other nodes, until one has taken them or none will.
 
-Invariant: a reservation in the accounts lasts exactly as long as its offer; whoever handed a job in gets it back, or
-learns that it is gone, once.
+Invariant: a reservation in the accounts lasts exactly as long as its offer; its owner gets a job back, or learns
+that it is gone, once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import World
-from cloudmytask.core.placement import TRIES_MAX, Accounts, Choice, Policy
+from cloudmytask.core.placement import TRIES_MAX, Accounts, Choice, Course, Policy
 from cloudmytask.core.queue import Entry
-from cloudmytask.model.cluster import NodeId
+from cloudmytask.model.cluster import NodeId, OfferAnswer
 from cloudmytask.model.job import JobId
-from cloudmytask.node.roles import Work
 
 _log = Logger()
 
 
+class Work(Protocol):
+    """A job that waits to be placed: this node's own, or another's."""
+
+    @property
+    def entry(self) -> Entry: ...
+    @property
+    def course(self) -> Course: ...
+
+    def start_here(self) -> None:
+        """Take a free slot of this node, now."""
+
+    def offer(self, choice: Choice) -> Deferred[OfferAnswer | None]:
+        """Hand it to another node; None if that could not be reached. Once accepted it is no longer waiting."""
+
+    def shun(self, node_id: NodeId) -> None:
+        """That node will not take this job, whenever it is asked: go there no more."""
+
+    def left_waiting(self) -> None:
+        """It could not be placed for now."""
+
+    def let_go(self) -> None:
+        """It was on offer and is in nobody's hands now: it was called off meanwhile."""
+
+    def wanted(self) -> bool:
+        """Whether it is still to be placed; not so if it was cancelled meanwhile."""
+
+
 @define(eq=False)
 class Offering:
-    """
+    """Keeps the offers that are not answered yet.
+
     :ivar has_room: whether this node itself has a free slot by now.
+    :ivar unreachable: told of a node that could not be reached.
     :ivar refused: takes back a job that nobody took.
     :ivar gone: told of a job that was taken (true), or is not to be placed any more (false).
     """
@@ -34,6 +63,7 @@ class Offering:
     _policy: Policy
     _accounts: Accounts
     _has_room: Callable[[], bool]
+    _unreachable: Callable[[NodeId], None]
     _refused: Callable[[Entry, Work], None]
     _gone: Callable[[Entry, bool], None]
     _under_way: dict[JobId, NodeId] = field(init=False, factory=dict)
@@ -60,7 +90,7 @@ class Offering:
             finally:
                 self._accounts.release(target)
             if answer is None:
-                self._accounts.forget(target)  # until it announces itself again
+                self._unreachable(target)  # until it announces itself again
             else:
                 self._accounts.update(target, answer.capacity)
                 if answer.lasting:

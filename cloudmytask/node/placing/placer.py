@@ -9,7 +9,7 @@ place in the queue again before anybody else can see the queue.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import cast
 
 from attrs import define, evolve, field
@@ -27,9 +27,9 @@ from cloudmytask.core.placement import (
 from cloudmytask.core.queue import Entry, Fits, WaitingQueue
 from cloudmytask.model.cluster import Backlog, Capacity, NodeId
 from cloudmytask.model.job import ClientId, JobId
+from cloudmytask.node.gate import Gate
 from cloudmytask.node.placing.capacity_meter import CapacityMeter
-from cloudmytask.node.placing.offering import Offering
-from cloudmytask.node.roles import Door, Work
+from cloudmytask.node.placing.offering import Offering, Work
 
 RUNNING_TOLD = 8
 """Clients whose running jobs are told to other nodes."""
@@ -37,14 +37,15 @@ RUNNING_TOLD = 8
 
 @define(eq=False)
 class Placer:
-    """
+    """Holds the works that wait, and places them.
+
     :ivar name: this node's.
     :ivar changed: called when this node's capacity or backlog may have changed.
     """
 
     _world: World
     _name: str
-    _door: Door
+    _gate: Gate
     _meter: CapacityMeter
     _queue: WaitingQueue
     _accounts: Accounts
@@ -54,22 +55,26 @@ class Placer:
     """Free slots that are promised to jobs which wait elsewhere and were asked for."""
     _works: dict[JobId, Work] = field(init=False, factory=dict)
     _offering: Offering = field(init=False)
-    _backlogs: dict[NodeId, Backlog] = field(init=False, factory=dict)
+    backlogs: dict[NodeId, Backlog] = field(init=False, factory=dict)
     """Of the nodes with waiting jobs, as far as they said."""
     _running: dict[NodeId, tuple[tuple[ClientId, int], ...]] = field(init=False, factory=dict)
     """What each node said of its clients' running jobs, if of any."""
 
     def __attrs_post_init__(self) -> None:
-        self._offering = Offering(self._world, self._policy, self._accounts, self._has_room, self._refused, self._gone)
+        self._offering = Offering(
+            self._world, self._policy, self._accounts, self._has_room, self._forget, self._refused, self._gone
+        )
 
-    # roles.Placement
+    # for the owners of jobs
 
     def enqueue(self, work: Work) -> None:
+        """Place a job, or let it wait."""
         self._works[work.entry.job_id] = work
         self._queue.add(work.entry)
         self._placed(work)
 
     def resume(self, works: Sequence[Work]) -> None:
+        """Like :meth:`enqueue`, for what an earlier life of the node left: all is there before any is placed."""
         for work in works:
             self._works[work.entry.job_id] = work
             self._queue.add(work.entry)
@@ -77,19 +82,23 @@ class Placer:
             self._placed(work)
 
     def put_back(self, work: Work) -> None:
+        """Like :meth:`enqueue`, for a job that had a slot before."""
         self._works[work.entry.job_id] = work
         self._queue.put_back(work.entry)
         self._placed(work)
 
     def withdraw(self, job_id: JobId) -> None:
+        """It is not to be placed any more. Idempotent."""
         self._queue.remove(job_id)
         if job_id not in self._offering:
             self._works.pop(job_id, None)
 
     def returned(self, client: ClientId) -> None:
+        """A job of ``client`` that was placed gave its slot back, here or elsewhere."""
         self._queue.ended(client)
 
     def learned(self, node_id: NodeId, capacity: Capacity) -> None:
+        """A node said how busy it is."""
         self._accounts.update(node_id, capacity)
         peer = self._accounts.peer(node_id)
         if peer is not None and len(self._queue):
@@ -97,17 +106,21 @@ class Placer:
 
     @property
     def full(self) -> bool:
+        """Whether no further job may wait here."""
         return self._queue.full
 
     def here(self) -> Capacity:
-        return self._meter.read()
+        """How busy this node is."""
+        return self._meter.capacity
 
     def holds(self, job_id: JobId) -> str | None:
+        """``queue`` or ``offer``, if the job is in its hands."""
         if job_id in self._queue:
             return "queue"
         return "offer" if job_id in self._offering else None
 
     def situation(self, work: Work) -> str:
+        """Why a job waits, as far as other nodes are concerned; the end of a sentence, or empty."""
         peers = tuple(self._accounts.peers())
         wish = work.course.wish
         if wish is not None and wish.local:
@@ -128,12 +141,12 @@ class Placer:
 
     def place(self) -> None:
         """Give this node's free slots to waiting jobs."""
-        while not self._door.draining and self._has_room() and self._start_here():
+        while not self._gate.draining and self._has_room() and self._start_here():
             pass
         self._changed()
 
     def look_around(self) -> None:
-        """Called by the clock: whatever news was lost, a waiting job goes where there is room."""
+        """Called by the clock: even if news was lost, a waiting job goes where there is room."""
         self.place()
         for peer in tuple(self._policy.pool(self._accounts)):
             if not len(self._queue):
@@ -144,21 +157,22 @@ class Placer:
         """A node that takes jobs announced itself."""
         node_id = peer.node_id
         self._accounts.learn(peer, capacity)
+        self._meter.update()  # it may be the first other node
         if backlog.running != self._running.get(node_id, ()):
             self._running[node_id] = backlog.running
             self._queue.learn(node_id, dict(backlog.running))
         if backlog.total:
-            self._backlogs[node_id] = backlog
+            self.backlogs[node_id] = backlog
         else:
-            self._backlogs.pop(node_id, None)
+            self.backlogs.pop(node_id, None)
         if len(self._queue):
             self._claim(peer)
 
     def lost(self, node_id: NodeId) -> None:
         """A node takes no jobs any more: it is dead, suspect, draining or gone."""
-        self._accounts.forget(node_id)
+        self._forget(node_id)
         self._queue.forget_node(node_id)
-        self._backlogs.pop(node_id, None)
+        self.backlogs.pop(node_id, None)
         self._running.pop(node_id, None)
 
     def asked_for_work(self, node_id: NodeId, capacity: Capacity) -> int:
@@ -189,27 +203,27 @@ class Placer:
         head = self._queue.head(self._world.clock.seconds())
         return 0.0 if head is None else head[1]
 
-    def backlogs(self) -> Mapping[NodeId, Backlog]:
-        """The nodes with waiting jobs, as far as they said."""
-        return self._backlogs
-
     def exhausted(self, node_id: NodeId) -> None:
         """A node that was asked for work has none."""
-        self._backlogs.pop(node_id, None)
+        self.backlogs.pop(node_id, None)
 
     # how
+
+    def _forget(self, node_id: NodeId) -> None:
+        self._accounts.forget(node_id)
+        self._meter.update()  # it may have been the last other node
 
     def _placed(self, work: Work) -> None:
         """A job has come: place it, or another one that goes first."""
         self.place()
-        if not self._door.draining:
+        if not self._gate.draining:
             self._place_elsewhere()
         if work.entry.job_id in self._queue:
             work.left_waiting()
         self._changed()
 
     def _idle_allowed(self) -> bool:
-        load = self._world.probe.load()
+        load = self._meter.capacity.load
         return load is None or load < self._policy.idle_threshold
 
     def _start_here(self) -> bool:
@@ -245,7 +259,7 @@ class Placer:
         if not self._policy.accounts:
             self._place_elsewhere()
             return
-        rivals = len(self._backlogs) - (peer.node_id in self._backlogs)
+        rivals = len(self.backlogs) - (peer.node_id in self.backlogs)
         chance, dice = claim_chance(rivals), self._world.entropy.random
         slots = sum(1 for _ in range(self._accounts.free(peer.node_id)) if dice.random() < chance)
         if slots:
@@ -267,7 +281,7 @@ class Placer:
         self._offering.begin(entry, self._works[entry.job_id], choice)
 
     def _has_room(self) -> bool:
-        return self._meter.read().free > self.held
+        return self._meter.capacity.free > self.held
 
     def _refused(self, entry: Entry, work: Work) -> None:
         """Nobody took an offered job."""
@@ -275,7 +289,7 @@ class Placer:
         self._queue.restore(evolve(entry, wish=work.entry.wish))
         self._queue.ended(entry.client)
         self.place()
-        if shunning and not self._door.draining:
+        if shunning and not self._gate.draining:
             self._place_elsewhere()  # others may go where this one may not
         if entry.job_id in self._queue:
             work.left_waiting()

@@ -1,10 +1,12 @@
 """Asks other nodes for work while this one has a free slot: the other half of balancing the load.
 
 Of two nodes that are known to have waiting jobs the one whose next job waits longer is asked; a job that waits
-elsewhere goes before our own if it is well ahead of them (overlay simulation: "age-aware pull").
+elsewhere goes before this node's if it is well ahead of them (overlay simulation: "age-aware pull"). What others have,
+and whether they take jobs, it learns from their announcements.
 
 Invariant: a bounded number of questions is open at a time, and a slot is kept free for an answer no longer than the
-question is open.
+question is open. A node counts as one that takes jobs while it is alive, neither draining nor leaving nor short of
+disk, and has announced itself in its present boot.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import World
-from cloudmytask.core.placement import ELDER, Policy
-from cloudmytask.model.cluster import Backlog, Capacity, NodeId
+from cloudmytask.cluster.member import ClusterMember
+from cloudmytask.core.membership import Member
+from cloudmytask.core.placement import ELDER, Accounts, Peer, Policy
+from cloudmytask.model.cluster import Announcement, Backlog, Capacity, NodeId, Role, Standing
 from cloudmytask.model.errors import CloudMyTaskError
+from cloudmytask.node.gate import Gate
 from cloudmytask.node.placing.placer import Placer
-from cloudmytask.node.roles import Acquaintances, Door
 
 _log = Logger()
 
@@ -30,18 +34,49 @@ TRIES_MAX = 3
 
 @define(eq=False)
 class WorkStealer:
-    """See the module."""
+    """Asks for work when this node has room and others have not."""
 
     _world: World
     _policy: Policy
-    _door: Door
+    _gate: Gate
     _placer: Placer
-    _others: Acquaintances
+    _accounts: Accounts
+    _others: ClusterMember
     _questions: int = field(init=False, default=0)
+
+    def changed(self, member: Member) -> None:
+        """An instance is new, was started again, or its standing is another: what it said before counts no more."""
+        self._placer.lost(member.node_id)
+        if member.standing in (Standing.LEFT, Standing.DEAD):
+            self._placer.place()  # it may have been the last other node
+
+    def heard(self, announcement: Announcement) -> None:
+        """An instance said how it is."""
+        if announcement.role is not Role.NODE:
+            return
+        node_id = announcement.node_id
+        if announcement.draining or announcement.leaving or announcement.disk_short or not announcement.address:
+            self._placer.lost(node_id)
+            return
+        peer = self._accounts.peer(node_id)
+        if peer is None or peer.address != announcement.address or peer.name != announcement.name:
+            peer = Peer(node_id, announcement.name, announcement.address)
+        self._placer.heard(peer, announcement.capacity, announcement.backlog)
+        if announcement.backlog.waiting and not self._placer.waiting:
+            # Jobs wait there. All nodes that have room hear it at once, so not all of them ask.
+            rivals = len(self._accounts.open)
+            if self._world.entropy.random.random() * (rivals + 1) < announcement.backlog.total:
+                self.seek()
+
+    def slot_freed(self) -> None:
+        """A script has ended: waiting jobs get the slot, this node's or, if they wait longer, others'."""
+        self.seek()
+        self._placer.place()
+        self.seek()
 
     def seek(self) -> None:
         """Ask, if there is room here and work elsewhere."""
-        if not self._policy.accounts or self._door.draining or self._questions >= QUESTIONS_MAX:
+        if not self._policy.accounts or self._gate.draining or self._questions >= QUESTIONS_MAX:
             return
         if self._placer.here().free <= self._placer.held + self._questions or not (target := self._target()):
             return
@@ -60,7 +95,7 @@ class WorkStealer:
 
     def _target(self) -> NodeId | None:
         """Of two nodes with waiting jobs the one whose next is oldest, if it is to go first."""
-        backlogs, dice = list(self._placer.backlogs().items()), self._world.entropy.random
+        backlogs, dice = list(self._placer.backlogs.items()), self._world.entropy.random
         if not backlogs:
             return None
         sample = backlogs if len(backlogs) <= 2 else dice.sample(backlogs, 2)

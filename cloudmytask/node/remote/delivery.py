@@ -60,7 +60,7 @@ class Delivery:
     """What a bug of ours did to the delivery; then no output is told any more."""
 
     def follow(self, link: Link, sink: AttemptSink, offsets: Mapping[StreamName, int]) -> None:
-        """Somebody follows from now on, instead of whoever did before."""
+        """Somebody follows from now on, instead of the follower before."""
         self._sink = sink
         if not self._silent:
             self._forget_timer()

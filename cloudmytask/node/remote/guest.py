@@ -1,7 +1,7 @@
-"""One attempt of another node's job: run here or handed on, and told to whoever follows it.
+"""One attempt of another node's job: run here or handed on, and told to its follower.
 
-Invariant: it has one last word, whatever happens to it, which its delivery (``node.remote.remote.delivery``) keeps for
-its follower.
+Invariant: it has one last word in any case, which its delivery (``node.remote.delivery``) keeps for its
+follower.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from cloudmytask.core.queue import Entry
 from cloudmytask.model.cluster import NodeId, Offer, OfferAnswer, RemoteEnd
 from cloudmytask.model.errors import CloudMyTaskError
 from cloudmytask.model.job import Assignment, Content, JobId, Outcome, Reason, Stamp, StreamName
+from cloudmytask.node.placing.placer import Placer
+from cloudmytask.node.remote.delegate import Delegate
 from cloudmytask.node.remote.delivery import Delivery
-from cloudmytask.node.roles import Attempts, Finished, Placement, RemoteAttempt, Slots
-from cloudmytask.node.running.outputs import Outputs
+from cloudmytask.node.remote.remote import Remote
+from cloudmytask.node.running.executor import Executor
+from cloudmytask.node.running.outputs import Finished, Outputs
 
 _log = Logger()
 
@@ -33,7 +36,7 @@ STAMPS_MAX = 20
 
 @define(eq=False)
 class Guest:
-    """See the module; implements ``roles.Work``.
+    """Follows one accepted offer to its last word; for the placer it is ``placing.offering.Work``.
 
     :ivar taken: the offer that was accepted; ``here``: this node's id.
     :ivar slot_freed: called when its script has ended here.
@@ -42,10 +45,10 @@ class Guest:
 
     _world: World
     _config: NodeConfig
-    _slots: Slots
+    _executor: Executor
     _outputs: Outputs
-    _placement: Placement
-    _attempts: Attempts
+    _placer: Placer
+    _delegate: Delegate
     _slot_freed: Callable[[], None]
     _delivered: Callable[[], None]
     _here: NodeId
@@ -55,7 +58,7 @@ class Guest:
     _contents: tuple[Content, ...]
     assignment: Assignment = field(init=False)
     delivery: Delivery = field(init=False)
-    _remote: RemoteAttempt | None = field(init=False, default=None)
+    _remote: Remote | None = field(init=False, default=None)
     _running_here: bool = field(init=False, default=False)
     _queued: bool = field(init=False, default=False)
     """Whether it waited here: then its client has one running job more, by the queue's count."""
@@ -85,7 +88,7 @@ class Guest:
     def job_id(self) -> JobId:
         return self.taken.attempt.job
 
-    # roles.Work
+    # Work
 
     @property
     def entry(self) -> Entry:
@@ -123,17 +126,17 @@ class Guest:
 
     def stop(self, reason: Reason, *, hurry: bool) -> None:
         """End it."""
-        slots, attempt = self._slots, self.taken.attempt
+        executor, attempt = self._executor, self.taken.attempt
         if self._remote is not None:
             self._remote.stop(reason, hurry=hurry)
         elif self._running_here:
-            slots.stop(attempt, reason)
+            executor.stop(attempt, reason)
             if self._starting is not None:
                 self._starting.cancel()
             if hurry:
-                slots.hurry(attempt)
-        elif self._placement.holds(self.job_id) == "offer":
-            self._called_off = reason  # whoever it is on offer to may have accepted it
+                executor.hurry(attempt)
+        elif self._placer.holds(self.job_id) == "offer":
+            self._called_off = reason  # the node that it is on offer to may have accepted it
         elif not self._ended:
             self._placement_ends(Outcome(reason=reason), interrupted=False)
 
@@ -142,19 +145,19 @@ class Guest:
         self._placement_ends(Outcome(reason=Reason.LOST, detail=why), interrupted=True)
 
     def _placement_ends(self, outcome: Outcome, *, interrupted: bool) -> None:
-        self._placement.withdraw(self.job_id)
+        self._placer.withdraw(self.job_id)
         self._last_word(outcome, interrupted, self._config.name, {})
 
     async def _run_here(self) -> None:
         self._running_here = True
-        ended = self._slots.run(self.assignment, self._before_start, self._freed, self._contents)
+        ended = self._executor.run(self.assignment, self._before_start, self._freed, self._contents)
         finished = Deferred.fromCoroutine(ended)
         self.delivery.news()
         self._conclude(await finished)
 
     def _freed(self) -> None:
         if self._queued:
-            self._placement.returned(self.taken.client)
+            self._placer.returned(self.taken.client)
         self._slot_freed()
 
     def abandon(self) -> None:
@@ -186,7 +189,7 @@ class Guest:
 
     async def _hand_on(self, choice: Choice) -> OfferAnswer | None:
         taken = self.taken
-        remote = self._attempts.remote(taken.attempt, self._before_start)
+        remote = Remote(self._delegate, taken.attempt, self._before_start)
         answer = await remote.offer(choice, taken.client, taken.spec, self.course, taken.origin)
         if answer is not None and answer.accepted:
             self._remote = remote
@@ -198,9 +201,9 @@ class Guest:
                 remote.stop(self._called_off)
         return answer
 
-    async def _relay(self, remote: RemoteAttempt) -> None:
+    async def _relay(self, remote: Remote) -> None:
         finished = await remote.finished()
-        self._placement.returned(self.taken.client)
+        self._placer.returned(self.taken.client)
         try:
             self._conclude(finished)
         finally:
@@ -220,7 +223,7 @@ class Guest:
     ) -> None:
         if not self._ended:
             self._ended = True
-            capacity = self._placement.here()
+            capacity = self._placer.here()
             self.delivery.finish(
                 RemoteEnd(outcome, discarded, interrupted, executor, capacity, tuple(self._trail[:STAMPS_MAX]))
             )

@@ -1,4 +1,4 @@
-"""Other nodes' jobs, for one attempt each: taken in, run here or handed on, and told to whoever follows them.
+"""Other nodes' jobs, for one attempt each: taken in, run here or handed on, and told to their followers.
 
 The origin owns such a job; nothing of it is kept here beyond its attempt. Its script and input stay for a while, so
 that the next job with the same ones needs not bring them.
@@ -23,9 +23,12 @@ from cloudmytask.deferreds import Signal, first_of, pause
 from cloudmytask.model.cluster import Ban, Offer, OfferAnswer, PeerIdentity
 from cloudmytask.model.errors import Banned, InvalidArgument, NoSuchJob
 from cloudmytask.model.job import AttemptId, Content, Digest, JobId, Reason, StreamName
+from cloudmytask.node.gate import Gate
+from cloudmytask.node.placing.placer import Placer
+from cloudmytask.node.remote.delegate import Delegate
 from cloudmytask.node.remote.guest import Guest
 from cloudmytask.node.remote.inputs import missing
-from cloudmytask.node.roles import Attempts, Door, Placement, Slots
+from cloudmytask.node.running.executor import Executor
 from cloudmytask.node.running.outputs import Outputs
 
 _log = Logger()
@@ -37,12 +40,12 @@ class Guests:
 
     _world: World
     _config: NodeConfig
-    _identity: Callable[[], PeerIdentity]
-    _door: Door
-    _slots: Slots
+    _me: PeerIdentity
+    _gate: Gate
+    _executor: Executor
     _outputs: Outputs
-    _placement: Placement
-    _attempts: Attempts
+    _placer: Placer
+    _delegate: Delegate
     _slot_freed: Callable[[], None]
     _owned: Callable[[JobId], bool]
     """Whether a job of that id is this node's own, and open."""
@@ -88,7 +91,7 @@ class Guests:
             guest.stop(reason, hurry=hurry)
 
     def _carried(self, link: Link, attempt: AttemptId) -> Guest | None:
-        """An attempt, if it was offered by whoever is at the other end of ``link``: it is nobody else's business."""
+        """An attempt, if it was offered by the node at the other end of ``link``: it is nobody else's business."""
         guest = self._guests.get(attempt)
         if guest is None or guest.carrier == link.peer.node_id:
             return guest
@@ -98,13 +101,13 @@ class Guests:
     def banned(self, ban: Ban) -> None:
         """A client's jobs that wait here are given back; those that run may end by themselves."""
         for guest in list(self._guests.values()):
-            if guest.taken.client == ban.client and self._placement.holds(guest.job_id) == "queue":
+            if guest.taken.client == ban.client and self._placer.holds(guest.job_id) == "queue":
                 guest.give_back(f"{ban.client} is banned: {ban.reason}")
 
     def end_all(self) -> None:
         """The node shuts down: those that wait here go back to where they came from."""
         for guest in list(self._guests.values()):
-            if self._placement.holds(guest.job_id) == "queue":
+            if self._placer.holds(guest.job_id) == "queue":
                 guest.give_back("the node shut down")
             else:
                 guest.give_up_start()
@@ -119,7 +122,7 @@ class Guests:
     def forget(self, guest: Guest) -> None:
         """Nobody needs it any more."""
         if self._guests.pop(guest.taken.attempt, None) is not None:
-            Deferred.fromCoroutine(self._slots.clean(guest.taken.attempt)).addErrback(
+            Deferred.fromCoroutine(self._executor.clean(guest.taken.attempt)).addErrback(
                 lambda failure: _log.failure("a guest's files stay", failure)
             )
             if not self._guests:
@@ -129,34 +132,34 @@ class Guests:
         known = self._guests.get(offer.attempt)
         if known is not None and known.carrier == link.peer.node_id and known.taken.origin == offer.origin:
             known.delivery.follow(link, sink, dict.fromkeys(StreamName, 0))
-            return OfferAnswer(True, self._placement.here())
+            return OfferAnswer(True, self._placer.here())
         refusal = self._refusal(offer)
         if refusal is None:
             lacking = await missing(self._world.store, offer.spec, contents)
             if lacking:
-                return OfferAnswer(False, self._placement.here(), "blobs are missing", missing=lacking)
+                return OfferAnswer(False, self._placer.here(), "blobs are missing", missing=lacking)
             refusal = self._refusal(offer)  # a slot may have been taken, or the same offer accepted, meanwhile
         if refusal is not None:
             return refusal
         self._accept(link, offer, contents, sink)
-        return OfferAnswer(True, self._placement.here())
+        return OfferAnswer(True, self._placer.here())
 
     def _refusal(self, offer: Offer) -> OfferAnswer | None:
         """None if the job may be taken, as far as that is known without a look at the disk."""
         lasting = self._never(offer)
         why = lasting or self._not_now(offer)
-        return OfferAnswer(False, self._placement.here(), why, bool(lasting)) if why else None
+        return OfferAnswer(False, self._placer.here(), why, bool(lasting)) if why else None
 
     def _never(self, offer: Offer) -> str:
         """Why this node will not take a job, whenever it is asked."""
         try:
             check_spec(offer.spec, self._config.script_max)
-            self._door.check_forwarded(offer.client)
+            self._gate.check_forwarded(offer.client)
         except InvalidArgument as problem:
             return str(problem)
         except Banned as ban:
             return f"banned: {ban}"
-        if self._identity().node_id in offer.visited:
+        if self._me.node_id in offer.visited:
             return "visited"
         if offer.hops > self._config.max_hops:
             return "hops"
@@ -165,15 +168,15 @@ class Guests:
         return ""
 
     def _not_now(self, offer: Offer) -> str:
-        if self._door.draining:
+        if self._gate.draining:
             return "draining"
-        if self._door.disk_short:
+        if self._gate.disk_short:
             return "its disk is full"
         if self._conflicts(offer):
             return "a job of that id, or another attempt of it, is here"
-        if self._placement.here().free > 0:
+        if self._placer.here().free > 0:
             return ""
-        return "busy" if not offer.may_wait else "its queue is full" if self._placement.full else ""
+        return "busy" if not offer.may_wait else "its queue is full" if self._placer.full else ""
 
     def _conflicts(self, offer: Offer) -> bool:
         """Whether something here has the job's id. An earlier attempt, which its origin has given up, is ended, also if
@@ -192,23 +195,23 @@ class Guests:
         guest = Guest(
             self._world,
             self._config,
-            self._slots,
+            self._executor,
             self._outputs,
-            self._placement,
-            self._attempts,
+            self._placer,
+            self._delegate,
             self._slot_freed,
             lambda: self.forget(guest),
-            self._identity().node_id,
+            self._me.node_id,
             offer,
             link.peer.node_id,
             tuple(contents),
         )
         self._guests[offer.attempt] = guest
         guest.delivery.follow(link, sink, dict.fromkeys(StreamName, 0))
-        if self._placement.here().free > 0:
+        if self._placer.here().free > 0:
             guest.start_at_once()
         else:
-            self._placement.enqueue(guest)
+            self._placer.enqueue(guest)
 
 
 def _supersedes(offer: Offer, taken: Offer) -> bool:

@@ -7,24 +7,22 @@ executor is certainly over. A link that breaks is made again, and output goes on
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from cloudmytask.boundaries import Link, World
+from cloudmytask.boundaries import Link
 from cloudmytask.core.explain import node_failed
 from cloudmytask.core.placement import Choice, Course
 from cloudmytask.deferreds import Signal, pause
 from cloudmytask.listeners import Registration
-from cloudmytask.model.cluster import BootId, Capacity, NodeId, Offer, OfferAnswer, PeerIdentity, RemoteEnd
+from cloudmytask.model.cluster import BootId, NodeId, Offer, OfferAnswer, PeerIdentity, RemoteEnd
 from cloudmytask.model.errors import CloudMyTaskError, InternalError, NoSuchJob
-from cloudmytask.model.job import AttemptId, Blob, ClientId, JobSpec, Outcome, Reason, StreamName, Usage
-from cloudmytask.node.remote.asking import RETRY_INTERVAL, Asking
-from cloudmytask.node.roles import Acquaintances, Finished
-from cloudmytask.node.running.outputs import LiveOutput, Outputs
+from cloudmytask.model.job import AttemptId, ClientId, JobSpec, Outcome, Reason, StreamName, Usage
+from cloudmytask.node.remote.delegate import RETRY_INTERVAL, Asking, Delegate
+from cloudmytask.node.running.outputs import Finished, LiveOutput
 
 _log = Logger()
 
@@ -32,26 +30,11 @@ UNHEARD_OF = 15.0
 """Seconds after which an executor that this life of ours never heard of is given up."""
 
 
-class Keeper(Protocol):
-    """The delegate; its docstrings say what each does."""
-
-    world: World
-    outputs: Outputs
-    others: Acquaintances
-    learned: Callable[[NodeId, Capacity], None]
-    remotes: dict[AttemptId, Remote]
-    abandoned: dict[tuple[NodeId, AttemptId], None]
-
-    def abandon(self, node_id: NodeId, attempt: AttemptId) -> None: ...
-    def unknown_to(self, node_id: NodeId, spec: JobSpec) -> list[Blob]: ...
-    def remember(self, node_id: NodeId, spec: JobSpec) -> None: ...
-
-
 @define(eq=False)
 class Remote:
-    """See the module; implements ``roles.RemoteAttempt`` and, for the executor, ``boundaries.AttemptSink``."""
+    """Follows one attempt on another node; for its executor it is the ``boundaries.AttemptSink``."""
 
-    _delegate: Keeper
+    _delegate: Delegate
     attempt: AttemptId
     _before_start: Callable[[], Awaitable[None]]
     node_id: NodeId | None = field(init=False, default=None)
@@ -70,22 +53,61 @@ class Remote:
     _stop: Reason | None = field(init=False, default=None)
     _began: float = field(init=False, default=0.0)
 
-    # roles.RemoteAttempt
+    # for its owner
 
-    def offer(
+    async def offer(
         self, choice: Choice, client: ClientId, spec: JobSpec, course: Course, origin: PeerIdentity
-    ) -> Deferred[OfferAnswer | None]:
-        return Deferred.fromCoroutine(self._offer(choice, client, spec, course, origin))
+    ) -> OfferAnswer | None:
+        """Hand it over; None if the node could not be reached. Once accepted, :meth:`finished` tells how it ends.
+
+        :raises BlobMissing, BlobCorrupt: what it needs cannot be read here.
+        """
+        peer, delegate = choice.peer, self._delegate
+        offer = Offer(
+            attempt=self.attempt,
+            client=client,
+            spec=spec,
+            origin=origin,
+            hops=course.hops + 1,
+            visited=(*course.visited, origin.node_id) if origin.node_id not in course.visited else course.visited,
+            may_wait=choice.may_wait,
+        )
+        asking = Asking(delegate.world, delegate.others, self, self._news, lambda: self._over)
+        answered = await asking.until_answered(peer, offer, delegate.unknown_to(peer.node_id, spec))
+        if answered is None:
+            self._over = True
+            self._news.fire()
+            if asking.uncertain:
+                delegate.abandon(peer.node_id, self.attempt)
+            return None
+        link, answer = answered
+        if answer.accepted:
+            delegate.remember(peer.node_id, spec)
+            self._accepted(peer.node_id, peer.name, link, resume=False)
+        return answer
+
+    def noted(self) -> None:
+        """Its acceptance is on record, so it may start."""
+        self._noted = True
+        self._news.fire()
+
+    def call_off(self) -> None:
+        """It is not wanted any more, while it is on offer: a node that accepts it all the same will be told."""
+        self._over = self._live is None
+        self._news.fire()
 
     def resume(self, node_id: NodeId, name: str) -> None:
+        """Take up again what an earlier life of this node had handed over."""
         self._accepted(node_id, name, None, resume=True)
         self.noted()
         self._spawn(self._reach())
 
     def finished(self) -> Deferred[Finished]:
+        """Fires once, when it has ended."""
         return self._done
 
     def stop(self, reason: Reason, *, hurry: bool = False) -> None:
+        """End it; :meth:`finished` follows."""
         self._stop = self._stop or reason
         link = self._link
         if not self._over and link is not None and link.alive:
@@ -136,48 +158,11 @@ class Remote:
         while not self._noted and not self._over:
             await self._news.wait()
 
-    def noted(self) -> None:
-        """Its acceptance is on record, so it may start."""
-        self._noted = True
-        self._news.fire()
-
-    def call_off(self) -> None:
-        """It is not wanted any more, while it is on offer: whoever accepts it all the same will be told."""
-        self._over = self._live is None
-        self._news.fire()
-
     async def _started(self) -> None:
         await self._decided()
         if self._over:
             raise NoSuchJob(f"attempt {self.attempt} was given up")
         await self._before_start()
-
-    async def _offer(
-        self, choice: Choice, client: ClientId, spec: JobSpec, course: Course, origin: PeerIdentity
-    ) -> OfferAnswer | None:
-        peer, delegate = choice.peer, self._delegate
-        offer = Offer(
-            attempt=self.attempt,
-            client=client,
-            spec=spec,
-            origin=origin,
-            hops=course.hops + 1,
-            visited=(*course.visited, origin.node_id) if origin.node_id not in course.visited else course.visited,
-            may_wait=choice.may_wait,
-        )
-        asking = Asking(delegate.world, delegate.others, self, self._news, lambda: self._over)
-        answered = await asking.until_answered(peer, offer, delegate.unknown_to(peer.node_id, spec))
-        if answered is None:
-            self._over = True
-            self._news.fire()
-            if asking.uncertain:
-                delegate.abandon(peer.node_id, self.attempt)
-            return None
-        link, answer = answered
-        if answer.accepted:
-            delegate.remember(peer.node_id, spec)
-            self._accepted(peer.node_id, peer.name, link, resume=False)
-        return answer
 
     def _accepted(self, node_id: NodeId, name: str, link: Link | None, *, resume: bool) -> None:
         delegate = self._delegate
@@ -186,7 +171,7 @@ class Remote:
         self._live = delegate.outputs.open(self.attempt, resume=resume)
         self._over = False
         delegate.abandoned.pop((node_id, self.attempt), None)
-        delegate.remotes[self.attempt] = self
+        delegate.attempts.add(self.attempt)
         if link is not None:
             self._linked(link)
 
@@ -247,7 +232,7 @@ class Remote:
         for registration in (self._interest, self._listening):
             if registration is not None:
                 registration.close()
-        self._delegate.remotes.pop(self.attempt, None)
+        self._delegate.attempts.discard(self.attempt)
         finished.live.finish()
         self._done.callback(finished)
 

@@ -1,7 +1,7 @@
 """Runs attempts: lays out the inputs, takes a slot, starts the script, and tells how it ended.
 
 Invariant: no more scripts run than there are slots (see ``node.running.slots``), and a slot is free only when the
-script's process group is gone. Whatever happens to an attempt, it ends with an outcome; one that is stopped before it
+script's process group is gone. Every attempt ends with an outcome; one that is stopped before it
 has started ends at once.
 """
 
@@ -17,10 +17,10 @@ from cloudmytask.boundaries import Launch, Running, World
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.explain import node_failed
 from cloudmytask.deferreds import Signal
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, StoreFailed
 from cloudmytask.model.job import Assignment, AttemptId, Content, Outcome, Reason
-from cloudmytask.node.roles import Finished
-from cloudmytask.node.running.outputs import LiveOutput, Outputs
+from cloudmytask.node.running.outputs import Finished, LiveOutput, Outputs
 from cloudmytask.node.running.slots import SLOW_STAGING, Claim, SlotTable
 from cloudmytask.node.running.staging import WorkDirectories
 
@@ -58,12 +58,14 @@ class Executor:
     _outputs: Outputs
     idle: Signal = field(factory=Signal)
     """Fired when the last attempt has ended."""
+    slots_changed: Listeners[[]] = Factory(Listeners)
+    """Told when :attr:`running` or :attr:`claimed` has changed."""
     _active: dict[AttemptId, _Active] = Factory(dict)
     _slots: SlotTable = field(init=False)
     _directories: WorkDirectories = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._slots = SlotTable(self._config.slots)
+        self._slots = SlotTable(self._config.slots, self.slots_changed)
         self._directories = WorkDirectories(self._world.store)
 
     @property

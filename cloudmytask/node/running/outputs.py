@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from cloudmytask.boundaries import JobStore, OpenSinks, OutputEnd, OutputPiece, Spool, StreamTarget
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import StoreFailed
-from cloudmytask.model.job import Attempt, AttemptId, Content, Job, Output, StreamName
+from cloudmytask.model.job import Attempt, AttemptId, Content, Job, Outcome, Output, Stamp, StreamName
 
 _log = Logger()
 
@@ -161,7 +161,23 @@ class Outputs:
             live.retire()
 
     def _targets(self, attempt: AttemptId) -> dict[StreamName, StreamTarget]:
-        return {stream: StreamTarget(f"{attempt}.{stream}", self._limit) for stream in StreamName}
+        name = str(attempt)
+        return {stream: StreamTarget(f"{name}.{stream}", self._limit) for stream in StreamName}
+
+
+@frozen
+class Finished:
+    """The end of one attempt; its output is complete and not sealed yet."""
+
+    outcome: Outcome
+    interrupted: bool
+    """Its node is shutting down, or is gone: the outcome says nothing about the script."""
+    live: LiveOutput
+    executor: str
+    trail: tuple[Stamp, ...] = ()
+    """What other nodes noted."""
+    settled: Callable[[], None] = lambda: None
+    """To be called when the end is durable: a node that keeps the attempt for us may forget it."""
 
 
 Look = Callable[[], Deferred[Job]]

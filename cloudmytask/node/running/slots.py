@@ -17,6 +17,8 @@ from collections import deque
 from attrs import Factory, define, field
 from twisted.internet.defer import Deferred
 
+from cloudmytask.listeners import Listeners
+
 SLOW_STAGING = 1.0
 """Seconds."""
 
@@ -44,11 +46,14 @@ class Claim:
 
 @define(eq=False)
 class SlotTable:
-    """
+    """The slots of this node, and who has them.
+
     :ivar size: how many scripts may run at once.
+    :ivar changes: told of each change, before anything else follows from it.
     """
 
     size: int
+    changes: Listeners[[]] = Factory(Listeners)
     _taken: int = field(init=False, default=0)
     _lent: set[Claim] = field(init=False, factory=set)
     _ready: deque[tuple[Claim, Deferred[None]]] = Factory(deque)
@@ -66,6 +71,7 @@ class SlotTable:
     def claim(self) -> Claim:
         """Take a slot for an attempt that was placed here."""
         self._taken += 1
+        self.changes.tell()
         return Claim(self)
 
     def lend(self, claim: Claim) -> bool:
@@ -81,6 +87,7 @@ class SlotTable:
         self._lent.discard(claim)
         granted: Deferred[None] = Deferred(lambda _: self._withdraw(claim))
         self._ready.append((claim, granted))
+        self.changes.tell()
         self._grant()
         return granted
 
@@ -93,6 +100,7 @@ class SlotTable:
     def _give_back(self, claim: Claim) -> None:
         claim.taken = False
         self._taken -= 1
+        self.changes.tell()
         self._grant()
 
     def _grant(self) -> None:
@@ -100,7 +108,9 @@ class SlotTable:
             claim, granted = self._ready.popleft()
             self._taken += 1
             claim.taken = True
+            self.changes.tell()
             granted.callback(None)
 
     def _withdraw(self, claim: Claim) -> None:
         self._ready = deque(each for each in self._ready if each[0] is not claim)
+        self.changes.tell()

@@ -12,13 +12,14 @@ from attrs import Factory, define
 from cloudmytask.cluster.flood_control import FloodControl
 from cloudmytask.core.units import show_size
 from cloudmytask.deferreds import Signal
+from cloudmytask.listeners import Listeners
 from cloudmytask.model.errors import DiskShort, NodeDraining
 from cloudmytask.model.job import ClientId
 
 
 @define
 class Gate:
-    """The state of a node's door. ``sensing``: None where nobody is banned, and all may ask as fast as they like."""
+    """The state of a node's door. ``flood_control``: None if nobody is banned, and all may ask as fast as they like."""
 
     node: str
     flood_control: FloodControl | None = None
@@ -28,10 +29,13 @@ class Gate:
     draining: bool = False
     closing: Signal = Factory(Signal)
     """Fired when draining begins, and again when it is cut short."""
+    closed: Listeners[[]] = Factory(Listeners)
+    """Told of the same."""
 
     def close(self) -> None:
         """Accept no new work from now on."""
         self.draining = True
+        self.closed.tell()
         self.closing.fire()
 
     def admit(self, client: ClientId, size: int) -> float:
@@ -58,7 +62,7 @@ class Gate:
             self.flood_control.check(client)
 
     def check_forwarded(self, client: ClientId) -> None:
-        """The same for a job that another node brought: ``client`` is the one that submitted it, whoever carries it.
+        """The same for a job that another node brought: ``client`` is the one that submitted it.
 
         :raises Banned: as :meth:`check_banned` does. There is no rate for jobs of others: their origin saw to that.
         """
@@ -71,7 +75,10 @@ class Gate:
         return free is not None and free < self.disk_min
 
     def admit_work(self) -> None:
-        """:raises NodeDraining: no new work is accepted any more. :raises DiskShort: not for now."""
+        """Check that new work is accepted.
+
+        :raises NodeDraining: not any more. :raises DiskShort: not for now.
+        """
         if self.disk_short:
             raise DiskShort(
                 f"node {self.node} has {show_size(self.disk_free() or 0)} left on its disk and accepts new work from"

@@ -6,20 +6,19 @@ this node comes back. Jobs that are to run on this node only, or at most once, o
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import World
+from cloudmytask.cluster.member import ClusterMember
 from cloudmytask.core.placement import Accounts, Peer
 from cloudmytask.core.retention import depart
 from cloudmytask.model.errors import CloudMyTaskError, StoreFailed
 from cloudmytask.model.job import Job, JobId
 from cloudmytask.node.jobs.ledger import Ledger
+from cloudmytask.node.jobs.origin import Origin
 from cloudmytask.node.remote.inputs import brought
-from cloudmytask.node.roles import Acquaintances
 
 _log = Logger()
 
@@ -27,22 +26,15 @@ AT_ONCE = 8
 """Jobs on their way at a time."""
 
 
-class Owner(Protocol):
-    """The origin; its docstrings say what each does."""
-
-    def begin_move(self, identity: JobId) -> bool: ...
-    def end_move(self, identity: JobId, *, moved: bool) -> None: ...
-
-
 @define(eq=False)
 class Handover:
-    """See the module."""
+    """Finds another owner for each waiting job of a node that shuts down."""
 
     _world: World
     _ledger: Ledger
-    _owner: Owner
+    _origin: Origin
     _accounts: Accounts
-    _others: Acquaintances
+    _others: ClusterMember
     _until: float = field(init=False, default=0.0)
 
     async def all_waiting(self, patience: float) -> int:
@@ -63,9 +55,9 @@ class Handover:
 
     async def _one_by_one(self, jobs: list[Job], done: list[JobId]) -> None:
         for job in jobs:
-            if self._owner.begin_move(job.id):
+            if self._origin.begin_move(job.id):
                 moved = await self._to_somebody(job.id)
-                self._owner.end_move(job.id, moved=moved)
+                self._origin.end_move(job.id, moved=moved)
                 done.extend([job.id] if moved else [])
 
     async def _to_somebody(self, job_id: JobId) -> bool:
