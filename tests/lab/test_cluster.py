@@ -10,6 +10,7 @@ from tests.lab.waiting import until
 
 ALL = (1, 2, 3, 4, 5)
 
+# It outlasts the start of eight clients on a busy machine: the jobs have to be there at once.
 SLOW = """
 import os, sys, time
 print("got", sys.argv[1])
