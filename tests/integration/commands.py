@@ -21,6 +21,7 @@ from tests.integration.daemons import PATIENCE, environment
 CMT = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from cloudmytask.cli import main
 main()
 """
