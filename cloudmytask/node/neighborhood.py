@@ -238,6 +238,7 @@ class Neighborhood:
             answer = await patiently(self._clock, PATIENCE, link.attach(self._me.node_id, height))
         except NO_ANSWER as error:
             _log.debug("{target} does not become our parent: {why}", target=target, why=str(error))
+            self._refused[target] = self._clock.seconds() + AGAIN  # waiting for it took longer than that
             if link is not None:
                 self._part(target)  # it may have taken us all the same
             self._detector.doubt(target)

@@ -165,6 +165,21 @@ def test_a_leaf_that_does_not_hear_its_parent_is_told_by_the_next_one(seed: int)
     assert world.problem() == ""
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_node_that_cannot_reach_the_root_asks_another_one(seed: int) -> None:
+    """It hears of the root by others all the time: no suspect, and the best parent, but for the answers that are lost."""
+    world = grown(12, seed)
+    other = world.root()
+    deaf = next(each for each in world.living if each.position is not None and each.position.parent == other.node_id)
+    deaf.unheard.add(other.node_id)
+    world.clock.advance(15.0)
+    assert deaf.position is not None
+    parent = next(each for each in world.living if deaf.position is not None and each.node_id == deaf.position.parent)
+    assert parent is not other
+    parent.die()
+    world.settle(4.0)
+
+
 def test_where_all_hear_each_other_nothing_is_relayed() -> None:
     world = grown(20, seed=6)
     world.relayed = 0
