@@ -167,7 +167,7 @@ def test_a_leaf_that_does_not_hear_its_parent_is_told_by_the_next_one(seed: int)
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_node_that_cannot_reach_the_root_asks_another_one(seed: int) -> None:
-    """It hears of the root by others all the time: no suspect, and the best parent, but for the answers that are lost."""
+    """It hears of the root by others all the time: no suspect, and the best parent, but that it never answers."""
     world = grown(12, seed)
     other = world.root()
     deaf = next(each for each in world.living if each.position is not None and each.position.parent == other.node_id)
