@@ -127,10 +127,11 @@ async def experiment(sizes: Sequence[int], factor: float) -> list[Run]:
     runs: list[Run] = []
     for size in sizes:
         watched = size in drawing.WATCHED
-        with tempfile.TemporaryDirectory() as name, Daemons(Path(name)) as daemons:
-            daemons.start(size)
-            await sleep(SETTLE)
-            for pattern in drawing.PATTERNS:
+        for pattern in drawing.PATTERNS:
+            # A cluster of its own for each: what a cut leaves waiting must not delay the next one's jobs.
+            with tempfile.TemporaryDirectory() as name, Daemons(Path(name)) as daemons:
+                daemons.start(size)
+                await sleep(SETTLE)
                 cut = CUT / factor if pattern == "full" and not watched else None
                 run = Run(pattern, daemons, factor, cut)
                 await run.live()
