@@ -106,6 +106,25 @@ def test_a_forwarded_job_ends_with_a_reason(
     assert among.wait(ann, among.submit(ann, SHORT, node="b")).state is JobState.SUCCEEDED
 
 
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_job_whose_offer_broke_is_ended(
+    monkeypatch: pytest.MonkeyPatch, expected_failures: ExpectFailures, accepted: bool
+) -> None:
+    among = Company(2)
+    among.acquainted()
+    ann = among.connect("a")
+    once(monkeypatch, Remote, "_accepted" if accepted else "offer")
+    job = among.submit(ann, SHORT, node="b")
+    ended = among.wait(ann, job)
+    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.LAUNCH)
+    assert "lost track" in among.why(ann, job)
+    assert expected_failures(Bug)
+    expected_failures()
+    placer = among.hosts["a"].node._placer
+    assert not placer._works
+    assert placer.holds(JobId(job.id)) is None
+
+
 def test_a_job_that_is_nowhere_is_noticed_and_ended(
     monkeypatch: pytest.MonkeyPatch, expected_failures: ExpectFailures
 ) -> None:
