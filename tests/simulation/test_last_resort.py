@@ -9,6 +9,7 @@ import pytest
 
 from cloudmytask.model.job import JobId, JobState, Reason
 from cloudmytask.node.jobs.attempts import Attempts
+from cloudmytask.node.jobs.handover import Handover
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.node.placing.placer import Placer
 from cloudmytask.node.remote.delivery import Delivery
@@ -123,6 +124,26 @@ def test_a_job_whose_offer_broke_is_ended(
     placer = among.hosts["a"].node._placer
     assert not placer._works
     assert placer.holds(JobId(job.id)) is None
+
+
+def test_a_hand_over_that_broke_does_not_keep_the_node_from_draining(
+    monkeypatch: pytest.MonkeyPatch, expected_failures: ExpectFailures
+) -> None:
+    among = Company(2, options={"drain_timeout": 1.0})
+    among.acquainted()
+    ann = among.connect("a")
+    for name in "ab":
+        among.submit(ann, FOREVER, node=name)
+    kept, moved = among.submit(ann, SHORT), among.submit(ann, SHORT)
+    among.clock.advance(1.0)
+    once(monkeypatch, Handover, "_to")
+    node = among.hosts["a"].node
+    among.result(node.drain())
+    assert expected_failures(Bug)
+    assert among.hosts["a"].machine.live == 0
+    assert not node._origin._moving
+    assert node._placer.holds(JobId(kept.id)) == "queue"
+    assert among.hosts["b"].node._ledger.live(JobId(moved.id)) is not None
 
 
 def test_a_job_that_is_nowhere_is_noticed_and_ended(
