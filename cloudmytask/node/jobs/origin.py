@@ -166,7 +166,7 @@ class Origin:
 
     def _end_if_banned(self, job: Job) -> None:
         try:
-            self._gate.check_forwarded(job.client)
+            self._gate.check_banned(job.client)
         except Banned as ban:
             if self.waits(job.id) and job.id not in self._moving:
                 ended = Deferred.fromCoroutine(self._cancel(job, self._config.name, str(ban)[:NOTE_MAX]))
