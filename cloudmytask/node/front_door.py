@@ -15,7 +15,7 @@ from cloudmytask.cluster.member import ClusterMember
 from cloudmytask.core.explain import explain
 from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import Ban, ClusterView, LoadSample
-from cloudmytask.model.errors import NotSupervised
+from cloudmytask.model.errors import NodeDraining, NotSupervised
 from cloudmytask.model.job import (
     Blob,
     ClientId,
@@ -136,7 +136,8 @@ class NodeFrontDoor:
 
             def changed() -> Deferred[None]:
                 signal = self._ledger.signal(job_id)
-                assert signal is not None, "a job without outcome is live"
+                if signal is None:  # its note that it has moved is not on disk yet, or the disk refused it
+                    raise NodeDraining(f"job {job_id} is being handed over to another node; ask again in a moment")
                 return signal.wait()
 
             return Reader(

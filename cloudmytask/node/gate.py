@@ -54,19 +54,13 @@ class Gate:
             self.flood_control.malformed(client)
 
     def check_banned(self, client: ClientId) -> None:
-        """Whether work of ``client`` may be accepted or started here.
+        """Whether work of ``client`` may be accepted or started here. For a job that another node brought it is the one
+        that submitted it; there is no rate for those, their origin saw to that.
 
         :raises Banned: the sentence says why, by whom, and for how long still.
         """
         if self.flood_control is not None:
             self.flood_control.check(client)
-
-    def check_forwarded(self, client: ClientId) -> None:
-        """The same for a job that another node brought: ``client`` is the one that submitted it.
-
-        :raises Banned: as :meth:`check_banned` does. There is no rate for jobs of others: their origin saw to that.
-        """
-        self.check_banned(client)
 
     @property
     def disk_short(self) -> bool:

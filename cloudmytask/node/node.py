@@ -135,11 +135,6 @@ class Node:
         blacklist.enforced.add(guests.banned)
 
     @property
-    def busy(self) -> bool:
-        """Whether scripts are running."""
-        return self._executor.busy
-
-    @property
     def identity(self) -> PeerIdentity:
         """Who it is."""
         return self._me
@@ -220,8 +215,8 @@ class Node:
         self.cluster_member.changed()
         self._guests.end_all()
         await self._handover.all_waiting(HANDOVER_TIME)
-        if self._executor.busy:
-            _log.info("draining: {running} scripts are running", running=self._executor.running)
+        if self._executor.attempts:
+            _log.info("draining: waiting for {attempts} attempts to end", attempts=self._executor.attempts)
             idle = self._executor.idle.wait()
             timer = self._world.clock.callLater(self._config.drain_timeout, self._executor.interrupt)
             await idle

@@ -184,7 +184,7 @@ class Rogue(ClusterRun):
 def test_a_ban_that_is_ignored_on_forward(plant: Plant) -> None:
     plan: dict[str, Any] = {"gateway": Gateway.ONE, "ban": True, "clients": 3, "load": 0.5, "jobs": 150}
     _is_noticed("jobs have no outcome", Rogue, **plan)  # nobody takes what is left of the banned client's
-    plant(Gate, "check_forwarded", lambda self, client: None)
+    plant(Gate, "check_banned", lambda self, client: None)
     _is_noticed("starts a job of client0", Rogue, **plan)
 
 

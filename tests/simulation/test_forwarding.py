@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Sequence
 
-from cloudmytask.model.errors import Banned, InvalidArgument, JobMoved, NoSuchNode
-from cloudmytask.model.job import INLINE_MAX, ClientId, JobState, QoS, Reason, StreamName
+import pytest
+from twisted.internet.defer import Deferred, fail
+
+from cloudmytask.model.errors import Banned, InvalidArgument, JobMoved, NodeDraining, NoSuchNode, StoreFailed
+from cloudmytask.model.job import INLINE_MAX, ClientId, Content, Job, JobId, JobState, QoS, Reason, StreamName
 from cloudmytask.simulation.runner import ScriptPlan
+from tests.conftest import ExpectFailures
 from tests.virtual import FOREVER
 from tests.virtual_cluster import Company
 
@@ -328,6 +332,46 @@ def test_a_draining_node_hands_its_queue_to_others(two: Company) -> None:
         two.result(ann.getScriptJobStatus(small.id))
     assert two.wait(ann, local).executor == "a"
     assert two.ran(small) == ["b"]
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_who_follows_a_job_that_is_handed_over_learns_it(
+    two: Company, expected_failures: ExpectFailures, noted: bool
+) -> None:
+    ann, host = two.connect("a"), two.hosts["a"]
+    two.submit(ann, ScriptPlan(duration=30.0))
+    two.submit(two.connect("b"), ScriptPlan(duration=8.0))
+    job = two.submit(ann, ScriptPlan(duration=1.0))
+    two.reach(ann, job, JobState.WAITING)
+    client, identity, store = ClientId("ann"), JobId(job.id), host.node._world.store
+    from_start = dict.fromkeys(StreamName, 0)
+    following = two.result(host.node.front_door.output(client, identity, 0, from_start, True)).next(1000)
+    saving, late = store.save, []
+
+    def save(record: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
+        if record.moved_to is None:
+            return saving(record, contents)
+        late.append(two.result(host.node.front_door.output(client, identity, 0, from_start, True)).next(1000))
+        return saving(record, contents) if noted else fail(StoreFailed("full"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(store), "save", lambda _, record, contents=(): save(record, contents))
+        stopped = host.node.drain()
+        two.refused(following, JobMoved if noted else NodeDraining)
+        two.refused(late[0], NodeDraining)
+        two.result(stopped)
+    if not noted:
+        expected_failures()
+
+
+def test_a_job_that_no_node_may_run_says_so(two: Company) -> None:
+    ann = two.connect("a")
+    nowhere = two.submit(ann, ScriptPlan(duration=1.0), avoid=("a", "b"))
+    two.submit(ann, ScriptPlan(duration=30.0), node="a")
+    here = two.submit(ann, ScriptPlan(duration=1.0), node="a")
+    two.clock.advance(2.0)
+    assert "It is not to run on a, and none of the other nodes may run it." in two.why(ann, nowhere)
+    assert "and it is to run on this node only" in two.why(ann, here)
 
 
 def test_a_queue_that_nobody_takes_stays(two: Company) -> None:

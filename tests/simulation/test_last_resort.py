@@ -9,6 +9,7 @@ import pytest
 
 from cloudmytask.model.job import JobId, JobState, Reason
 from cloudmytask.node.jobs.attempts import Attempts
+from cloudmytask.node.jobs.handover import Handover
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.node.placing.placer import Placer
 from cloudmytask.node.remote.delivery import Delivery
@@ -104,6 +105,45 @@ def test_a_forwarded_job_ends_with_a_reason(
     assert all(host.node.whereabouts() == {} for host in among.hosts.values())
     assert not among.hosts["b"].node._guests.present
     assert among.wait(ann, among.submit(ann, SHORT, node="b")).state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_job_whose_offer_broke_is_ended(
+    monkeypatch: pytest.MonkeyPatch, expected_failures: ExpectFailures, accepted: bool
+) -> None:
+    among = Company(2)
+    among.acquainted()
+    ann = among.connect("a")
+    once(monkeypatch, Remote, "_accepted" if accepted else "offer")
+    job = among.submit(ann, SHORT, node="b")
+    ended = among.wait(ann, job)
+    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.LAUNCH)
+    assert "lost track" in among.why(ann, job)
+    assert expected_failures(Bug)
+    expected_failures()
+    placer = among.hosts["a"].node._placer
+    assert not placer._works
+    assert placer.holds(JobId(job.id)) is None
+
+
+def test_a_hand_over_that_broke_does_not_keep_the_node_from_draining(
+    monkeypatch: pytest.MonkeyPatch, expected_failures: ExpectFailures
+) -> None:
+    among = Company(2, options={"drain_timeout": 1.0})
+    among.acquainted()
+    ann = among.connect("a")
+    for name in "ab":
+        among.submit(ann, FOREVER, node=name)
+    kept, moved = among.submit(ann, SHORT), among.submit(ann, SHORT)
+    among.clock.advance(1.0)
+    once(monkeypatch, Handover, "_to")
+    node = among.hosts["a"].node
+    among.result(node.drain())
+    assert expected_failures(Bug)
+    assert among.hosts["a"].machine.live == 0
+    assert not node._origin._moving
+    assert node._placer.holds(JobId(kept.id)) == "queue"
+    assert among.hosts["b"].node._ledger.live(JobId(moved.id)) is not None
 
 
 def test_a_job_that_is_nowhere_is_noticed_and_ended(

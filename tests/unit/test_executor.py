@@ -176,7 +176,7 @@ def test_a_cancel_while_inputs_are_laid_out_ends_the_attempt_at_once(bench: Benc
     bench.run("a")
     bench.executor.stop(attempt("a"), Reason.CANCELLED)
     assert bench.reason("a") is Reason.CANCELLED
-    assert bench.events == ["a freed"] and bench.taken() == (0, 0) and not bench.executor.busy
+    assert bench.events == ["a freed"] and bench.taken() == (0, 0) and not bench.executor.attempts
     removing = Deferred.fromCoroutine(bench.executor.clean(attempt("a")))
     assert bench.removed == [], "the store still writes there"
     bench.ready("a")
@@ -253,7 +253,7 @@ def test_a_free_slot_is_taken_by_what_becomes_ready(bench: Bench) -> None:
     bench.run("a")
     bench.clock.advance(SLOW_STAGING)
     bench.executor.lend_slots()
-    assert bench.taken() == (0, 0) and bench.executor.busy
+    assert bench.taken() == (0, 0) and bench.executor.attempts
     bench.ready("a")
     assert bench.taken() == (1, 1) and bench.events == ["a starts"]
 

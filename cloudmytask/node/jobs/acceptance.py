@@ -137,7 +137,7 @@ class Acceptance:
         if self._queue.full:
             return "its queue is full"
         try:
-            self._gate.check_forwarded(job.client)
+            self._gate.check_banned(job.client)
         except Banned as ban:
             return f"banned: {ban}"
         here = self._config.name

@@ -56,7 +56,11 @@ class Handover:
     async def _one_by_one(self, jobs: list[Job], done: list[JobId]) -> None:
         for job in jobs:
             if self._origin.begin_move(job.id):
-                moved = await self._to_somebody(job.id)
+                moved = False
+                try:
+                    moved = await self._to_somebody(job.id)
+                except Exception:  # noqa: BLE001 - a bug of ours must not keep the node from ending its scripts
+                    _log.failure("job {job_id}: broken hand-over", job_id=job.id)
                 self._origin.end_move(job.id, moved=moved)
                 done.extend([job.id] if moved else [])
 

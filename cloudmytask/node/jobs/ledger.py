@@ -178,8 +178,10 @@ class Ledger:
         entry = self._entries.pop(job_id)
         gone = step(entry.job, Move(at=self._world.wall(), node=entry.job.owner.name, to=to))
         gone = evolve(gone, expires=self.age() + self._tombstones)
-        entry.signal.fire()
-        await self._world.store.save(gone)
+        try:
+            await self._world.store.save(gone)
+        finally:
+            entry.signal.fire()  # who looks now finds the note
 
     def find(self, client: ClientId, job_id: JobId) -> Deferred[Job]:
         """The job as its owner may see it.

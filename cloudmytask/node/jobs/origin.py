@@ -127,6 +127,10 @@ class Origin:
         this node takes them up again."""
         while self._attempts.unrecorded_here():
             await self._attempts.concluded.wait()
+        for identity in list(self._pauses):  # no timer outlives the node; its next life begins them at once
+            self._end_pause(identity)
+            if (job := self._ledger.live(identity)) is not None:
+                self.enqueue(job)
 
     async def cancel(self, job: Job, note: str) -> Job:
         """End a job. One that has an outcome already stays as it is; one that is being cancelled is killed at once."""
@@ -162,7 +166,7 @@ class Origin:
 
     def _end_if_banned(self, job: Job) -> None:
         try:
-            self._gate.check_forwarded(job.client)
+            self._gate.check_banned(job.client)
         except Banned as ban:
             if self.waits(job.id) and job.id not in self._moving:
                 ended = Deferred.fromCoroutine(self._cancel(job, self._config.name, str(ban)[:NOTE_MAX]))

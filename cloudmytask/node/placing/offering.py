@@ -12,6 +12,7 @@ from typing import Protocol
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import World
 from cloudmytask.core.placement import TRIES_MAX, Accounts, Choice, Course, Policy
@@ -43,7 +44,7 @@ class Work(Protocol):
         """It could not be placed for now."""
 
     def let_go(self) -> None:
-        """It was on offer and is in nobody's hands now: it was called off meanwhile."""
+        """It was on offer and is in nobody's hands now: it was called off, or a bug broke the offer."""
 
     def wanted(self) -> bool:
         """Whether it is still to be placed; not so if it was cancelled meanwhile."""
@@ -75,7 +76,13 @@ class Offering:
         """Offer a job to the node that was chosen, and if that refuses to others."""
         self._reserve(entry, choice)
         offered = Deferred.fromCoroutine(self._offer(entry, work, choice))
-        offered.addErrback(lambda failure: _log.failure("job {job_id}: broken offer", failure, job_id=entry.job_id))
+        offered.addErrback(self._broke, entry)
+
+    def _broke(self, failure: Failure, entry: Entry) -> None:
+        """A bug of ours: the job is on offer no longer, so that its owner can end it."""
+        _log.failure("job {job_id}: broken offer", failure, job_id=entry.job_id)
+        if self._under_way.pop(entry.job_id, None) is not None:
+            self._gone(entry, False)
 
     def _reserve(self, entry: Entry, choice: Choice) -> None:
         """At once, so that the next look at the accounts sees it."""

@@ -131,8 +131,10 @@ class Placer:
             return f"and it is not handed on (policy {self._policy.name}, {self._policy.max_hops} hops at most)"
         if wish is not None:
             peers = tuple(peer for peer in peers if wish.allows(peer.name))
-            if not peers and wish.node != self._name:
-                return f"and {wish.node or 'no other node that will do'} is not there now"
+            if wish.node == self._name:
+                return "and it is to run on this node only"
+            if not peers:
+                return f"and {wish.node} is not there now" if wish.node else "and none of the other nodes may run it"
         shown = ", ".join(f"{p.name} {self._accounts.free(p.node_id)} free" for p in peers[:5])
         more = f" and {len(peers) - 5} more" if len(peers) > 5 else ""
         return f"and no other node is free ({shown}{more})"

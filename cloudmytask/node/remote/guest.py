@@ -105,8 +105,8 @@ class Guest:
         """Its origin is not told: it waits here as if it ran."""
 
     def let_go(self) -> None:
-        if self._called_off is not None:
-            self._last_word(Outcome(reason=self._called_off), False, self._config.name, {})
+        reason = self._called_off or Reason.LOST
+        self._last_word(Outcome(reason=reason), self._called_off is None, self._config.name, {})
 
     def wanted(self) -> bool:
         return not self._ended and self._called_off is None

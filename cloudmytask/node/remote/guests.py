@@ -154,7 +154,7 @@ class Guests:
         """Why this node will not take a job, whenever it is asked."""
         try:
             check_spec(offer.spec, self._config.script_max)
-            self._gate.check_forwarded(offer.client)
+            self._gate.check_banned(offer.client)
         except InvalidArgument as problem:
             return str(problem)
         except Banned as ban:

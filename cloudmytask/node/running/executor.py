@@ -69,9 +69,9 @@ class Executor:
         self._directories = WorkDirectories(self._world.store)
 
     @property
-    def busy(self) -> bool:
-        """Whether there is any attempt."""
-        return bool(self._active)
+    def attempts(self) -> int:
+        """How many there are, those that are being laid out or have lent their slots included."""
+        return len(self._active)
 
     @property
     def running(self) -> int:
