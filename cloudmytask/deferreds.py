@@ -1,11 +1,13 @@
 """Waiting for something to happen, for a while, or not at all.
 
-Invariant: a waiter is told at most once; a cancelled wait leaves nothing behind. A declared failure of a call that
-nobody waits for is noted for debugging; any other failure is logged as what it is, a bug.
+Invariant: a waiter is told at most once; a cancelled wait, or a stopped countdown, leaves nothing behind.
+A declared failure of a call that nobody waits for is noted for debugging; any
+other failure is logged as what it is, a bug.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar, cast
 
 from attrs import Factory, define, field
@@ -16,7 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from cloudmytask.boundaries import Clock
+from cloudmytask.boundaries import Clock, DelayedCall
 from cloudmytask.model.errors import CloudMyTaskError
 
 _log = Logger()
@@ -54,6 +56,30 @@ class Signal:
         waiters, self._waiters = self._waiters, {}
         for waiter in waiters.values():
             waiter.callback(None)
+
+
+@define(eq=False)
+class Countdown:
+    """One call that is to come, or none."""
+
+    _clock: Clock
+    _call: DelayedCall | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it is still to come."""
+        return self._call is not None and self._call.active()
+
+    def start(self, seconds: float, function: Callable[..., object], *arguments: object) -> None:
+        """Call ``function`` after so many seconds, instead of what was to come before."""
+        self.stop()
+        self._call = self._clock.callLater(seconds, function, *arguments)
+
+    def stop(self) -> None:
+        """Call nothing. Idempotent."""
+        call, self._call = self._call, None
+        if call is not None and call.active():
+            call.cancel()
 
 
 async def first_of(*events: Deferred[None]) -> Deferred[None]:

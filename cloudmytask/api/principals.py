@@ -55,7 +55,7 @@ def check_allowed(principal: Principal, verb: Callable[..., object]) -> None:
         return
     if AccessRole.ADMIN in roles:
         raise NotPermitted(
-            f"bans are made and lifted on the machine of a node or CSU, and {principal.name} is connected from"
+            f"that is for users of the machine of a node or CSU, and {principal.name} is connected from"
             f" {principal.where}"
         )
     if AccessRole.NODE in roles and AccessRole.CSU in principal.roles:

@@ -11,6 +11,7 @@ from typing import Any
 from attrs import define, field
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from cloudmytask.addresses import Address
 from cloudmytask.boundaries import Clock
@@ -18,6 +19,8 @@ from cloudmytask.client.connection import Connection
 from cloudmytask.client.known_nodes import KnownNode, KnownNodes, Told, nodes_of
 from cloudmytask.deferreds import Signal, patiently
 from cloudmytask.model.errors import CloudMyTaskError
+
+_log = Logger()
 
 LEARN_TIMEOUT = 10.0
 """Seconds that a node may take to tell which other nodes there are; nobody waits for it."""
@@ -48,7 +51,9 @@ class Discovery:
         if not self._asking and self._is_due(connection):
             self._asking = True
             asked = Deferred.fromCoroutine(self._ask(connection))
-            asked.addErrback(lambda failure: failure.trap(CloudMyTaskError)).addBoth(self._end)
+            asked.addErrback(lambda failure: failure.trap(CloudMyTaskError)).addErrback(
+                lambda failure: _log.failure("the other nodes could not be learnt of", failure=failure)
+            ).addBoth(self._end)
 
     async def wait(self, timeout: float) -> None:
         """Wait for the answer, if one is awaited, for so many seconds. Never fails."""

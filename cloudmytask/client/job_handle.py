@@ -1,18 +1,21 @@
 """One submitted job as the blocking client has it, in the words of ``concurrent.futures``.
 
-Invariant: like every call of the client, each returns what it promises or raises a declared failure.
+Invariant: like every call of the client, each returns what it promises or raises a declared failure, or ``OSError`` for
+a file of the caller's that cannot be written.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Coroutine
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from cloudmytask.addresses import Address
 from cloudmytask.boundaries import OutputEnd
+from cloudmytask.client.job_spec import Duration, meant
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.node_session import NodeSession
 from cloudmytask.client.watched import Watched
@@ -28,8 +31,6 @@ from cloudmytask.model.errors import (
 from cloudmytask.model.job import Explanation, JobState, StreamName
 
 T = TypeVar("T")
-Duration = float | str
-"""Seconds, or a text such as ``90s``, ``10m``, ``2h``."""
 STDERR_TAIL = 20
 """Lines of standard error that a :class:`~cloudmytask.model.errors.JobFailed` carries."""
 
@@ -38,14 +39,6 @@ class Run(Protocol):
     """Has something done with a client's session, on the reactor, and waits for it; see ``reactor_thread.run``."""
 
     def __call__(self, work: Callable[[NodeSession], Coroutine[Deferred[Any], Any, T]]) -> T: ...
-
-
-def meant(field: str, read: Callable[[str | float], T], given: str | float | None) -> T | None:
-    """What a caller wrote, read. :raises InvalidArgument: it cannot be meant; names field and value."""
-    try:
-        return None if given is None else read(given)
-    except ValueError as problem:
-        raise InvalidArgument(f"{field}: {problem}") from None
 
 
 @frozen
@@ -140,9 +133,13 @@ class JobHandle:
 
         :param follow: go on until the script has ended.
         :returns: how much there is, and in ``discarded`` how much the node did not keep.
+        :raises InvalidArgument: one is no binary file. :raises OSError: one cannot be written.
         """
         named = {StreamName.STDOUT: stdout, StreamName.STDERR: stderr}
         files = {stream: file for stream, file in named.items() if file is not None}
+        for stream, file in files.items():
+            if isinstance(cast(object, file), io.TextIOBase) or not hasattr(file, "write"):
+                raise InvalidArgument(f"{stream}: {file!r} is not a binary file, as open(…, 'wb') makes one")
         return self._fetch({stream: file.write for stream, file in files.items()}, follow)
 
     def cancel(self, note: str = "") -> JobStatus:

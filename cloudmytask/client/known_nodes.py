@@ -42,13 +42,14 @@ FORGOTTEN = 7 * 86_400.0
 """Seconds after which it is no longer used: by then an address may be anybody's."""
 
 
-def candidates(argument: str | None, environment: Mapping[str, str]) -> list[Address]:
+def candidates(argument: str | None, environment: Mapping[str, str], called: str = "--via") -> list[Address]:
     """The addresses that were named, in the order in which they are tried.
 
+    :param called: what the caller calls the argument.
     :raises ConfigurationError: one makes no sense, or the configuration file does not.
     """
     if argument is not None:
-        return [Address.parse(argument, "--via")]
+        return [Address.parse(argument, called)]
     if environment.get("CMT_NODE"):
         return [Address.parse(environment["CMT_NODE"], "$CMT_NODE")]
     local = socket_path(default_state(environment))

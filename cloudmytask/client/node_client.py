@@ -15,12 +15,14 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Clock, JobEvent, OutputEnd
+from cloudmytask.client.job_spec import job_spec
 from cloudmytask.client.sources import Source
 from cloudmytask.client.subscriptions import Subscriptions
 from cloudmytask.client.watched import Changed, Submitted, Write
 from cloudmytask.codec import decode, encode
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.cluster import Ban, BanPage, ClusterView, LoadSample
+from cloudmytask.model.errors import InvalidArgument
 from cloudmytask.model.job import Explanation, JobId, JobQuery, JobSpec, QoS, StreamName
 from cloudmytask.version import VERSION
 from cloudmytask.wire import commands
@@ -48,18 +50,24 @@ class NodeClient:
         return self.protocol.alive
 
     def submitJob(
-        self, qos: QoS | str, script: bytes, *arguments: str, key: str | None = None, **options: Any
+        self, qos: QoS | str, script: bytes, *arguments: object, key: str | None = None, **options: Any
     ) -> Deferred[JobId]:
         """The paper's ``submitJob(ClientID, QoS type, Script)``; the ClientID is the connection's.
 
         :param script: the script's bytes.
         :param key: idempotency key: submitting the same again under the same key gives the same job. Random if absent.
-        :param options: further fields of :class:`~cloudmytask.model.JobSpec`, such as ``timeout`` in seconds.
+        :param options: what else is asked of the job, as of ``Client.submit``, and ``script_name``.
         :returns: the id of the job, once it is on the node's disk.
+        :raises InvalidArgument: a value cannot be meant.
         """
-        source = Source.of_bytes(script)
-        spec = JobSpec(script=source.blob, arguments=arguments, qos=QoS(qos), **options)
-        return self.submit(spec, source, key=key).addCallback(lambda job: job.id)
+
+        async def submitted() -> JobId:
+            if not isinstance(script, bytes):
+                raise InvalidArgument(f"script: {script!r} is not bytes")
+            source = Source.of_bytes(script)
+            return (await self.submit(job_spec(source, arguments, qos=qos, **options), source, key=key)).id
+
+        return Deferred.fromCoroutine(submitted())
 
     def getScriptJobStatus(self, job_id: str) -> Deferred[JobStatus]:
         """The paper's ``getScriptJobStatus(ScriptJobID)``: the state, and the result once there is one."""
@@ -106,7 +114,7 @@ class NodeClient:
 
     def retry(self, job_id: str, key: str | None = None) -> Deferred[JobStatus]:
         """Submit a job's spec once more; the new job."""
-        return self.protocol.ask(commands.RetryJob, job=job_id, key=key or self._new_key()).addCallback(_job)
+        return self.protocol.ask(commands.RetryJob, job=job_id, key=self._key(key)).addCallback(_job)
 
     def remove(self, job_id: str) -> Deferred[JobStatus]:
         """Delete a job's outcome and output."""
@@ -259,7 +267,10 @@ class NodeClient:
                 riding[field] = source.data
             else:
                 await source.send(self.protocol, next(self._numbers))
-        return {"key": key or self._new_key(), "qos": spec.qos.value, "spec": encode(spec), **riding}
+        return {"key": self._key(key), "qos": spec.qos.value, "spec": encode(spec), **riding}
+
+    def _key(self, given: str | None) -> str:
+        return self._new_key() if given is None else given
 
     def _pages(self, command: type[commands.NodeCommand], name: str, kind: type[T]) -> Deferred[list[T]]:
         """The values of all pages of an answer; at least one."""

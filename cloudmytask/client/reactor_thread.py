@@ -102,8 +102,9 @@ def run(work: Work[T]) -> T:
     try:
         reactor.callFromThread(begin)
         return outcome.result()
-    except KeyboardInterrupt:
-        reactor.callFromThread(lambda: begun[0].cancel() if begun else None)
+    except BaseException:
+        if not outcome.done():  # the wait was interrupted, by Ctrl-C or by what another signal's handler raised
+            reactor.callFromThread(lambda: begun[0].cancel() if begun else None)
         raise
     finally:
         home.leave(outcome)

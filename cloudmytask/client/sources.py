@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 from attrs import frozen
 from twisted.internet.defer import succeed
 
+from cloudmytask.model.errors import InvalidArgument
 from cloudmytask.model.job import Blob, Digest
 from cloudmytask.wire.commands import INLINE_PART as INLINE_PART
 from cloudmytask.wire.guard import GuardedAMP
@@ -30,11 +32,6 @@ class Source:
     path: Path | None = None
 
     @classmethod
-    def of(cls, given: bytes | str | os.PathLike[str]) -> Source:
-        """Bytes, or those of the file with that path. :raises OSError: it cannot be read."""
-        return cls.of_bytes(given) if isinstance(given, bytes) else cls.of_file(Path(given))
-
-    @classmethod
     def of_bytes(cls, data: bytes) -> Source:
         """Bytes in memory."""
         return cls(Blob(Digest(hashlib.sha256(data).hexdigest()), len(data)), data=data)
@@ -43,12 +40,16 @@ class Source:
     def of_file(cls, path: Path, inline_max: int = INLINE_PART) -> Source:
         """A file, taken into memory only if it has at most ``inline_max`` bytes.
 
-        :raises OSError: it cannot be read.
+        :raises OSError: it cannot be read. :raises InvalidArgument: it is large and can be read only once.
         """
         with path.open("rb") as file:
             head = file.read(inline_max + 1)
             if len(head) <= inline_max:
                 return cls.of_bytes(head)
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InvalidArgument(
+                    f"{path} is not a regular file, and has more than {inline_max} bytes: give the bytes"
+                )
             sha, size = hashlib.sha256(head), len(head)
             while block := file.read(_BLOCK):
                 sha.update(block)

@@ -18,7 +18,6 @@ from cloudmytask.codec import decode
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.model.errors import (
     CloudMyTaskError,
-    ConnectionInterrupted,
     InternalError,
     InvalidArgument,
     RequestTimeout,
@@ -26,7 +25,8 @@ from cloudmytask.model.errors import (
 from cloudmytask.model.job import StreamName
 from cloudmytask.wire import commands
 from cloudmytask.wire.commands import NodeCommand
-from cloudmytask.wire.guard import GuardedAMP, Vocabulary
+from cloudmytask.wire.guard import GuardedAMP
+from cloudmytask.wire.vocabulary import Vocabulary
 
 SUBMITTED_MAX = 500
 """Subscriptions of one connection beyond which a job is submitted without any: a node keeps a limited number."""
@@ -192,5 +192,6 @@ class Subscriptions:
 
 
 def _gone(failure: Any) -> None:
-    """A subscription ends with its connection, so a connection that ends first has done what was asked."""
-    failure.trap(ConnectionInterrupted, RequestTimeout)
+    """Nobody waits for the answer: a connection that ends first has done what was asked, and a node that declines goes
+    on telling what is not listened to."""
+    failure.trap(CloudMyTaskError)

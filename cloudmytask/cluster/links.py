@@ -251,7 +251,9 @@ class LinkPool:
         patience = IDLE if sum(map(len, self._open.values())) <= LINKS_MAX else IDLE_CROWDED
         for node_id, entries in list(self._open.items()):
             for entry in [each for each in entries if each.link.idle >= patience]:
-                if entry.retiring:
+                if entry.retiring and entry.depended_on:
+                    entry.retiring = False  # it was put to use just when it was to be closed
+                elif entry.retiring:
                     entry.link.close()  # the other end said that it would, and is gone
                 elif not self._needs(node_id, entry):
                     self._retire(entry)
@@ -260,8 +262,8 @@ class LinkPool:
         entry.retiring = True
 
         def answered(agreed: bool) -> None:
-            entry.retiring = agreed
-            if agreed:
+            entry.retiring = agreed and not entry.depended_on  # who had it already may have put it to use meanwhile
+            if entry.retiring:
                 entry.link.close()
 
         def failed(failure: Failure) -> None:

@@ -38,7 +38,8 @@ from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.net.peer_links import Introduction, PeerLinks
 from cloudmytask.net.push import JobChanges, OutputBudget, OutputPush, riding
 from cloudmytask.wire import commands, peer_commands
-from cloudmytask.wire.guard import GuardedAMP, Vocabulary
+from cloudmytask.wire.guard import GuardedAMP
+from cloudmytask.wire.vocabulary import Vocabulary
 
 _log = Logger()
 
@@ -92,6 +93,7 @@ class ClientSession:
                 f"client: this connection is {self._api.principal.name}'s and cannot become {principal.name}'s"
             )
         self._api = self._api or ClientApi(self._door, principal)
+        self._introduction = None
         self._known()
         _log.debug("client {client}, user {uid}, with {software}", client=client, uid=principal.uid, software=software)
         return {"version": commands.PROTOCOL_VERSION, "node": node_to_document(self._door.describe())}
@@ -170,8 +172,6 @@ class ClientSession:
         self, api: ClientApi, watch: int, job: JobId, attempt: int, offsets: dict[StreamName, int], follow: bool
     ) -> Answer:
         """Send an attempt's output."""
-        if attempt < 0:
-            raise InvalidArgument(f"attempt: {attempt} is negative")
         with self.channels.opening(watch) as channel:
             await self._stream(api, channel, job, attempt, offsets, follow=follow)
         return {}

@@ -44,8 +44,9 @@ from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.wire import peer_commands as commands
 from cloudmytask.wire.announcement import Unreadable, decode_message, encode_message
 from cloudmytask.wire.commands import INLINE_PART, AbortUpload, BeginUpload, CommitUpload, NodeCommand, UploadPiece
-from cloudmytask.wire.guard import GuardedAMP, Responder
+from cloudmytask.wire.guard import GuardedAMP
 from cloudmytask.wire.transfer import send_blob
+from cloudmytask.wire.vocabulary import Responder
 
 T = TypeVar("T")
 

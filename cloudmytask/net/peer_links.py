@@ -29,8 +29,9 @@ from cloudmytask.model.errors import (
 )
 from cloudmytask.net.peer_link import PeerAnswers, PeerLink
 from cloudmytask.wire import peer_commands as commands
-from cloudmytask.wire.guard import GuardedAMP, Vocabulary
+from cloudmytask.wire.guard import GuardedAMP
 from cloudmytask.wire.peer_proof import NONCE_SIZE, Side, proof, proven
+from cloudmytask.wire.vocabulary import Vocabulary
 
 _log = Logger()
 

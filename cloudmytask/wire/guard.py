@@ -9,7 +9,6 @@ the connection nor another call on it suffers; every call that we make ends, by 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -18,9 +17,9 @@ from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from cloudmytask.boundaries import Clock, DelayedCall
+from cloudmytask.boundaries import Clock
+from cloudmytask.deferreds import Countdown
 from cloudmytask.listeners import Listeners
 from cloudmytask.model.errors import (
     CloudMyTaskError,
@@ -29,9 +28,10 @@ from cloudmytask.model.errors import (
     InvalidArgument,
     RequestTimeout,
 )
-from cloudmytask.wire.arguments import VALUE_MAX, Flag
+from cloudmytask.wire.arguments import VALUE_MAX
 from cloudmytask.wire.commands import NodeCommand
 from cloudmytask.wire.sending import SendQueue
+from cloudmytask.wire.vocabulary import Vocabulary
 
 _log = Logger()
 
@@ -46,91 +46,11 @@ CALL_TIMEOUT = 30.0
 """Seconds that an answer may take, unless the caller says otherwise."""
 REQUESTS_MAX = 1000
 """Requests of the other end that are answered at a time; it is read from no more while there are so many."""
-DESCRIPTION_MAX = 2000
-"""Characters of an error's sentence on the wire."""
-
 NAME_MAX = 255
 """Bytes in a command's name."""
 
 _ERROR_KEYS = {amp.ERROR_CODE, amp.ERROR_DESCRIPTION}
-_KINDS: Mapping[type[amp.Argument], str] = {
-    amp.Integer: "a whole number",
-    amp.Float: "a number",
-    amp.Unicode: "text in UTF-8",
-    amp.ListOf: "a list",
-    Flag: "True or False",
-}
-
-Responder = Callable[..., object]
 T = TypeVar("T")
-
-
-@implementer(amp.IResponderLocator)
-class Vocabulary:
-    """The commands that one end answers; testable without a connection.
-
-    :param admit: called with the size of each request, in bytes, before it is answered; may raise a declared failure.
-    :param malformed: called for each request that cannot be decoded; may raise a declared failure.
-    """
-
-    def __init__(
-        self,
-        responders: Mapping[type[NodeCommand], Responder],
-        admit: Callable[[int], None] | None = None,
-        malformed: Callable[[], None] | None = None,
-    ) -> None:
-        self._responders = {command.commandName: (command, function) for command, function in responders.items()}
-        self._admit = admit
-        self._malformed = malformed
-
-    def locateResponder(self, name: bytes) -> Callable[[amp.AmpBox], Deferred[amp.AmpBox]] | None:
-        """Twisted's interface: None answers "unhandled command", and the connection survives."""
-        found = self._responders.get(name)
-        return None if found is None else partial(self._respond, *found)
-
-    def _respond(self, command: type[NodeCommand], function: Responder, box: amp.AmpBox) -> Deferred[amp.AmpBox]:
-        try:
-            if self._admit is not None:
-                self._admit(sum(map(len, box.values())))
-            arguments = _parsed(command, box, self._malformed)
-        except CloudMyTaskError as problem:
-            return _failed(command, Failure(problem))
-        answer: Deferred[Any] = maybeDeferred(function, **arguments)
-
-        def encode(objects: dict[str, Any] | None) -> amp.AmpBox:
-            return cast(amp.AmpBox, command.makeResponse(objects or {}, None))
-
-        return answer.addCallback(encode).addErrback(lambda failure: _failed(command, failure))
-
-
-def _parsed(command: type[NodeCommand], box: amp.AmpBox, malformed: Callable[[], None] | None) -> dict[str, Any]:
-    """The arguments in a box. :raises InvalidArgument: naming the first that is missing or malformed."""
-    strings, objects = box.copy(), dict[str, Any]()
-    name = b""
-    try:
-        for name, argument in command.arguments:
-            if name not in strings and not argument.optional:
-                raise InvalidArgument(f"{name.decode()}: it is missing")
-            argument.fromBox(name, strings, objects, None)
-    except Exception as problem:  # what the parser trips over is the sender's malformed bytes
-        if malformed is not None:
-            malformed()
-        if isinstance(problem, InvalidArgument):
-            raise
-        raise InvalidArgument(f"{name.decode()}: {box[name][:40]!r} is not {_KINDS[type(argument)]}") from None
-    return objects
-
-
-def _failed(command: type[NodeCommand], failure: Failure) -> Deferred[amp.AmpBox]:
-    """Any failure as a declared one: what was not foreseen is logged here and told as :class:`InternalError`."""
-    error = failure.value
-    if not isinstance(error, CloudMyTaskError) or type(error) not in command.errors:
-        _log.failure("{command} failed", failure, command=command.commandName.decode())
-        error = InternalError(f"{command.commandName.decode()}: the node failed, its log says how")
-    code = command.errors[type(error)]
-    raised: Deferred[amp.AmpBox] = Deferred()
-    raised.errback(Failure(amp.RemoteAmpError(code, str(error)[:DESCRIPTION_MAX], False, local=failure)))
-    return raised
 
 
 class GuardedAMP(amp.AMP):
@@ -150,9 +70,9 @@ class GuardedAMP(amp.AMP):
         """Bytes that arrived and are not in the box yet: less than one string, unless reading is paused."""
         self._box, self._key = amp.AmpBox(), cast("bytes | None", None)
         self._size = self._keys = 0
-        self._deadline: DelayedCall | None = None
+        self._deadline = Countdown(clock)
         self._refused = False
-        self._held_until = 0.0
+        self._held, self._held_until = Countdown(clock), 0.0
         self._sending: SendQueue | None = None
         self._reading = True
         self._parsing = False
@@ -174,6 +94,7 @@ class GuardedAMP(amp.AMP):
         self.alive = False
         self.paused = True
         self._begin_box()
+        self._held.stop()
         if self._sending is not None:
             self._sending.lost()
         super().connectionLost(reason)
@@ -199,13 +120,14 @@ class GuardedAMP(amp.AMP):
         return Deferred() if self._sending is None else self._sending.cleared()
 
     def close(self) -> None:
-        """End the connection after what was written; at once if the other end does not read it. Idempotent."""
+        """End the connection after what was written; if the other end does not read that, after ``STALL_TIMEOUT``.
+        Idempotent."""
         if self.alive and self._sending is not None:
             self._sending.close()
 
     def sendBox(self, box: amp.AmpBox) -> None:  # noqa: N802 - Twisted's interface
         """Twisted's interface."""
-        if self._sending is None:
+        if self._sending is None or not self.alive:
             raise ConnectionLost()
         self._used = self._clock.seconds()
         self._sending.write(box.serialize())
@@ -216,7 +138,7 @@ class GuardedAMP(amp.AMP):
         until = self._clock.seconds() + seconds
         if until > self._held_until:
             self._held_until = until
-            self._clock.callLater(seconds, self._read_or_not)
+            self._held.start(seconds, self._read_or_not)
             self._read_or_not()
 
     def _read_or_not(self) -> None:
@@ -238,7 +160,7 @@ class GuardedAMP(amp.AMP):
             self._await_rest()
         else:
             transport.pauseProducing()
-            self._stop_deadline()  # what does not arrive now is not the other end's fault
+            self._deadline.stop()  # what does not arrive now is not the other end's fault
 
     def dispatchCommand(self, box: amp.AmpBox) -> Deferred[amp.AmpBox]:  # noqa: N802
         """Twisted's interface."""
@@ -292,6 +214,12 @@ class GuardedAMP(amp.AMP):
             raise InvalidArgument(f"{name}: {size} bytes are more than the limit, {VALUE_MAX} bytes") from None
         except UnicodeEncodeError as problem:
             raise InvalidArgument(f"{command.commandName.decode()}: {problem.object[:40]!a} is not Unicode") from None
+        except (AttributeError, TypeError):
+            for name, argument in command.arguments:
+                value = arguments.get(name.decode())
+                if isinstance(argument, amp.Unicode) and value is not None and not isinstance(value, str):
+                    raise InvalidArgument(f"{name.decode()}: {value!r} is not text") from None
+            raise
 
     def dataReceived(self, data: bytes) -> None:
         """Twisted's interface: the strings of AMP, of which each has two bytes of length before it, are put together
@@ -332,14 +260,13 @@ class GuardedAMP(amp.AMP):
 
     def _await_rest(self) -> None:
         """Give a box that has begun to arrive its deadline, unless it has one."""
-        if (self._keys or self._unread) and self._deadline is None and self._reading and self.alive:
-            self._deadline = self._clock.callLater(BOX_DEADLINE, self._refuse, "a box that did not end in time")
+        if (self._keys or self._unread) and not self._deadline.running and self._reading and self.alive:
+            self._deadline.start(BOX_DEADLINE, self._refuse, "a box that did not end in time")
 
     def _begin_box(self) -> None:
         self._box, self._key = amp.AmpBox(), None
         self._size = self._keys = 0
-        if self._deadline is not None:
-            self._stop_deadline()
+        self._deadline.stop()
 
     def ampBoxReceived(self, box: amp.AmpBox) -> None:
         """A box that fits no call ends the connection, with one line in the log instead of a traceback."""
@@ -354,12 +281,6 @@ class GuardedAMP(amp.AMP):
             super().ampBoxReceived(box)
         else:
             self._refuse("a box that is neither a command nor an answer to one of ours")
-
-    def _stop_deadline(self) -> None:
-        if self._deadline is not None:
-            deadline, self._deadline = self._deadline, None
-            if deadline.active():
-                deadline.cancel()
 
     def _refuse(self, why: str) -> None:
         if self.alive and self.transport is not None:

@@ -1,7 +1,8 @@
 """What one connection still has to send: bounded, and given up if the other end takes none of it.
 
 Invariant: what is written to a connection costs at most :data:`UNSENT_LIMIT` bytes beyond what its transport holds,
-and is let go at the latest :data:`STALL_TIMEOUT` seconds after the other end has ceased to read.
+and is let go at the latest :data:`STALL_TIMEOUT` seconds after the other end has ceased to read,
+or this one has closed.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
-from cloudmytask.boundaries import Clock, DelayedCall
-from cloudmytask.deferreds import Signal
+from cloudmytask.boundaries import Clock
+from cloudmytask.deferreds import Countdown, Signal
 
 UNSENT_MAX = 4 * 1024 * 1024
 """Unsent bytes beyond which nothing more is read from the other end, so that it cannot ask for more."""
@@ -37,12 +38,11 @@ class SendQueue:
         self, transport: Any, clock: Clock, changed: Callable[[], None], give_up: Callable[[str], None]
     ) -> None:
         self._transport = transport
-        self._clock = clock
         self._changed = changed
         self._give_up = give_up
         self._waiting: deque[bytes] = deque()
         self._paused = self._closing = False
-        self._stall: DelayedCall | None = None
+        self._stall = Countdown(clock)
         self._cleared = Signal()
         self.size = 0
         """Bytes that wait here."""
@@ -85,18 +85,17 @@ class SendQueue:
         """The connection is gone: release what it held."""
         self._waiting.clear()
         self.size = 0
-        self._calm()
+        self._stall.stop()
 
     def pauseProducing(self) -> None:
         """Twisted's interface: the transport holds enough."""
         self._paused = True
-        if self._stall is None:
-            self._stall = self._clock.callLater(STALL_TIMEOUT, self._stalled)
+        self._await_reading()
 
     def resumeProducing(self) -> None:
         """Twisted's interface: the transport is empty."""
         self._paused = False
-        self._calm()
+        self._stall.stop()
         while self._waiting and not self._paused:
             data = self._waiting.popleft()
             self.size -= len(data)
@@ -114,14 +113,12 @@ class SendQueue:
     def _finish(self) -> None:
         if IConsumer.providedBy(self._transport):
             self._transport.unregisterProducer()
+        self._await_reading()  # of what the transport holds
         self._transport.loseConnection()
 
-    def _calm(self) -> None:
-        if self._stall is not None:
-            stall, self._stall = self._stall, None
-            if stall.active():
-                stall.cancel()
+    def _await_reading(self) -> None:
+        if not self._stall.running:
+            self._stall.start(STALL_TIMEOUT, self._stalled)
 
     def _stalled(self) -> None:
-        self._stall = None
         self._give_up(f"the other end has read nothing for {STALL_TIMEOUT:g} s")

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 
 from cloudmytask.codec import encode
+from cloudmytask.model.errors import CloudMyTaskError, RequestTimeout
 from cloudmytask.model.job import Blob
 from cloudmytask.wire import commands
 from cloudmytask.wire.guard import GuardedAMP
@@ -30,12 +31,16 @@ async def send_blob(
     :param patience: seconds that the other end may take to make it durable; None for as long as the connection lasts.
     :raises CloudMyTaskError: the other end declined, or the connection ended, or the bytes cannot be read.
     """
-    announced = await protocol.ask(commands.BeginUpload, upload=number, blob=encode(blob))
-    if announced["present"]:
-        return
     under_way: list[Deferred[dict[str, Any]]] = []
     complete = False
     try:
+        try:
+            complete = (await protocol.ask(commands.BeginUpload, upload=number, blob=encode(blob)))["present"]
+        except CloudMyTaskError as problem:
+            complete = not isinstance(problem, RequestTimeout)  # declined: there is nothing to call off
+            raise
+        if complete:
+            return
         offset = 0
         while offset < blob.size:
             piece = await read(offset, min(commands.PIECE, blob.size - offset))

@@ -15,7 +15,8 @@ from twisted.protocols import amp
 
 from cloudmytask.wire import sending
 from cloudmytask.wire.commands import DescribeNode
-from cloudmytask.wire.guard import GuardedAMP, Vocabulary
+from cloudmytask.wire.guard import GuardedAMP
+from cloudmytask.wire.vocabulary import Vocabulary
 
 REQUEST = amp.AmpBox({amp.COMMAND: b"DescribeNode", amp.ASK: b"1"}).serialize()
 

@@ -25,7 +25,8 @@ from cloudmytask.model.errors import ConnectionInterrupted, NoNode, NoSuchJob, R
 from cloudmytask.model.job import ClientId
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import Hello
-from cloudmytask.wire.guard import GuardedAMP, Vocabulary
+from cloudmytask.wire.guard import GuardedAMP
+from cloudmytask.wire.vocabulary import Vocabulary
 from tests.virtual import FOREVER
 from tests.virtual_cluster import Company
 

@@ -28,7 +28,8 @@ from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.network import Network
 from cloudmytask.wire import guard, sending
 from cloudmytask.wire.commands import CommitUpload, DescribeNode, Unsubscribe
-from cloudmytask.wire.guard import BOX_DEADLINE, BOX_MAX, CALL_TIMEOUT, KEYS_MAX, GuardedAMP, Vocabulary
+from cloudmytask.wire.guard import BOX_DEADLINE, BOX_MAX, CALL_TIMEOUT, KEYS_MAX, GuardedAMP
+from cloudmytask.wire.vocabulary import DESCRIPTION_MAX, Vocabulary
 from tests.conftest import ExpectFailures
 from tests.virtual import Stranger, result_of, until
 
@@ -296,7 +297,7 @@ def test_a_long_sentence_is_cut() -> None:
     line = Line(unsubscribe=lambda watch: fail(InvalidArgument("ä" * 70_000)))
     with pytest.raises(InvalidArgument) as raised:
         line.result(line.client().ask(Unsubscribe, watch=12))
-    assert str(raised.value) == "ä" * guard.DESCRIPTION_MAX
+    assert str(raised.value) == "ä" * DESCRIPTION_MAX
 
 
 # Calls of ours
@@ -423,6 +424,15 @@ def test_of_holds_that_overlap_the_last_to_end_counts(holds: tuple[float, ...]) 
         line.server.hold(seconds)
     stranger.accept(b"Unsubscribe", {b"watch": b"1"})
     assert line.clock.seconds() - began == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_hold_ends_with_its_connection() -> None:
+    line = Line()
+    client = line.client()
+    line.server.hold(60.0)
+    client.close()
+    line.clock.advance(1.0)
+    assert line.ended and line.timers == 0
 
 
 def test_a_box_that_was_interrupted_by_a_hold_has_its_time() -> None:

@@ -32,7 +32,8 @@ from cloudmytask.model.job import JobQuery, JobSpec, JobState, QoS, Reason, Stre
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import INLINE_PART, WINDOW, Hello, OutputData, OutputEnded, StreamOutput, Unsubscribe
-from cloudmytask.wire.guard import CALL_TIMEOUT, GuardedAMP, Vocabulary
+from cloudmytask.wire.guard import CALL_TIMEOUT, GuardedAMP
+from cloudmytask.wire.vocabulary import Vocabulary
 from tests.virtual import FOREVER, Place
 
 OUT = StreamName.STDOUT
@@ -74,9 +75,19 @@ def test_the_papers_two_methods(place: Place, ann: NodeClient) -> None:
     assert again != job_id, "without a key each submission is a job of its own"
 
 
-def test_a_qos_that_there_is_not(ann: NodeClient) -> None:
-    with pytest.raises(ValueError, match="urgent"):
-        ann.submitJob("urgent", b"x")
+def test_a_qos_that_there_is_not(place: Place, ann: NodeClient) -> None:
+    assert "urgent" in place.refused(ann.submitJob("urgent", b"x"), InvalidArgument)
+
+
+def test_what_cannot_be_meant_is_refused_and_one_name_is_a_name(place: Place, ann: NodeClient) -> None:
+    assert "key: ''" in place.refused(ann.submitJob("batch", b"x", key=""), InvalidArgument)
+    assert "variables: ['A=1']" in place.refused(ann.submitJob("batch", b"x", variables=["A=1"]), InvalidArgument)
+    assert "argument 1" in place.refused(ann.submitJob("batch", b"x", ["a"]), InvalidArgument)
+    assert "job: b'x'" in place.refused(ann.getScriptJobStatus(b"x"), InvalidArgument)  # type: ignore[arg-type]
+    job = place.result(ann.submitJob("batch", b"x", 5, avoid="vm", max_open_files=9))
+    place.result(ann.wait(job))
+    spec = place.launches[0][1]
+    assert spec.arguments == ("5",)
 
 
 def test_ids_may_be_typed_as_people_type_them(place: Place, ann: NodeClient) -> None:

@@ -22,7 +22,8 @@ from cloudmytask.model.job import JobState, StreamName
 from cloudmytask.node.running.outputs import Reader
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.wire.commands import GetScriptJobStatus, Hello, SubmitJob, WatchJob
-from cloudmytask.wire.guard import GuardedAMP, Vocabulary
+from cloudmytask.wire.guard import GuardedAMP
+from cloudmytask.wire.vocabulary import Vocabulary
 from tests.conftest import ExpectFailures
 from tests.virtual import FOREVER, NODE, Place
 

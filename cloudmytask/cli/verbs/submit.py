@@ -174,4 +174,4 @@ async def gather(options: JobOptions, node: NodeSession, inputs: Inputs, *, read
         stdin = await inputs.file(Path(options.stdin), FileUnreadable, lambda _size: None)
     if stdin is not None and not stdin.blob.size:
         stdin = None  # an empty input is what a job without one has
-    return Ready(spec, script, stdin, options.key or new_key())
+    return Ready(spec, script, stdin, new_key() if options.key is None else options.key)
