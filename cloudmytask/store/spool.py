@@ -238,7 +238,7 @@ class FileSpool:
         def done(result: T | Failure) -> None:
             self._release()
             if not answer.called:
-                answer.callback(result)  # type: ignore[arg-type]  # a failure too
+                answer.callback(result)  # a failure too
 
         self._users += 1
         thread.call(work).addBoth(done)
