@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import StringTransport
 from twisted.protocols import amp
 
+from cloudmytask.core.blobs import blob_of
 from cloudmytask.model.errors import (
     BlobMissing,
     CloudMyTaskError,
@@ -27,8 +28,9 @@ from cloudmytask.model.errors import (
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.network import Network
 from cloudmytask.wire import guard, sending
-from cloudmytask.wire.commands import CommitUpload, DescribeNode, Unsubscribe
+from cloudmytask.wire.commands import AbortUpload, BeginUpload, CommitUpload, DescribeNode, Unsubscribe
 from cloudmytask.wire.guard import BOX_DEADLINE, BOX_MAX, CALL_TIMEOUT, KEYS_MAX, GuardedAMP
+from cloudmytask.wire.transfer import send_blob
 from cloudmytask.wire.vocabulary import DESCRIPTION_MAX, Vocabulary
 from tests.conftest import ExpectFailures
 from tests.virtual import Stranger, result_of, until
@@ -433,6 +435,39 @@ def test_a_hold_ends_with_its_connection() -> None:
     client.close()
     line.clock.advance(1.0)
     assert line.ended and line.timers == 0
+
+
+def test_an_answer_that_comes_after_the_connection_costs_nothing() -> None:
+    coming: Deferred[dict[str, Any]] = Deferred()
+    line = Line(unsubscribe=lambda watch: coming)
+    stranger = line.stranger()
+    stranger.write(amp.AmpBox({amp.COMMAND: b"Unsubscribe", amp.ASK: b"1", b"watch": b"1"}).serialize())
+    line.clock.advance(1.0)
+    stranger.protocol.transport.abortConnection()
+    line.clock.advance(1.0)
+    assert line.ended
+    coming.callback({})
+    assert line.server._sending is not None and line.server._sending.size == 0 and line.timers == 0
+
+
+def test_an_upload_that_is_given_up_while_it_begins_is_called_off() -> None:
+    asked: list[str] = []
+
+    def begin(upload: int, blob: object) -> Deferred[dict[str, Any]]:
+        asked.append("begun")
+        return Deferred()
+
+    line = Line()
+    line.server.answer_with(
+        Vocabulary({BeginUpload: begin, AbortUpload: lambda upload: asked.append(f"called off {upload}") or {}})
+    )
+    client = line.client()
+    sending_it = Deferred.fromCoroutine(send_blob(client, 3, blob_of(b"x"), lambda *_: succeed(b"x")))
+    line.clock.advance(CALL_TIMEOUT + 1.0)
+    with pytest.raises(RequestTimeout):
+        line.result(sending_it)
+    line.clock.advance(1.0)
+    assert asked == ["begun", "called off 3"]
 
 
 def test_a_box_that_was_interrupted_by_a_hold_has_its_time() -> None:

@@ -15,6 +15,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
 from cloudmytask.client.connection import connect, new_key
+from cloudmytask.client.job_spec import job_spec
 from cloudmytask.client.node_client import HELLO_TIMEOUT, NodeClient
 from cloudmytask.client.sources import Source
 from cloudmytask.codec.people import JobStatus
@@ -86,8 +87,9 @@ def test_what_cannot_be_meant_is_refused_and_one_name_is_a_name(place: Place, an
     assert "job: b'x'" in place.refused(ann.getScriptJobStatus(b"x"), InvalidArgument)  # type: ignore[arg-type]
     job = place.result(ann.submitJob("batch", b"x", 5, avoid="vm", max_open_files=9))
     place.result(ann.wait(job))
-    spec = place.launches[0][1]
-    assert spec.arguments == ("5",)
+    launched = place.launches[0][1]
+    assert launched.arguments == ("5",) and launched.limits.open_files == 9
+    assert job_spec(Source.of_bytes(b"x"), (), avoid="vm").avoid == ("vm",)
 
 
 def test_ids_may_be_typed_as_people_type_them(place: Place, ann: NodeClient) -> None:

@@ -142,6 +142,14 @@ def test_a_rogue_client_cannot_call_a_peers_commands(stranger: Stranger) -> None
     stranger.accept(b"DescribeNode")
 
 
+def test_a_client_does_not_become_a_link_by_what_it_began_before(stranger: Stranger) -> None:
+    stranger.accept(b"PeerHello", _hello())
+    stranger.hello("mallory")
+    assert stranger.refused(b"ProvePeer", {b"proof": b""})[0] == "HelloRequired"
+    assert stranger.refused(b"Ping")[0] == "UNHANDLED"
+    stranger.accept(b"DescribeNode")
+
+
 def test_a_peer_cannot_call_a_clients_commands(stranger: Stranger) -> None:
     _introduce(stranger)
     assert stranger.refused(b"SubmitJob", {b"key": b"k", b"spec": b"{}"})[0] == "UNHANDLED"

@@ -148,6 +148,18 @@ def test_one_that_is_being_closed_is_not_handed_out(two: Strangers) -> None:
     assert two.linked() == (True, True) and two.doubts == []
 
 
+def test_one_that_is_put_to_use_while_it_is_being_closed_stays(two: Strangers) -> None:
+    link = two.connect()
+    (entry,) = [e for e in two.pool(two.a)._open[link.peer.node_id] if e.link is link]
+    two.pool(two.a)._retire(entry)
+    following = link.gone.add(lambda: None)  # by somebody who had the link already
+    two.rest(1.0)
+    assert link.alive and not entry.retiring and two.doubts == []
+    following.close()
+    two.rest()
+    assert two.linked() == (False, False) and two.doubts == []
+
+
 def test_an_end_that_does_not_answer_is_looked_after(two: Strangers, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is closed, and that counts as a loss: whoever keeps silent over a link may be gone."""
     monkeypatch.setattr("cloudmytask.node.peer_door.NodePeerDoor.retired", _never)
