@@ -457,10 +457,12 @@ def test_an_upload_that_is_given_up_while_it_begins_is_called_off() -> None:
         asked.append("begun")
         return Deferred()
 
+    def call_off(upload: int) -> dict[str, Any]:
+        asked.append(f"called off {upload}")
+        return {}
+
     line = Line()
-    line.server.answer_with(
-        Vocabulary({BeginUpload: begin, AbortUpload: lambda upload: asked.append(f"called off {upload}") or {}})
-    )
+    line.server.answer_with(Vocabulary({BeginUpload: begin, AbortUpload: call_off}))
     client = line.client()
     sending_it = Deferred.fromCoroutine(send_blob(client, 3, blob_of(b"x"), lambda *_: succeed(b"x")))
     line.clock.advance(CALL_TIMEOUT + 1.0)
