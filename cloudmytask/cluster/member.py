@@ -79,7 +79,9 @@ class ClusterMember:
         self.pool = LinkPool(clock, world.links, me)
         self.detector = FailureDetector(clock, entropy, world.bus, self.pool, me)
         pace = AnnouncementPace(config.announce_budget, config.heartbeat)
-        self.announcer = Announcer(clock, entropy, me, self.detector.publish, condition, self.detector.present, pace)
+        self.announcer = Announcer(
+            clock, entropy, me, self.detector.publish, condition, self.detector.established, pace
+        )
         self.relaying = Relaying(
             clock,
             entropy,
