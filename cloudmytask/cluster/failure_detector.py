@@ -37,6 +37,8 @@ from cloudmytask.periodic import Periodic, every
 
 _log = Logger()
 
+ASKED_MAX = 200
+"""Suspects that are asked at a time; others come at their next turn. Those that somebody depends on are no others."""
 DOUBTS_MAX = 16
 """Senders of doubtful announcements that are asked at a time; the next word of another one is another chance."""
 DELAY_PER_MEMBER = 0.05
@@ -255,7 +257,8 @@ class FailureDetector:
             self._ask(member)
 
     def _ask(self, member: Member) -> None:
-        if member.node_id not in self._asking:
+        crowded = len(self._asking) >= ASKED_MAX and not self._close_to(member.node_id)
+        if member.node_id not in self._asking and not crowded:
             self._asking.add(member.node_id)
             Deferred.fromCoroutine(self._confirm(member.node_id, member.announcement)).addErrback(
                 lambda failure: _log.failure("asking a suspect failed", failure=failure)

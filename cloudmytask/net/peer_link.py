@@ -20,9 +20,9 @@ from twisted.logger import Logger
 from cloudmytask.api.principals import check_allowed, peer_principal
 from cloudmytask.boundaries import AttemptSink, PeerDoor
 from cloudmytask.codec import decode, encode
-from cloudmytask.core.admission import attempt_id, offer_of, traveling_job_of
 from cloudmytask.core.ban_checks import bans_of
 from cloudmytask.core.blobs import blob_of
+from cloudmytask.core.peer_records import attempt_id, end_of, offer_of, traveling_job_of
 from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import (
     AttachAnswer,
@@ -38,7 +38,6 @@ from cloudmytask.model.cluster import (
     Path,
     PeerIdentity,
     Pulse,
-    RemoteEnd,
 )
 from cloudmytask.model.errors import InvalidArgument
 from cloudmytask.model.fields import Count
@@ -277,7 +276,7 @@ ANSWERS: Mapping[type[NodeCommand], PeerAnswer] = {
     ),
     commands.AttemptEnded: PeerAnswer(
         lambda link, watch, end: link.sinks.ended(watch, end),
-        lambda _link, watch, end: (watch, decode(RemoteEnd, end)),
+        lambda _link, watch, end: (watch, end_of(end)),
     ),
     commands.AskForWork: PeerAnswer(
         "asked_for_work", lambda _link, capacity: (decode(Capacity, capacity),), lambda coming: {"coming": coming}
