@@ -27,6 +27,7 @@ from cloudmytask.model.cluster import (
     Capacity,
     NodeId,
     PeerIdentity,
+    Pulse,
     Role,
     TreePosition,
 )
@@ -100,8 +101,8 @@ class FakeLink:
             self._carry(self.other.lost)
             self.world.clock.callLater(0, self.lost)
 
-    def ping(self, timeout: float) -> Deferred[Capacity]:
-        return self._call(lambda link: HERE, timeout)
+    def ping(self, timeout: float) -> Deferred[Pulse]:
+        return self._call(lambda link: self.there.announcer.pulse(HERE), timeout)
 
     def attach(self, root: NodeId, depth: int) -> Deferred[AttachAnswer]:
         return self._call(lambda link: self.there.door.attached(link, root, depth))

@@ -24,6 +24,7 @@ from cloudmytask.model.cluster import (
     Offer,
     OfferAnswer,
     PeerIdentity,
+    Pulse,
     RemoteEnd,
 )
 from cloudmytask.model.job import AttemptId, Blob, Content, Reason, StreamName, TravelingJob
@@ -92,8 +93,8 @@ class Link(Protocol):
         """Say that this end does not need the link any more; whether the other end does not either. Then this end
         closes it, and neither takes that for a loss."""
 
-    def ping(self, timeout: float) -> Deferred[Capacity]:
-        """Ask whether the other end lives; how busy it is.
+    def ping(self, timeout: float) -> Deferred[Pulse]:
+        """Ask whether the other end lives; how busy it is, and how far its announcements are.
 
         :param timeout: seconds.
         """
@@ -169,8 +170,8 @@ class PeerDoor(Protocol):
         :raises CloudMyTaskError: it is not wanted here, and is told so: the connection does not become a link.
         """
 
-    def pinged(self, link: Link) -> Capacity:
-        """We live; how busy we are."""
+    def pinged(self, link: Link) -> Pulse:
+        """We live; how busy we are, and how far our announcements are."""
 
     def retired(self, link: Link) -> bool:
         """The other end does not need the link any more; whether we do not either."""

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from cloudmytask.boundaries import Clock, DelayedCall, Entropy
 from cloudmytask.core.announcing import AnnouncementPace, Condition, worth_telling
-from cloudmytask.model.cluster import Announcement, BusMessage, PeerIdentity
+from cloudmytask.model.cluster import Announcement, BusMessage, Capacity, PeerIdentity, Pulse
 from cloudmytask.version import VERSION
 
 _log = Logger()
@@ -79,10 +79,15 @@ class Announcer:
         if self._running and not self._urgent:
             self._hurry(self._entropy.random.random() * self.gap)
 
+    def pulse(self, capacity: Capacity) -> Pulse:
+        """What proves over a link that we live, and how far our announcements are."""
+        return Pulse(capacity, self._incarnation, self._sequence)
+
     def refute(self, incarnation: int) -> None:
-        """Somebody declared our ``incarnation`` dead: say that we live."""
+        """Somebody declared our ``incarnation`` dead: say that we live. That is one more than what we said before,
+        whatever was declared: others hold nothing dead that they never heard of."""
         if incarnation >= self._incarnation:
-            self._incarnation = incarnation + 1
+            self._incarnation += 1
             _log.info("thought dead; announcing incarnation {incarnation}", incarnation=self._incarnation)
             if self._running:
                 self._hurry(0.0)

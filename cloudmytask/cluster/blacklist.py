@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from cloudmytask.boundaries import Clock, Link, WallClock
 from cloudmytask.codec.ban_list import bans_from_text, bans_to_text
 from cloudmytask.core.admission import check_client
-from cloudmytask.core.ban_checks import check_ban, check_reason, check_term
+from cloudmytask.core.ban_checks import check_reason, check_term, sound
 from cloudmytask.core.bans import BanList, arriving, leaving, sentence
 from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import Ban, NodeId
@@ -153,14 +153,9 @@ class Blacklist:
         return self._decided(self._shared.lift(client, by, self._node_id, now))
 
     def take(self, bans: Sequence[Ban], source: Link | None = None) -> tuple[Ban, ...]:
-        """Merge what a peer holds; what was new.
-
-        :raises InvalidArgument: one of them makes no sense; none is taken.
-        """
-        for ban in bans:
-            check_ban(ban)
+        """Merge what a peer holds, but for entries that make no sense; what was new."""
         now = self._clock.seconds()
-        news = self._shared.merge([arriving(ban, now) for ban in bans], now)
+        news = self._shared.merge([arriving(ban, now) for ban in sound(bans, _refuse)], now)
         if news:
             self._tell(news, source)
             self._save_soon()
@@ -237,3 +232,7 @@ class Blacklist:
                 waiter.errback(result)
             else:
                 waiter.callback(None)
+
+
+def _refuse(why: str) -> None:
+    _log.warn("an entry of a peer's list of bans is not taken: {why}", why=why)

@@ -4,7 +4,8 @@ A suspect is asked over a link before anybody calls it dead; its neighbors in th
 ask at once, all others after a random delay, so that mostly one asks and its obituary spares the rest the question.
 
 Invariant: nobody is declared dead who was heard of since the question. An obituary about an instance that we have a
-link to, or that somebody here watches, is a reason to ask it, never a verdict.
+link to, or that somebody here watches, is a reason to ask it, never a verdict. So is an announcement that contradicts
+what was proven, or that would keep an instance out of its place: its sender is asked, a few at a time.
 """
 
 from __future__ import annotations
@@ -29,12 +30,17 @@ from cloudmytask.model.cluster import (
     NodeId,
     Obituary,
     PeerIdentity,
+    Pulse,
     Standing,
 )
 from cloudmytask.periodic import Periodic, every
 
 _log = Logger()
 
+ASKED_MAX = 200
+"""Suspects that are asked at a time; others come at their next turn. Those that somebody depends on are no others."""
+DOUBTS_MAX = 16
+"""Senders of doubtful announcements that are asked at a time; the next word of another one is another chance."""
 DELAY_PER_MEMBER = 0.05
 """Seconds by which the random delay before a question grows with each instance that may ask it, up to one announced
 interval of the suspect."""
@@ -69,13 +75,14 @@ class FailureDetector:
     _membership: Membership = field(init=False, default=Factory(Membership))
     _life_watches: LifeWatches = field(init=False, default=Factory(LifeWatches))
     _asking: set[NodeId] = field(init=False, default=Factory(set))
+    _doubted: set[NodeId] = field(init=False, default=Factory(set))
     _ticks: Periodic | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self._pool.find = self.address
         self._pool.linked.add(self._membership.relink)
         self._pool.lost.add(self._link_lost)
-        self._pool.answered.add(lambda node_id, boot_id, _capacity: self._alive(node_id, boot_id))
+        self._pool.answered.add(self._alive)
 
     def start(self) -> None:
         """Listen from now on."""
@@ -108,6 +115,10 @@ class FailureDetector:
     def present(self) -> int:
         """How many others are alive or suspected."""
         return self._membership.present()
+
+    def established(self) -> int:
+        """How many of them have shown that they stay."""
+        return self._membership.established()
 
     def is_dead(self, node_id: NodeId) -> bool:
         """Whether it was declared dead and has not been heard since."""
@@ -163,12 +174,40 @@ class FailureDetector:
         else:
             now = self._clock.seconds()
             heard = self._membership.hear(message, now, direct=by is None)
-            if heard is Heard.STALE or heard is Heard.FULL:
-                return
-            if heard is not Heard.FRESH:
-                self._notice(message.node_id, new=heard is Heard.NEW)
-            self.announcements.tell(message)
-            self.news.tell(message, by)
+            if heard is Heard.DOUBTED:
+                self._doubt_word(message, by)
+            elif heard is not Heard.STALE:
+                self._believe(message, by, heard)
+
+    def _believe(self, message: Announcement, by: NodeId | None, heard: Heard) -> None:
+        if heard is not Heard.FRESH:
+            self._notice(message.node_id, new=heard is Heard.NEW)
+        self.announcements.tell(message)
+        self.news.tell(message, by)
+
+    def _doubt_word(self, message: Announcement, by: NodeId | None) -> None:
+        if message.node_id not in self._doubted and len(self._doubted) < DOUBTS_MAX:
+            self._doubted.add(message.node_id)
+            Deferred.fromCoroutine(self._settle(message, by)).addErrback(
+                lambda failure: _log.failure("a doubtful announcement was not looked into", failure=failure)
+            )
+
+    async def _settle(self, message: Announcement, by: NodeId | None) -> None:
+        """Ask the sender of a doubtful announcement who it is, and if it is older than what is believed, first that
+        one."""
+        node_id = message.node_id
+        try:
+            verdict = await ask(self._clock, self._pool, node_id, message)
+            member = self._membership.get(node_id)
+            if member is not None and verdict.pulse is not None and message.boot_id < member.announcement.boot_id:
+                believed = await ask(self._clock, self._pool, node_id, member.announcement)
+                if believed.liveness is Liveness.LIVES:
+                    return  # two instances have one id
+        finally:
+            self._doubted.discard(node_id)
+        if verdict.pulse is not None:
+            heard = self._membership.reinstate(message, verdict.pulse, self._clock.seconds())
+            self._believe(message, by, heard)
 
     def _take_own(self, message: Announcement) -> None:
         # An older boot is an echo of this node's past life.
@@ -218,7 +257,8 @@ class FailureDetector:
             self._ask(member)
 
     def _ask(self, member: Member) -> None:
-        if member.node_id not in self._asking:
+        crowded = len(self._asking) >= ASKED_MAX and not self._close_to(member.node_id)
+        if member.node_id not in self._asking and not crowded:
             self._asking.add(member.node_id)
             Deferred.fromCoroutine(self._confirm(member.node_id, member.announcement)).addErrback(
                 lambda failure: _log.failure("asking a suspect failed", failure=failure)
@@ -229,20 +269,20 @@ class FailureDetector:
             verdict = await ask(self._clock, self._pool, node_id, last)
         finally:
             self._asking.discard(node_id)
-        if verdict is Liveness.LIVES:
-            self._alive(node_id, last.boot_id)
+        if verdict.peer is not None and verdict.pulse is not None:
+            self._alive(verdict.peer, verdict.pulse)
             return
         member = self._membership.get(node_id)
         # Silence over a link proves something only together with silence on the bus.
-        if verdict is Liveness.SILENT and (member is None or member.standing is not Standing.SUSPECT):
+        if verdict.liveness is Liveness.SILENT and (member is None or member.standing is not Standing.SUSPECT):
             return
         if self._bury(node_id, last.boot_id, last.incarnation, last.sequence):
             _log.info("{name} is dead", name=last.name)
             self.publish(Obituary(last.cluster, self._me.node_id, node_id, last.boot_id, last.incarnation))
 
-    def _alive(self, node_id: NodeId, boot_id: BootId) -> None:
-        if self._membership.confirm(node_id, boot_id, self._clock.seconds()):
-            self._notice(node_id, new=False)
+    def _alive(self, peer: PeerIdentity, pulse: Pulse) -> None:
+        if self._membership.confirm(peer.node_id, peer.boot_id, self._clock.seconds(), pulse):
+            self._notice(peer.node_id, new=False)
 
     def _bury(self, node_id: NodeId, boot_id: BootId, incarnation: int, sequence: int | None = None) -> bool:
         if not self._membership.bury(node_id, boot_id, incarnation, self._clock.seconds(), sequence=sequence):

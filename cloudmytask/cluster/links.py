@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Clock, DelayedCall, Link, Links
 from cloudmytask.listeners import Listeners
-from cloudmytask.model.cluster import BootId, Capacity, NodeId, PeerIdentity
+from cloudmytask.model.cluster import NodeId, PeerIdentity, Pulse
 from cloudmytask.model.errors import (
     CloudMyTaskError,
     ConnectionInterrupted,
@@ -82,7 +82,7 @@ class LinkPool:
     """Told of each new link."""
     lost: Listeners[[NodeId]] = field(init=False, default=Factory(Listeners))
     """Told when the last link to a node is lost; not of what was closed here, or by agreement."""
-    answered: Listeners[[NodeId, BootId, Capacity]] = field(init=False, default=Factory(Listeners))
+    answered: Listeners[[PeerIdentity, Pulse]] = field(init=False, default=Factory(Listeners))
     """Told of each answer to a beat."""
     _series: list[Periodic] = field(init=False, default=Factory(list))
     _closed: bool = field(init=False, default=False)
@@ -276,9 +276,9 @@ class LinkPool:
         )
 
     def _ask(self, node_id: NodeId, entry: _Open) -> None:
-        def answered(capacity: Capacity) -> None:
+        def answered(pulse: Pulse) -> None:
             entry.missed = 0
-            self.answered.tell(node_id, entry.link.peer.boot_id, capacity)
+            self.answered.tell(entry.link.peer, pulse)
 
         def missed(failure: Failure) -> None:
             failure.trap(CloudMyTaskError)

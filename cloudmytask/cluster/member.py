@@ -6,9 +6,11 @@ Invariant: it contains wiring and the order of start and end, no other policy. W
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
+from twisted.internet import defer
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import BansChanged, Bus, Clock, Entropy, Link, Links, MemberChanged, PeerDoor, WallClock
 from cloudmytask.cluster.announcer import Announcer
@@ -19,8 +21,13 @@ from cloudmytask.cluster.links import LinkPool
 from cloudmytask.cluster.relaying import Relaying
 from cloudmytask.config import InstanceConfig
 from cloudmytask.core.announcing import AnnouncementPace, Condition
+from cloudmytask.deferreds import patiently
 from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import BootId, ClusterView, MemberStatus, NodeId, PeerIdentity, Role, Standing
+from cloudmytask.model.errors import RequestTimeout
+
+REACH = 0.5
+"""Seconds within which an instance of a LAN introduces itself."""
 
 
 class MemberWorld(Protocol):
@@ -79,7 +86,9 @@ class ClusterMember:
         self.pool = LinkPool(clock, world.links, me)
         self.detector = FailureDetector(clock, entropy, world.bus, self.pool, me)
         pace = AnnouncementPace(config.announce_budget, config.heartbeat)
-        self.announcer = Announcer(clock, entropy, me, self.detector.publish, condition, self.detector.present, pace)
+        self.announcer = Announcer(
+            clock, entropy, me, self.detector.publish, condition, self.detector.established, pace
+        )
         self.relaying = Relaying(
             clock,
             entropy,
@@ -93,7 +102,7 @@ class ClusterMember:
         )
         self.blacklist = Blacklist(me.node_id, me.name, clock, world.wall, remember)
         self.blacklist.recall(memory.get(KEY))
-        self._exchange = BanExchange(self.blacklist, clock, entropy, lambda: self.linked(spread_to()), self.pool.get)
+        self._exchange = BanExchange(self.blacklist, clock, entropy, lambda: self.linked(spread_to()), self.reach)
         self.detector.own_obituaries.add(self.announcer.refute)
         self.detector.newcomers.add(self.announcer.greet)
         self.detector.announcements.add(self._exchange.heard)
@@ -182,6 +191,16 @@ class ClusterMember:
         """A link to an instance. Fails with a ``CloudMyTaskError`` if it is not known, or cannot be reached."""
         return self.pool.get(node_id)
 
+    def reach(self, node_id: NodeId) -> Deferred[Link]:
+        """Like :meth:`link`, for what can as well be asked of another one: within :data:`REACH` seconds. A link that
+        comes later is there for the next question."""
+        return patiently(self._world.clock, REACH, self.link(node_id)).addErrback(_not_reached, node_id)
+
     def watch(self, node_id: NodeId, boot_id: BootId, ended: Callable[[], None]) -> Registration:
         """Call ``ended`` once that life of an instance is certainly over."""
         return self.detector.watch(node_id, boot_id, ended)
+
+
+def _not_reached(failure: Failure, node_id: NodeId) -> NoReturn:
+    failure.trap(defer.TimeoutError)
+    raise RequestTimeout(f"node {node_id} did not introduce itself within {REACH:g} s")

@@ -1,7 +1,6 @@
-"""Which specs of clients and documents of peers a node accepts at all.
+"""Which specs and names of clients a node accepts at all; for the documents of peers see ``core.peer_records``.
 
-Invariant: every refusal names the field, the value and the limit; a spec that passes can be stored, launched and
-shown. A job id of a peer that passes is whole and in its canonical form, and no reading of a foreign clock passes.
+Invariant: every refusal names the field, the value and the limit; a spec that passes can be stored, launched and shown.
 Whether there is room for a job right now is the queue's question, not this module's.
 """
 
@@ -10,12 +9,10 @@ from __future__ import annotations
 import math
 import re
 
-from cloudmytask.codec import decode
-from cloudmytask.core.job_id import KEY_MAX, LENGTH, normalize
-from cloudmytask.model.cluster import Offer
+from cloudmytask.core.job_id import KEY_MAX
 from cloudmytask.model.errors import EmptyScript, InvalidArgument, ScriptTooLarge
 from cloudmytask.model.fields import CLIENT, CLIENT_MAX
-from cloudmytask.model.job import AttemptId, Client, ClientId, JobId, JobSpec, Limits, TravelingJob
+from cloudmytask.model.job import ClientId, JobSpec, Limits
 
 ARGUMENT_MAX = 131_071
 """Bytes in one argument or variable: MAX_ARG_STRLEN without its NUL, see execve(2)."""
@@ -171,51 +168,6 @@ def _check_limits(limits: Limits) -> None:
         value = getattr(limits, field)
         if value is not None and not 0 < value <= LIMIT_MAX:
             raise InvalidArgument(f"limits.{field}: {value} is not within 1 and {LIMIT_MAX}")
-
-
-def attempt_id(field: str, text: str) -> AttemptId:
-    """The attempt that a text names.
-
-    :raises InvalidArgument: not the text of an attempt's id.
-    """
-    try:
-        found = AttemptId.parse(text)
-    except ValueError as problem:
-        raise InvalidArgument(f"{field}: {problem}") from None
-    _check_job_id(field, found.job)
-    return found
-
-
-def offer_of(document: object) -> Offer:
-    """What ``OfferJob`` sends.
-
-    :raises InvalidArgument: it is malformed.
-    """
-    offer = decode(Offer, document)
-    _check_job_id("attempt.job", offer.attempt.job)
-    return offer
-
-
-def traveling_job_of(document: object) -> TravelingJob:
-    """What ``HandOverJob`` sends; it can be stored.
-
-    :raises InvalidArgument: it is malformed.
-    """
-    traveling = decode(TravelingJob, document)
-    _check_job_id("job.id", traveling.job.id)
-    decode(Client, traveling.job.client, "job.client")
-    if traveling.job.expires is not None:
-        raise InvalidArgument("job.expires: it is by the clock of its sender; remaining was expected")
-    return traveling
-
-
-def _check_job_id(field: str, job_id: JobId) -> None:
-    try:
-        canonical = normalize(job_id)
-    except InvalidArgument as problem:
-        raise InvalidArgument(f"{field}: {problem}") from None
-    if canonical != job_id or len(job_id) != LENGTH:
-        raise InvalidArgument(f"{field}: {job_id!r} is not a job id of {LENGTH} symbols in its canonical form")
 
 
 def _shown(text: str) -> str:

@@ -6,11 +6,13 @@ Invariant: an entry that passes the checks fits into a message together with as 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from cloudmytask.codec import decode, encode
 from cloudmytask.core.admission import NOTE_MAX
 from cloudmytask.core.units import format_duration
-from cloudmytask.model.cluster import Ban, BanReport
+from cloudmytask.model.cluster import BANS_MAX, Ban, BanReport
 from cloudmytask.model.errors import InvalidArgument
 
 TERM_MAX = 365 * 86400.0
@@ -59,6 +61,36 @@ def check_ban(ban: Ban) -> None:
             f"reporters: a ban that is no administrator's needs {REPORTERS_NEEDED}, that of {ban.client} names"
             f" {len(set(ban.reporters))}"
         )
+
+
+def sound(bans: Iterable[Ban], refuse: Callable[[str], object]) -> tuple[Ban, ...]:
+    """The entries that make sense; of each other one ``refuse`` is told why. One is no worse for its neighbors."""
+    found = []
+    for ban in bans:
+        try:
+            check_ban(ban)
+        except InvalidArgument as problem:
+            refuse(str(problem))
+        else:
+            found.append(ban)
+    return tuple(found)
+
+
+def bans_of(document: Any, refuse: Callable[[str], object]) -> tuple[Ban, ...]:
+    """The entries in a message of another instance, one that is malformed left out; ``refuse`` is told of that.
+
+    :raises InvalidArgument: it is no list of entries at all, or too long.
+    """
+    documents = document.get("bans") or ()
+    if not isinstance(documents, Sequence) or isinstance(documents, str) or len(documents) > BANS_MAX:
+        raise InvalidArgument(f"bans: it is not a list of up to {BANS_MAX} entries")
+    found = []
+    for place, each in enumerate(documents):
+        try:
+            found.append(decode(Ban, each, f"bans[{place}]"))
+        except InvalidArgument as problem:
+            refuse(str(problem))
+    return tuple(found)
 
 
 def check_report(report: BanReport) -> None:

@@ -4,7 +4,8 @@ Of two entries about one client the one with the greater version wins. A ban tha
 term ends, so that an older copy, from behind a partition, cannot bring it back.
 
 Invariant: merging is commutative, associative and idempotent, so that lists that exchanged their entries in any
-order are equal. Every ban ends: a merge never moves the end of an entry to a later moment.
+order are equal. Every ban ends: a merge never moves the end of an entry to a later moment. No entry is beyond being
+outdone: what counts further than :data:`STEP` beyond all that is known is not taken.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from cloudmytask.model.job import ClientId
 
 ENTRIES_MAX = 1000
 """Clients on one list. Beyond, those with the oldest versions are dropped."""
+ROOM = 2**32
+"""No cluster decides as often in good faith: up to here any counter may be the first that is heard of."""
+STEP = 2**20
+"""By how much an entry may go beyond the greatest counter that is known, or beyond :data:`ROOM`."""
 DIGEST_BITS = 64
 """The digest is for comparing friends' lists; nobody can gain by a collision."""
 
@@ -63,12 +68,17 @@ class BanList:
     def merge(self, bans: Iterable[Ban], now: float) -> tuple[Ban, ...]:
         """Take in entries of others; those that told us something new, as they are held from now on."""
         self._expire(now)
-        news = [ban for ban in bans if self._merge(ban, now)]
+        bans = tuple(bans)
+        # the lowest first, so that within one message each may be a step beyond the one before
+        merged = {ban for ban in sorted(bans, key=lambda ban: ban.version.counter) if self._merge(ban, now)}
+        news = [ban for ban in bans if ban in merged]
         self._bound()
         held = (self._entries.get(client) for client in dict.fromkeys(ban.client for ban in news))
         return tuple(entry.ban for entry in held if entry is not None)
 
     def _merge(self, ban: Ban, now: float) -> bool:
+        if ban.version.counter > ROOM + STEP and ban.version.counter > self._newest() + STEP:
+            return False
         entry = self._entries.get(ban.client)
         if entry is None:
             if ban.until > now:

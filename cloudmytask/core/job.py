@@ -171,6 +171,7 @@ def take_over(job: Job, owner: Owner, sequence: int, at: float) -> Job:
         sequence=sequence,
         owner=evolve(owner, epoch=job.owner.epoch + 1),
         state=JobState.PENDING,
+        expires=None,
         trail=_extended(job, Stamp(at, "taken over", owner.name, f"from {job.owner.name}")),
     )
 

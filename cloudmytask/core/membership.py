@@ -4,8 +4,12 @@ An announcement counts by its boot, incarnation and sequence, never by anybody's
 was heard before is a replay and changes nothing. A member silent for too long is suspected; whether a suspect is dead
 is found out by asking it, which is the shell's part.
 
+What is announced is anybody's word. Who is there can prove it, by an answer over a link, and :meth:`Membership.confirm`
+believes that before any announcement: so a forged one never keeps the true ones out.
+
 Invariant: of two boots of one node the greater stays, in any order of arrival, so two instances with one id are
-flagged as a conflict and never take turns. The table and its memory of the departed are bounded.
+flagged as a conflict and never take turns; but for a greater one that proves nothing, where the other does. The table
+and its memory of the departed are bounded, and a full one has room for whoever proves to be there.
 """
 
 from __future__ import annotations
@@ -13,9 +17,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 
-from attrs import Factory, define, field
+from attrs import Factory, define, evolve, field
 
-from cloudmytask.model.cluster import Announcement, BootId, NodeId, Standing
+from cloudmytask.model.cluster import Announcement, BootId, NodeId, Pulse, Standing
 
 SILENCE = 3.5
 """Announced intervals of silence after which an instance is suspected (simulated: 3.5 s and a question find a dead
@@ -31,6 +35,12 @@ REMEMBERED = 600.0
 MEMBERS_MAX = 10_000
 RIVAL_WORDS = 3
 """Words of an older boot, each newer than the last, that show two instances with one id."""
+ECHOES = 100
+"""Announcements of one boot by which a relayed one may be late; what is staler may be the true one."""
+CROSSING = 8
+"""Announcements of one boot that may be heard while an answer of it is on its way."""
+SPOKEN = 2
+"""Announcements after which an instance counts as one that is there."""
 
 
 class Heard(enum.Enum):
@@ -43,18 +53,47 @@ class Heard(enum.Enum):
     """Fresh, and its sender's standing is another now."""
     STALE = enum.auto()
     """A replay, an older boot, or the last word of a dead one that was still under way."""
-    FULL = enum.auto()
-    """The table has no room for another instance."""
+    DOUBTED = enum.auto()
+    """It contradicts what is believed, and may be true: its sender is to be asked."""
 
 
 @define(eq=False)
 class _Rival:
-    """An older boot of a node that is still heard of."""
+    """A node of which something else is believed, and that is still heard of."""
 
     boot_id: BootId
+    incarnation: int
     sequence: int
     address: str
     words: int = 0
+    doubt: int = RIVAL_WORDS
+    """At how many words it is asked; each question doubles it."""
+
+    @classmethod
+    def of(cls, announcement: Announcement) -> _Rival:
+        return cls(announcement.boot_id, announcement.incarnation, announcement.sequence, announcement.address)
+
+    def speaks(self, announcement: Announcement) -> bool:
+        """Take in another word of it, if it is newer; whether its sender should be asked now."""
+        order = (announcement.incarnation, announcement.sequence)
+        if announcement.boot_id != self.boot_id or order <= (self.incarnation, self.sequence):
+            return False
+        self.incarnation, self.sequence = order
+        self.address = announcement.address
+        self.words += 1
+        if self.words < self.doubt:
+            return False
+        self.doubt *= 2
+        return True
+
+
+@define(eq=False)
+class _Tomb:
+    """The last boot and sequence of one that is forgotten."""
+
+    boot_id: BootId
+    sequence: int
+    rival: _Rival | None = None
 
 
 @define(eq=False)
@@ -74,6 +113,10 @@ class Member:
     unlinked: bool = False
     """A link to it was lost, and it has not been heard since."""
     conflict_until: float = float("-inf")
+    words: int = 1
+    """How many new announcements were heard of it, so far as that matters."""
+    proven: bool = False
+    """It answered over a link, which has not been lost since."""
     _buried: int = -1
     """The incarnation that was declared dead."""
     _rival: _Rival | None = None
@@ -102,8 +145,8 @@ class Membership:
     period: float = 0.25
     capacity: int = MEMBERS_MAX
     _members: dict[NodeId, Member] = Factory(dict)
-    _tombs: dict[NodeId, tuple[BootId, int]] = Factory(dict)
-    """The last boot and sequence of those forgotten, the oldest first."""
+    _tombs: dict[NodeId, _Tomb] = Factory(dict)
+    """Of those forgotten, the oldest first."""
     _ticked: float | None = None
     _awake: float = field(default=float("-inf"))
     """When we last noticed that we had been late."""
@@ -122,6 +165,10 @@ class Membership:
         """How many are alive or suspected."""
         return sum(1 for member in self._members.values() if member.present)
 
+    def established(self) -> int:
+        """How many of them have spoken more than once, or proven that they are there."""
+        return sum(1 for m in self._members.values() if m.present and (m.proven or m.words >= SPOKEN))
+
     def hear(self, announcement: Announcement, now: float, *, direct: bool = True) -> Heard:
         """Take in an announcement by another instance.
 
@@ -135,10 +182,11 @@ class Membership:
             return self._other_boot(member, announcement, now, direct)
         if direct:
             member.direct = now
-        if announcement.sequence <= last.sequence or announcement.incarnation < last.incarnation:
-            return Heard.STALE
+        if (announcement.incarnation, announcement.sequence) <= (last.incarnation, last.sequence):
+            return self._stale(member, announcement)
         before = member.standing
         member.announcement = announcement
+        member.words = min(member.words + 1, SPOKEN)
         if announcement.leaving:
             self._settle(member, Standing.LEFT, now)
             return Heard.STALE if before is Standing.LEFT else Heard.CHANGED
@@ -171,24 +219,57 @@ class Membership:
             return False
         if member.standing is Standing.LEFT:
             return False
-        member._buried = incarnation
+        member._buried, member.proven = last.incarnation, False
         self._settle(member, Standing.DEAD, now)
         return True
 
-    def confirm(self, node_id: NodeId, boot_id: BootId, now: float) -> bool:
-        """It answered over a link: it lives. Whether that changes its standing."""
+    def confirm(self, node_id: NodeId, boot_id: BootId, now: float, pulse: Pulse | None = None) -> bool:
+        """It answered over a link: it lives. Whether that changes its standing.
+
+        :param pulse: what it said; an announcement that went further was none of its.
+        """
         member = self._members.get(node_id)
-        if member is None or member.announcement.boot_id != boot_id or member.standing is Standing.LEFT:
+        if member is None or member.announcement.boot_id != boot_id:
             return False
+        last = member.announcement
+        if pulse is not None and (
+            last.incarnation > pulse.incarnation + 1 or last.sequence > pulse.sequence + CROSSING
+        ):
+            member.announcement = evolve(
+                last, incarnation=pulse.incarnation, sequence=pulse.sequence, leaving=False, draining=False
+            )
+        elif member.standing is Standing.LEFT:
+            return False
+        member.proven = pulse is not None or member.proven
         changed = member.standing is not Standing.ALIVE
         if changed:
             member.standing, member.since = Standing.ALIVE, now
         member.deadline = max(member.deadline if not changed else now, now + SILENCE * member.interval)
         return changed
 
+    def reinstate(self, announcement: Announcement, pulse: Pulse, now: float) -> Heard:
+        """The sender of a word that was doubted proved over a link who it is, and the instance that is believed in
+        did not: the word counts, and what contradicts it does not."""
+        node_id = announcement.node_id
+        self._tombs.pop(node_id, None)
+        true = evolve(announcement, incarnation=pulse.incarnation, sequence=pulse.sequence)
+        member = self._members.get(node_id)
+        if member is None:
+            heard = self._admit(true, now, direct=True)
+        else:
+            heard = Heard.CHANGED if member.announcement.boot_id == true.boot_id else Heard.NEW
+            heard = heard if member.standing is not Standing.ALIVE or heard is Heard.NEW else Heard.FRESH
+            member.announcement, member._buried, member._rival = true, -1, None
+            member.conflict_until = float("-inf")
+            self._revive(member, now)
+        self._members[node_id].proven = True
+        return heard
+
     def lose_link(self, node_id: NodeId, now: float) -> None:
         """A link to it ended: with silence on top of that it is suspected sooner."""
         member = self._members.get(node_id)
+        if member is not None:
+            member.proven = False
         if member is not None and member.standing is Standing.ALIVE:
             member.unlinked = True
             member.deadline = min(member.deadline, max(now, member.heard + SILENCE_UNLINKED * member.interval))
@@ -222,14 +303,22 @@ class Membership:
         return suspects
 
     def _meet(self, announcement: Announcement, now: float, direct: bool) -> Heard:
-        boot_id, sequence = self._tombs.get(announcement.node_id, (BootId(""), -1))
-        if (announcement.boot_id, announcement.sequence) <= (boot_id, sequence) or announcement.leaving:
+        tomb = self._tombs.get(announcement.node_id)
+        if announcement.leaving:
             return Heard.STALE
+        if tomb is not None and (announcement.boot_id, announcement.sequence) <= (tomb.boot_id, tomb.sequence):
+            if tomb.rival is None or tomb.rival.boot_id < announcement.boot_id:
+                tomb.rival = _Rival.of(announcement)
+            return Heard.DOUBTED if tomb.rival.speaks(announcement) else Heard.STALE
+        if len(self._members) >= self.capacity and all(m.present for m in self._members.values()):
+            return Heard.DOUBTED
+        return self._admit(announcement, now, direct)
+
+    def _admit(self, announcement: Announcement, now: float, direct: bool) -> Heard:
+        """Take one in; if there is no room, at the expense of one that is gone, or else of the one that has shown least
+        that it is there."""
         if len(self._members) >= self.capacity:
-            gone = min((m for m in self._members.values() if not m.present), key=lambda m: m.since, default=None)
-            if gone is None:
-                return Heard.FULL
-            self._forget(gone)
+            self._forget(min(self._members.values(), key=lambda m: (m.present, m.proven, m.words, m.heard)))
         self._tombs.pop(announcement.node_id, None)
         member = Member(announcement, now, Standing.ALIVE, now, deadline=0.0)
         member.deadline = now + SILENCE * member.interval
@@ -240,29 +329,45 @@ class Membership:
     def _other_boot(self, member: Member, announcement: Announcement, now: float, direct: bool) -> Heard:
         last = member.announcement
         if announcement.boot_id < last.boot_id:
-            self._compare(member, announcement, now)
-            return Heard.STALE
+            return self._compare(member, announcement, now)
+        if member.proven and member.present:
+            return Heard.DOUBTED  # the life that is proven may have ended; it can be asked
         member.announcement = announcement
-        member._buried, member._rival = -1, _Rival(last.boot_id, last.sequence, last.address)
+        member._buried, member._rival, member.words = -1, _Rival.of(last), 1
         member.direct = now if direct else float("-inf")
         if announcement.leaving:
             self._settle(member, Standing.LEFT, now)
             return Heard.CHANGED
+        self._revive(member, now)
+        return Heard.NEW
+
+    def _revive(self, member: Member, now: float) -> None:
         member.heard = member.since = now
         member.standing, member.unlinked = Standing.ALIVE, False
         member.deadline = now + SILENCE * member.interval
-        return Heard.NEW
 
-    def _compare(self, member: Member, older: Announcement, now: float) -> None:
-        """An older boot that goes on talking, from elsewhere, is a second instance with the same id."""
+    def _stale(self, member: Member, announcement: Announcement) -> Heard:
+        """A replay, or the true word after a forged one that went far beyond it."""
+        last = member.announcement
+        if announcement.incarnation == last.incarnation and last.sequence - announcement.sequence <= ECHOES:
+            return Heard.STALE
+        rival = member._rival
+        if rival is None or rival.boot_id < announcement.boot_id:
+            rival = member._rival = _Rival.of(announcement)
+        return Heard.DOUBTED if rival.speaks(announcement) else Heard.STALE
+
+    def _compare(self, member: Member, older: Announcement, now: float) -> Heard:
+        """An older boot that goes on talking, from elsewhere, is a second instance with the same id, or the only one
+        that there is."""
         rival = member._rival
         if rival is None or rival.boot_id < older.boot_id:
-            member._rival = _Rival(older.boot_id, older.sequence, older.address)
-        elif rival.boot_id == older.boot_id and rival.sequence < older.sequence:
-            rival.sequence, rival.address = older.sequence, older.address
-            rival.words += 1
-            if rival.words >= RIVAL_WORDS and rival.address != member.announcement.address:
-                member.conflict_until = now + 10 * member.interval
+            member._rival = _Rival.of(older)
+            return Heard.STALE
+        words = rival.words
+        doubted = rival.speaks(older)
+        if words < rival.words >= RIVAL_WORDS and rival.address != member.announcement.address:
+            member.conflict_until = now + 10 * member.interval
+        return Heard.DOUBTED if doubted else Heard.STALE
 
     def _settle(self, member: Member, standing: Standing, now: float) -> None:
         if member.standing is not standing:
@@ -271,6 +376,6 @@ class Membership:
 
     def _forget(self, member: Member) -> None:
         del self._members[member.node_id]
-        self._tombs[member.node_id] = (member.announcement.boot_id, member.announcement.sequence)
+        self._tombs[member.node_id] = _Tomb(member.announcement.boot_id, member.announcement.sequence)
         while len(self._tombs) > self.capacity:
             del self._tombs[next(iter(self._tombs))]

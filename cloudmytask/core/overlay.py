@@ -72,7 +72,7 @@ def survey(me: NodeId, children: Collection[NodeId], sight: Sight) -> dict[NodeI
             if parent is None:
                 top = _Place(RootKey(position.root.term, node), 0)
             elif parent != me and sight.gone(parent):
-                top = _Place(RootKey(position.root.term + 1, node), 0)
+                top = _Place(RootKey.younger(position.root.term, node), 0)
             elif parent not in places and parent not in sight.positions:
                 top = _Place(position.root, position.depth)
             else:
@@ -215,7 +215,7 @@ class Overlay:
     def orphaned(self) -> None:
         """Without a parent: the root of this node's subtree, with a younger key than the tree that we left."""
         self.parent, self.path = None, ()
-        self.root = RootKey(self.root.term + 1, self.me)
+        self.root = RootKey.younger(self.root.term, self.me)
 
     def _follow(self, parent: NodeId, root: RootKey, path: tuple[NodeId, ...]) -> None:
         self.parent, self.root, self.path, self._fresh = parent, root, path, False
@@ -224,7 +224,7 @@ class Overlay:
         """A newcomer must not drag a tree along because of its id: it is younger than every tree that it hears of."""
         terms = [position.root.term for position in sight.positions.values() if position.parent is not None]
         if terms and self.root.term <= max(terms):
-            self.root = RootKey(max(terms) + 1, self.me)
+            self.root = RootKey.younger(max(terms), self.me)
 
     def _nearest(
         self,

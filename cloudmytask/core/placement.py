@@ -94,6 +94,8 @@ class Accounts:
     _peers: dict[NodeId, Peer] = Factory(dict)
     _known: dict[NodeId, Capacity] = Factory(dict)
     _sent: dict[NodeId, int] = Factory(dict)
+    _told: dict[NodeId, int] = Factory(dict)
+    """The stamp of the last picture that a node sent over a link: no announcement makes it older."""
     open: dict[NodeId, Peer] = Factory(dict)
 
     def peer(self, node_id: NodeId) -> Peer | None:
@@ -109,22 +111,32 @@ class Accounts:
         return self._known.get(node_id)
 
     def learn(self, peer: Peer, capacity: Capacity) -> None:
-        """A node's picture of itself; an older one than is known changes nothing. Of another boot: forget first."""
+        """A node's announced picture of itself; one that is older than what it said over a link changes nothing. Of
+        another boot: forget first."""
         self._peers[peer.node_id] = peer
-        self.update(peer.node_id, capacity)
+        if capacity.stamp >= self._told.get(peer.node_id, 0):
+            self._known[peer.node_id] = capacity
+        self._settle(peer.node_id)
 
     def update(self, node_id: NodeId, capacity: Capacity) -> None:
-        """Like :meth:`learn`, of a node that is known; another one is ignored."""
+        """What a node that is known said over a link; another node is ignored, and so is an older picture."""
         known = self._known.get(node_id)
         if node_id in self._peers and (known is None or capacity.stamp >= known.stamp):
             self._known[node_id] = capacity
+            self._told[node_id] = capacity.stamp
             self._settle(node_id)
 
     def forget(self, node_id: NodeId) -> None:
         """A node takes no jobs any more; what is on its way to it stays counted until it is answered."""
         self._peers.pop(node_id, None)
         self._known.pop(node_id, None)
+        self._told.pop(node_id, None)
         self.open.pop(node_id, None)
+
+    def forget_address(self, address: str) -> None:
+        """Nobody answers there: :meth:`forget` all that are announced to be there."""
+        for peer in [peer for peer in self._peers.values() if peer.address == address]:
+            self.forget(peer.node_id)
 
     def reserve(self, node_id: NodeId) -> None:
         """A job is on its way there."""

@@ -24,6 +24,7 @@ from cloudmytask.model.cluster import (
     Offer,
     OfferAnswer,
     PeerIdentity,
+    Pulse,
     RootKey,
 )
 from cloudmytask.model.errors import NoSuchJob, NotPermitted
@@ -54,8 +55,8 @@ class SupervisorDoor:
         return self._cluster_member.pool.retired(link)
 
     @allowed(AccessRole.NODE, AccessRole.CSU)
-    def pinged(self, link: Link) -> Capacity:  # noqa: ARG002 - it is the same for all
-        return NOTHING
+    def pinged(self, link: Link) -> Pulse:  # noqa: ARG002 - it is the same for all
+        return self._cluster_member.announcer.pulse(NOTHING)
 
     @allowed(AccessRole.NODE, AccessRole.CSU)
     def offered(

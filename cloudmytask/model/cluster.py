@@ -37,12 +37,19 @@ RUNNING_TOLD = 8
 BANS_MAX = 2000
 """Bans in one message."""
 REPORTERS_MAX = 8
-COUNTER_MAX = 2**40
-"""No cluster makes so many bans; beyond, nobody could outdo an entry any more."""
+COUNTER_MAX = 2**62
+"""Of any counter that others tell us: far from the end of its type, and never reached by steps (``core.bans``)."""
 VISITED_MAX = 65
 """Nodes that a job may have been to: the origin and as many hops as may be configured."""
 STAMPS_MAX = 100
 """Entries of a trail that one answer may bring."""
+
+
+SLOTS_MAX = 2**16
+"""Of a node."""
+
+Counter = Annotated[int, Meta(ge=0, le=COUNTER_MAX)]
+Slots = Annotated[int, Meta(ge=0, le=SLOTS_MAX)]
 
 
 class Role(enum.StrEnum):
@@ -70,8 +77,13 @@ Path = Annotated[tuple[NodeId, ...], Meta(max_length=1000)]
 class RootKey:
     """Names a tree by its root; the smaller is the older tree, which wins."""
 
-    term: Count
+    term: Counter
     node_id: NodeId
+
+    @classmethod
+    def younger(cls, term: int, node_id: NodeId) -> RootKey:
+        """A key that is younger than all of that term; at the end of the terms it is one of theirs."""
+        return cls(min(term + 1, COUNTER_MAX), node_id)
 
 
 @frozen
@@ -103,8 +115,8 @@ class Capacity:
     newer, whichever way it came.
     """
 
-    slots: Count
-    free: Count
+    slots: Slots
+    free: Slots
     """Scripts that it would start at once: 0 while its load is at its threshold or it drains."""
     load: Share | None = None
     """Share of the CPU, 0..1, that others than our jobs use; None where it is not measured."""
@@ -112,6 +124,16 @@ class Capacity:
     """Share of the CPU, 0..1, that is in use at all: what the paper calls load."""
     threshold: Share = 0.75
     stamp: Count = 0
+
+
+@frozen
+class Pulse:
+    """What an instance answers if it is asked over a link whether it lives. No announcement proves as much."""
+
+    capacity: Capacity
+    incarnation: Counter = 0
+    sequence: Counter = 0
+    """Of its last announcement."""
 
 
 @frozen
@@ -138,9 +160,9 @@ class Announcement:
     role: Role
     node_id: NodeId
     boot_id: BootId
-    incarnation: Count
+    incarnation: Counter
     """Grows when the instance hears that it is thought dead."""
-    sequence: Count
+    sequence: Counter
     """Grows with every announcement of one boot."""
     name: Label
     address: Where
@@ -171,7 +193,7 @@ class Obituary:
     subject: NodeId
     boot_id: BootId
     """Of the subject."""
-    incarnation: Count
+    incarnation: Counter
     """Of the subject, as last heard."""
 
 

@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
 
 from cloudmytask.api.principals import check_allowed, peer_principal
 from cloudmytask.boundaries import AttemptSink, PeerDoor
 from cloudmytask.codec import decode, encode
-from cloudmytask.core.admission import attempt_id, offer_of, traveling_job_of
+from cloudmytask.core.ban_checks import bans_of
 from cloudmytask.core.blobs import blob_of
+from cloudmytask.core.peer_records import attempt_id, end_of, offer_of, traveling_job_of
 from cloudmytask.listeners import Listeners
 from cloudmytask.model.cluster import (
     AttachAnswer,
@@ -29,12 +31,13 @@ from cloudmytask.model.cluster import (
     BanReport,
     BusMessage,
     Capacity,
+    Counter,
     NodeId,
     Offer,
     OfferAnswer,
     Path,
     PeerIdentity,
-    RemoteEnd,
+    Pulse,
 )
 from cloudmytask.model.errors import InvalidArgument
 from cloudmytask.model.fields import Count
@@ -48,6 +51,7 @@ from cloudmytask.wire.guard import GuardedAMP
 from cloudmytask.wire.transfer import send_blob
 from cloudmytask.wire.vocabulary import Responder
 
+_log = Logger()
 T = TypeVar("T")
 
 OFFER_TIMEOUT = 10.0
@@ -94,10 +98,14 @@ class PeerLink:
     def close(self) -> None:
         self._protocol.close()
 
+    def odd_ban(self, why: str) -> None:
+        """An entry of the other end's list of bans is malformed."""
+        _log.warn("{peer} sent a ban that is not taken: {why}", peer=self.peer.name, why=why)
+
     # boundaries.Link
 
-    def ping(self, timeout: float) -> Deferred[Capacity]:
-        return self._protocol.ask(commands.Ping, timeout).addCallback(lambda box: decode(Capacity, box["capacity"]))
+    def ping(self, timeout: float) -> Deferred[Pulse]:
+        return self._protocol.ask(commands.Ping, timeout).addCallback(lambda box: decode(Pulse, box["pulse"]))
 
     def retire(self) -> Deferred[bool]:
         return self._protocol.ask(commands.RetireLink, TREE_TIMEOUT).addCallback(lambda box: bool(box["agreed"]))
@@ -163,7 +171,7 @@ class PeerLink:
 
     def exchange_bans(self, bans: Sequence[Ban]) -> Deferred[Sequence[Ban]]:
         asked = self._protocol.ask(commands.ExchangeBans, OFFER_TIMEOUT, bans=encode(BanPage(tuple(bans))))
-        return asked.addCallback(lambda box: decode(BanPage, box["bans"]).bans)
+        return asked.addCallback(lambda box: bans_of(box["bans"], self.odd_ban))
 
     def report(self, report: BanReport) -> Deferred[bool]:
         asked = self._protocol.ask(commands.AddToBlackListRequest, OFFER_TIMEOUT, report=encode(report))
@@ -240,7 +248,7 @@ def _answer(result: Any) -> dict[str, Any]:
 
 
 ANSWERS: Mapping[type[NodeCommand], PeerAnswer] = {
-    commands.Ping: PeerAnswer("pinged", encode=lambda capacity: {"capacity": encode(capacity)}),
+    commands.Ping: PeerAnswer("pinged", encode=lambda pulse: {"pulse": encode(pulse)}),
     commands.RetireLink: PeerAnswer("retired", encode=lambda agreed: {"agreed": agreed}),
     commands.OfferJob: PeerAnswer(
         "offered",
@@ -269,7 +277,7 @@ ANSWERS: Mapping[type[NodeCommand], PeerAnswer] = {
     ),
     commands.AttemptEnded: PeerAnswer(
         lambda link, watch, end: link.sinks.ended(watch, end),
-        lambda _link, watch, end: (watch, decode(RemoteEnd, end)),
+        lambda _link, watch, end: (watch, end_of(end)),
     ),
     commands.AskForWork: PeerAnswer(
         "asked_for_work", lambda _link, capacity: (decode(Capacity, capacity),), lambda coming: {"coming": coming}
@@ -279,12 +287,12 @@ ANSWERS: Mapping[type[NodeCommand], PeerAnswer] = {
     ),
     commands.Detach: PeerAnswer("detached"),
     commands.TellPath: PeerAnswer(
-        "path_told", lambda _link, term, path: (decode(Count, term, "term"), decode(Path, path, "path"))
+        "path_told", lambda _link, term, path: (decode(Counter, term, "term"), decode(Path, path, "path"))
     ),
     commands.Relay: PeerAnswer("relayed", lambda link, messages: (link.messages(messages),)),
     commands.ExchangeBans: PeerAnswer(
         "bans_exchanged",
-        lambda _link, bans: (decode(BanPage, bans).bans,),
+        lambda answers, bans: (bans_of(bans, answers.link.odd_ban),),
         lambda bans: {"bans": encode(BanPage(tuple(bans)))},
     ),
     commands.AddToBlackListRequest: PeerAnswer(

@@ -17,9 +17,11 @@ from twisted.logger import Logger
 from cloudmytask.boundaries import Clock, DelayedCall, Entropy, Link
 from cloudmytask.cluster.failure_detector import FailureDetector
 from cloudmytask.cluster.links import LinkPool
+from cloudmytask.core.backoff import Backoff
 from cloudmytask.core.membership import Member
 from cloudmytask.core.overlay import Overlay, Sight
 from cloudmytask.core.sighting import sight
+from cloudmytask.core.unanswered import Unanswered
 from cloudmytask.deferreds import NO_ANSWER, lightly, patiently
 from cloudmytask.model.cluster import Announcement, AttachAnswer, NodeId, PeerIdentity, TreePosition
 from cloudmytask.periodic import Periodic, every
@@ -32,6 +34,8 @@ SOON = 0.05
 """Seconds at most, at random, until a root looks whether what it heard concerns it."""
 AGAIN = 0.5
 """Seconds for which a node that refused is not asked again."""
+SILENCES = Backoff(first=AGAIN, factor=2.0, ceiling=4.0)
+"""The same for one that did not answer, and all that are announced to be at its address."""
 PATIENCE = 1.0
 """Seconds for a would-be parent to answer."""
 LOOK = 1.0
@@ -65,6 +69,7 @@ class Neighborhood:
     _due: DelayedCall | None = field(init=False, default=None)
     _refused: dict[NodeId, float] = field(init=False, default=Factory(dict))
     """Until when each is not asked again."""
+    _unanswered: Unanswered = field(init=False, default=Factory(lambda: Unanswered(SILENCES)))
     _since: dict[NodeId, float] = field(init=False, default=Factory(dict))
     """Since when each neighbor is one."""
     _series: list[Periodic] = field(init=False, default=Factory(list))
@@ -238,13 +243,14 @@ class Neighborhood:
             answer = await patiently(self._clock, PATIENCE, link.attach(self._me.node_id, height))
         except NO_ANSWER as error:
             _log.debug("{target} does not become our parent: {why}", target=target, why=str(error))
-            self._refused[target] = self._clock.seconds() + AGAIN  # waiting for it took longer than that
+            self._leave_alone(target, address)
             if link is not None:
                 self._part(target)  # it may have taken us all the same
             self._detector.doubt(target)
             return ()
         finally:
             self._asking = None
+        self._unanswered.answered(link.peer.address)
         if not answer.accepted:
             if answer.why == "root":
                 self.acquaint(link)
@@ -258,6 +264,14 @@ class Neighborhood:
         elif before is not None and before != target:
             self._part(before)
         return ()
+
+    def _leave_alone(self, target: NodeId, address: str) -> None:
+        """It did not answer: it is not asked for a while from now on, nor is anybody else there."""
+        where = self._detector.address(target) or address
+        self._refused[target] = until = self._unanswered.missed(where, self._clock.seconds())
+        for member in self._detector.members():
+            if member.announcement.address == where:
+                self._refused[member.node_id] = until
 
     def _sight(self) -> Sight:
         return sight(self._detector.members(), self._refused, self._clock.seconds())

@@ -23,6 +23,7 @@ from cloudmytask.model.cluster import (
     Offer,
     OfferAnswer,
     PeerIdentity,
+    Pulse,
 )
 from cloudmytask.model.errors import NotSupervised
 from cloudmytask.model.job import AttemptId, Blob, Content, Reason, StreamName, TravelingJob
@@ -55,8 +56,8 @@ class NodePeerDoor:
         return self._cluster_member.pool.retired(link)
 
     @allowed(AccessRole.NODE, AccessRole.CSU)
-    def pinged(self, link: Link) -> Capacity:  # noqa: ARG002 - any peer may ask
-        return self._placer.here()
+    def pinged(self, link: Link) -> Pulse:  # noqa: ARG002 - any peer may ask
+        return self._cluster_member.announcer.pulse(self._placer.here())
 
     @allowed(AccessRole.NODE)
     def offered(

@@ -38,9 +38,9 @@ class ProvePeer(NodeCommand):
 
 
 class Ping(NodeCommand):
-    """Whether anybody is there."""
+    """Whether anybody is there, and who: how busy it is, and how far its announcements are."""
 
-    response = [(b"capacity", Document())]
+    response = [(b"pulse", Document())]
 
 
 class RetireLink(NodeCommand):

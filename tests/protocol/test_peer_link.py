@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.protocols import amp
 
-from cloudmytask.codec import decode, encode
-from cloudmytask.core.admission import offer_of
+from cloudmytask.codec import body_digest, decode, encode
 from cloudmytask.core.blobs import blob_of
 from cloudmytask.core.job_id import job_id
+from cloudmytask.core.peer_records import end_of, offer_of
 from cloudmytask.model.cluster import (
+    SLOTS_MAX,
     AttachAnswer,
     Ban,
     BanPage,
@@ -49,6 +50,7 @@ from cloudmytask.model.job import (
     Owner,
     Reason,
     Stamp,
+    StreamName,
     TravelingJob,
     Usage,
 )
@@ -104,7 +106,7 @@ def test_an_introduction_makes_a_link(company: Company, stranger: Stranger) -> N
     identity = decode(PeerIdentity, json.loads(answer[b"identity"]))
     assert (identity.name, identity.node_id) == ("a", company.hosts["a"].node.identity.node_id)
     stranger.accept(b"ProvePeer", {b"proof": b""})
-    assert json.loads(stranger.accept(b"Ping")[b"capacity"])["slots"] == 1
+    assert json.loads(stranger.accept(b"Ping")[b"pulse"])["capacity"]["slots"] == 1
 
 
 @pytest.mark.parametrize(
@@ -404,8 +406,8 @@ NUMBERS = st.integers(0, 2**40)
 NAMES = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=20)
 CAPACITIES = st.builds(
     Capacity,
-    slots=NUMBERS,
-    free=NUMBERS,
+    slots=st.integers(0, SLOTS_MAX),
+    free=st.integers(0, SLOTS_MAX),
     load=st.none() | st.floats(0, 1),
     cpu=st.none() | st.floats(0, 1),
     threshold=st.floats(0, 1),
@@ -448,6 +450,76 @@ def test_the_rest_comes_across_unchanged() -> None:
     report = BanReport(ClientId("m"), "flood", US.node_id, "a", 7)
     assert decode(BanReport, encode(report)) == report
     assert offer_of(encode(OFFER)) == OFFER
+
+
+UNFIT: dict[tuple[str | int, ...], tuple[Any, ...]] = {
+    ("state",): ("staging", "running", "succeeded", "expired"),
+    ("moved_to",): ("b at 10.0.0.2:7000",),
+    ("removed",): (True,),
+    ("ended_at",): (1e9,),
+    ("retention",): (-1.0,),
+    ("owner", "epoch"): (2**31 + 1, 2**63 - 1),
+    ("owner", "name"): ("x" * 65,),
+    ("owner", "custodians"): ([US.node_id] * 101,),
+    ("attempts", 0, "number"): (2, 2**63 - 1),
+    ("attempts", 0, "epoch"): (2, 2**63 - 1),
+    ("attempts", 0, "executor"): ("x" * 65,),
+    ("attempts", 0, "outcome"): (None,),
+    ("attempts", 0, "outcome", "detail"): ("x" * 241,),
+    ("attempts", 0, "outcome", "usage"): ({"wall_seconds": 1e300}, {"cpu_seconds": -1.0}, {"peak_memory": 2**62}),
+    ("attempts", 0, "stdout", "discarded"): (2**62,),
+    ("attempts", 0, "stdout", "blob", "size"): (2**62,),
+    ("trail", 0, "stage"): ("x" * 65,),
+    ("trail", 0, "node"): ("x" * 65,),
+    ("trail", 0, "note"): ("x" * 2001,),
+    ("trail",): ([encode(HANDED)["trail"][0]] * 241,),
+    ("cancellation", "by"): ("x" * 65,),
+    ("cancellation", "note"): ("x" * 2001,),
+}
+
+
+@pytest.mark.parametrize("place", UNFIT, ids=lambda place: ".".join(map(str, place)))
+def test_row_17_a_record_that_does_not_fit_is_refused_by_its_field(
+    stranger: Stranger, place: tuple[str | int, ...]
+) -> None:
+    _introduce(stranger)
+    path = "job" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
+    for value in UNFIT[place]:
+        told: Any = encode(TravelingJob(HANDED))
+        changed = told["job"]
+        for step in place[:-1]:
+            changed = changed.setdefault(step, {}) if isinstance(changed, dict) else changed[step]
+        changed[place[-1]] = value
+        code, sentence = stranger.refused(b"HandOverJob", {b"job": _document(told)})
+        assert code == "InvalidArgument" and sentence.startswith(path), (value, sentence)
+
+
+def test_row_17_nobodys_word_counts_for_the_digest_of_a_job(company: Company, stranger: Stranger) -> None:
+    """Who submits the job's key again is not told that it belongs to another body."""
+    _introduce(stranger)
+    script = b"print()"
+    spec = JobSpec(script=blob_of(script))
+    identity = job_id(ClientId("ann"), "key")
+    handed = evolve(HANDED, id=identity, client=ClientId("ann"), spec=spec, attempts=(), cancellation=None)
+    told = _document(encode(TravelingJob(handed)))
+    assert json.loads(stranger.accept(b"HandOverJob", {b"job": told, b"script": script})[b"answer"])["accepted"]
+    live = company.hosts["a"].node._ledger.live(identity)
+    assert live is not None and live.body == body_digest(spec)
+
+
+def test_row_17_a_last_word_out_of_all_proportion_is_cut_to_measure() -> None:
+    end = RemoteEnd(
+        Outcome(Reason.EXIT, 0, usage=Usage(1e308, -1.0, 2**63 - 1), detail="x" * 100_000),
+        {StreamName.STDOUT: 2**63 - 1},
+        False,
+        "b",
+        Capacity(1, 1),
+        (Stamp(1e9, "s" * 1000, "n" * 1000, "t" * 100_000),),
+    )
+    read = end_of(encode(end))
+    assert len(json.dumps(encode(read))) < 5000 and read.discarded[StreamName.STDOUT] < 2**62
+    assert read.outcome.usage.wall_seconds is not None and read.outcome.usage.wall_seconds < 1e9
+    assert read.outcome.usage.cpu_seconds == 0.0
 
 
 JSON = st.recursive(

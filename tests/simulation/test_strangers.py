@@ -87,7 +87,7 @@ def _goes_well(scene: _Scene) -> None:
     assert scene.company.output(scene.ann, scene.job) == (b"for a", b"")
 
 
-def test_a_stranger_does_not_follow_an_attempt(scene: _Scene) -> None:
+def test_row_14_a_stranger_does_not_follow_an_attempt(scene: _Scene) -> None:
     follower = _Follower()
     sentence = scene.company.refused(scene.link("c").follow(scene.attempt, FROM_START, follower), NoSuchJob)
     absent = evolve(scene.attempt, number=7)
@@ -98,7 +98,7 @@ def test_a_stranger_does_not_follow_an_attempt(scene: _Scene) -> None:
 
 
 @pytest.mark.parametrize("reason", [Reason.CANCELLED, Reason.LOST])
-def test_a_stranger_does_not_stop_an_attempt(scene: _Scene, reason: Reason) -> None:
+def test_row_15_a_stranger_does_not_stop_an_attempt(scene: _Scene, reason: Reason) -> None:
     scene.company.result(scene.link("c").stop_attempt(scene.attempt, reason, hurry=True))
     scene.company.clock.advance(1.0)
     _goes_well(scene)
@@ -188,3 +188,51 @@ def test_a_copy_of_another_nodes_job_is_no_job_of_this_one() -> None:
     following = place.submit(ann, ScriptPlan(duration=1.0))
     assert place.record(following).sequence == mine.sequence + 1
     assert place.record(following).owner == Owner.alone(NodeId(place.host.disk.node_id), place.host.name)
+
+
+def test_row_18_announced_nodes_that_say_nothing_hold_up_no_job() -> None:
+    """200 of them, at an address that takes connections: each job but the first is placed within a second."""
+    company = Company(2)
+    company.acquainted()
+    company.network.name("127.0.0.99:7001", "silent")
+    detector = company.hosts["a"].node.cluster_member.detector
+    ann = company.connect("a")
+    company.submit(ann, FOREVER)
+    true = company.hosts["b"].node.cluster_member.announcer.current()
+    delays = []
+    for number in range(12):
+        for other in range(200):
+            detector.heard(
+                evolve(
+                    true,
+                    node_id=NodeId(f"{other:032x}"),
+                    name=f"n{other}",
+                    address="127.0.0.99:7001",
+                    sequence=number + 1,
+                    interval=60.0,
+                    capacity=evolve(true.capacity, slots=4, free=4),
+                )
+            )
+        begin = company.clock.seconds()
+        job = company.submit(ann, ScriptPlan(duration=0.1))
+        company.wait(ann, job, patience=60.0)
+        assert company.ran(job) == ["b"]
+        delays.append(company.clock.seconds() - begin)
+        company.clock.advance(1.0)
+    assert max(delays[1:]) <= 1.1, "of that the script takes 0.1 s"
+
+
+def test_row_12_a_forged_capacity_costs_nothing_but_a_useless_offer() -> None:
+    """Nothing is done as often as such a number says."""
+    company = Company(2)
+    company.acquainted()
+    detector = company.hosts["a"].node.cluster_member.detector
+    ann = company.connect("a")
+    company.submit(ann, FOREVER)
+    b = company.hosts["b"].node.cluster_member.announcer.current()
+    forged = evolve(b, sequence=b.sequence + 1, capacity=evolve(b.capacity, slots=2**16, free=2**16, stamp=2**63 - 1))
+    detector.heard(forged)
+    jobs = [company.submit(ann, ScriptPlan(duration=1.0)) for _ in range(3)]
+    for job in jobs:
+        company.wait(ann, job, patience=20.0)
+        assert company.ran(job) == ["b"]

@@ -16,9 +16,10 @@ from cloudmytask.cluster.ban_exchange import EXCHANGES_MAX, BanExchange
 from cloudmytask.cluster.ban_reports import REPORTS_MAX, BanReports
 from cloudmytask.cluster.blacklist import LOCAL_TERM, PAGE, Blacklist
 from cloudmytask.cluster.flood_control import FloodControl
-from cloudmytask.core.bans import ENTRIES_MAX
+from cloudmytask.core.bans import ENTRIES_MAX, ROOM, STEP
 from cloudmytask.core.rates import RateLimits, Rates
 from cloudmytask.model.cluster import (
+    COUNTER_MAX,
     Announcement,
     Ban,
     BanReport,
@@ -405,12 +406,35 @@ class TestSpreading:
         other.start()
         assert not other.banned()
 
-    def test_nonsense_is_refused_whole(self, place: Place) -> None:
+    def test_row_10_nonsense_is_refused_alone(self, place: Place) -> None:
         good = Ban(EVE, "floods", "root", 60.0, 60.0, BanVersion(1, True, NodeId("b" * 32)))
         rogue = evolve(good, client=MALLORY, version=BanVersion(1, False, NodeId("b" * 32)), reporters=("b",))
-        with pytest.raises(InvalidArgument, match="needs 2"):
-            place.blacklist.answer([good, rogue])
-        assert place.blacklist.bans() == ()
+        place.blacklist.answer([rogue, good])
+        assert [ban.client for ban in place.blacklist.bans()] == [EVE]
+
+    @pytest.mark.parametrize("counter", [COUNTER_MAX, ROOM + STEP, 2**40])
+    def test_row_10_no_forged_counter_ends_the_counters(self, clock: VirtualClock, counter: int) -> None:
+        """A rogue node bans somebody: an administrator lifts that, and bans, everywhere."""
+        one, other = places(clock, 2)
+        forged = Ban(MALLORY, "forged", "rogue", 1e6, 1e6, BanVersion(counter, True, NodeId("f" * 32)))
+        one.blacklist.answer([forged])
+        clock.advance(1.0)
+        assert one.banned() == other.banned() == (counter <= ROOM + STEP)
+        if one.banned():
+            result(one.blacklist.lift(ROOT, MALLORY), clock)
+            clock.advance(1.0)
+            assert not one.banned() and not other.banned()
+        one.blacklist.answer([forged])
+        assert not one.banned()
+        ban(one)
+        clock.advance(1.0)
+        assert one.banned() and other.banned(), "a later ban gets through"
+        result(other.blacklist.ban(ROOT, EVE, "floods", 60.0), clock)
+        clock.advance(1.0)
+        assert one.blacklist.in_force(EVE) is not None
+        result(other.blacklist.lift(ROOT, MALLORY), clock)
+        clock.advance(1.0)
+        assert not one.banned() and not other.banned()
 
     def test_the_end_stops_what_was_planned(self, clock: VirtualClock) -> None:
         one, other = places(clock, 2)

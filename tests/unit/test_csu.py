@@ -366,7 +366,7 @@ class TestNoJobs:
         a = cluster.node("a")
         cluster.csu()
         link = cluster.link(a)
-        assert cluster.result(link.ping(1.0)) == Capacity(slots=0, free=0)
+        assert cluster.result(link.ping(1.0)).capacity == Capacity(slots=0, free=0)
         assert cluster.result(link.ask_for_work(Capacity(2, 2))) == 0
         answer = cluster.result(link.attach(NodeId(a.disk.node_id), 0))
         assert not answer.accepted

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudmytask.codec import encode
-from cloudmytask.core.admission import attempt_id, traveling_job_of
 from cloudmytask.core.job import End, Event, Stage, Start, next_attempt, step, take_over
 from cloudmytask.core.job_id import ALPHABET, job_id
+from cloudmytask.core.peer_records import attempt_id, traveling_job_of
 from cloudmytask.core.retention import arrive, depart
 from cloudmytask.model.errors import InvalidArgument
 from cloudmytask.model.job import (

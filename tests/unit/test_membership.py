@@ -212,7 +212,7 @@ def test_it_is_bounded_and_the_gone_make_room() -> None:
     ids = [NodeId(f"{n:032x}") for n in range(5)]
     for node_id in ids[:3]:
         table.hear(word(1, node_id=node_id), 0.0)
-    assert table.hear(word(1, node_id=ids[3]), 1.0) is Heard.FULL
+    assert table.hear(word(1, node_id=ids[3]), 1.0) is Heard.DOUBTED and table.get(ids[3]) is None
     table.bury(ids[1], OLD, 0, 2.0)
     assert table.hear(word(1, node_id=ids[3]), 3.0) is Heard.NEW
     assert len(table) == 3 and table.get(ids[1]) is None

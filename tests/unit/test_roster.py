@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import Link
 from cloudmytask.core.membership import Member
-from cloudmytask.model.cluster import Announcement, BusMessage, NodeId, Obituary, Standing
+from cloudmytask.model.cluster import Announcement, BootId, BusMessage, NodeId, Obituary, Pulse, Standing
 from cloudmytask.model.errors import (
     ConnectionInterrupted,
     ForeignCluster,
@@ -54,7 +54,11 @@ class Pair:
         return evolve(word, **other)
 
     def hear(self, sequence: int = 1, **other: Any) -> None:
-        self.ann.detector.heard(self.word(sequence, **other))
+        """A word that ``ben`` says."""
+        announcer, word = self.ben.announcer, self.word(sequence, **other)
+        announcer._sequence = max(announcer._sequence, sequence)
+        announcer._incarnation = max(announcer._incarnation, word.incarnation)
+        self.ann.detector.heard(word)
 
     def obituary(self, incarnation: int = 0, **other: Any) -> Obituary:
         return evolve(
@@ -335,7 +339,7 @@ def test_an_answer_over_a_held_link_is_a_sign_of_life(pair: Pair) -> None:
     pair.link()
     pair.ann.pool.hold([pair.ben.node_id])
     pair.world.clock.advance(2.0)
-    assert answers[0] == (pair.ben.node_id, pair.ben.me.boot_id, HERE)
+    assert answers[0] == (pair.ben.me, Pulse(HERE))
 
 
 def test_after_the_end_there_are_no_links(pair: Pair) -> None:
@@ -345,6 +349,87 @@ def test_after_the_end_there_are_no_links(pair: Pair) -> None:
     assert not link.alive
     with pytest.raises(ConnectionInterrupted):
         pair.result(pair.ann.pool.get(pair.ben.me.address))
+
+
+NOWHERE = "10.9.9.9:1"
+FAR = 2**62
+
+
+def speak(pair: Pair, begin: int, end: int, **other: Any) -> None:
+    """``ben`` announces itself every second."""
+    for sequence in range(begin, end):
+        pair.hear(sequence, **other)
+        pair.world.clock.advance(1.0)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("boot", ["f" * 16, "00000002" + "0" * 8])
+def test_row_11_a_forged_boot_has_no_lasting_effect(pair: Pair, linked: bool, boot: str) -> None:
+    speak(pair, 1, 3)
+    if linked:
+        pair.link()
+        pair.ann.pool.hold([pair.ben.node_id])
+        speak(pair, 3, 6)
+    forged = pair.word(FAR, boot_id=BootId(boot), address=NOWHERE)
+    pair.ann.detector.heard(forged)
+    assert not linked or pair.standing() is Standing.ALIVE
+    speak(pair, 6, 16)
+    member = pair.ann.detector.get(pair.ben.node_id)
+    assert member is not None and pair.standing() is Standing.ALIVE
+    assert (member.announcement.boot_id, member.announcement.sequence) == (pair.ben.me.boot_id, 15)
+    assert member.announcement.address == pair.ben.me.address and not member.conflict_until > pair.world.clock.seconds()
+    assert not linked or pair.dead == []
+
+
+def test_row_11_a_forged_boot_does_not_outlive_its_subjects_restart(pair: Pair) -> None:
+    """Also if the hearer has forgotten everything but the forged boot."""
+    pair.ann.detector.heard(pair.word(1, boot_id=BootId("f" * 16), address=NOWHERE))
+    pair.world.clock.advance(700.0)
+    assert pair.standing() is None
+    speak(pair, 1, 8)
+    assert pair.standing() is Standing.ALIVE
+
+
+@pytest.mark.parametrize("address", [NOWHERE, None])
+@pytest.mark.parametrize("incarnation", [0, FAR])
+@pytest.mark.parametrize("sequence", [30, 100, FAR])
+@pytest.mark.parametrize("leaving", [False, True])
+def test_row_12_a_forged_sequence_has_no_lasting_effect(
+    pair: Pair, sequence: int, incarnation: int, address: str | None, leaving: bool
+) -> None:
+    speak(pair, 1, 4)
+    where = pair.ben.me.address if address is None else address
+    pair.ann.detector.heard(pair.word(sequence, incarnation=incarnation, address=where, leaving=leaving))
+    speak(pair, 4, 20, incarnation=1)  # it refutes the obituary
+    member = pair.ann.detector.get(pair.ben.node_id)
+    assert member is not None and pair.standing() is Standing.ALIVE
+    assert (member.announcement.incarnation, member.announcement.sequence) == (1, 19)
+
+
+@pytest.mark.parametrize("incarnation", [1, 2**40, FAR])
+def test_row_13_a_forged_obituary_lasts_until_its_subject_contradicts(pair: Pair, incarnation: int) -> None:
+    speak(pair, 1, 4)
+    pair.ann.detector.heard(pair.obituary(incarnation))
+    assert pair.standing() is Standing.DEAD
+    pair.ben.announcer.refute(incarnation)
+    assert pair.ben.announcer.current().incarnation == 1, "what others refuse is never announced"
+    pair.hear(4, incarnation=1)
+    assert pair.standing() is Standing.ALIVE
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_row_19_a_full_table_admits_whoever_proves_to_be_there(pair: Pair, linked: bool) -> None:
+    table = pair.ann.detector._membership
+    table.capacity = 100
+    for number in range(200):
+        pair.ann.detector.heard(pair.word(1, node_id=NodeId(f"{number:032x}"), address=NOWHERE, interval=60.0))
+    assert len(table) == 100 and pair.ann.detector.established() == 0
+    pair.world.clock.advance(1.0)
+    if linked:
+        pair.link()
+    speak(pair, 1, 4)
+    assert pair.standing() is Standing.ALIVE and len(table) == 100
+    assert pair.ann.detector.established() == 1
 
 
 class FakePeer:

@@ -107,6 +107,7 @@ class Acceptance:
     async def take_over(self, traveling: TravelingJob, contents: Sequence[Content]) -> OfferAnswer:
         """Make a job of a node that shuts down this node's own; accepted once it is durable here."""
         job = arrive(traveling, self._ledger.age())
+        job = evolve(job, body=body_digest(job.spec))  # as of a submit: nobody's word counts for it
         why = self._refusal(job)
         if why is None:
             lacking = await missing(self._world.store, job.spec, contents)

@@ -91,7 +91,7 @@ class Handover:
         return True
 
     async def _to(self, peer: Peer, job: Job) -> bool:
-        link = await self._others.link(peer.node_id)
+        link = await self._others.reach(peer.node_id)
         traveling = depart(job, self._ledger.age())
         answer = await link.hand_over(traveling, ())
         if answer.missing:

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from cloudmytask.boundaries import World
 from cloudmytask.core.placement import TRIES_MAX, Accounts, Choice, Course, Policy
 from cloudmytask.core.queue import Entry
+from cloudmytask.core.unanswered import Unanswered
 from cloudmytask.model.cluster import NodeId, OfferAnswer
 from cloudmytask.model.job import JobId
 
@@ -68,9 +69,14 @@ class Offering:
     _refused: Callable[[Entry, Work], None]
     _gone: Callable[[Entry, bool], None]
     _under_way: dict[JobId, NodeId] = field(init=False, factory=dict)
+    _unanswered: Unanswered = field(init=False, factory=Unanswered)
 
     def __contains__(self, job_id: JobId) -> bool:
         return job_id in self._under_way
+
+    def resting(self, address: str) -> bool:
+        """Whether nobody answered there lately, so that no job is to be held up by it."""
+        return self._unanswered.resting(address, self._world.clock.seconds())
 
     def begin(self, entry: Entry, work: Work, choice: Choice) -> None:
         """Offer a job to the node that was chosen, and if that refuses to others."""
@@ -98,7 +104,11 @@ class Offering:
                 self._accounts.release(target)
             if answer is None:
                 self._unreachable(target)  # until it announces itself again
+                if work.wanted():
+                    self._unanswered.missed(choice.peer.address, self._world.clock.seconds())
+                    self._accounts.forget_address(choice.peer.address)
             else:
+                self._unanswered.answered(choice.peer.address)
                 self._accounts.update(target, answer.capacity)
                 if answer.lasting:
                     work.shun(target)

@@ -158,7 +158,8 @@ class Placer:
     def heard(self, peer: Peer, capacity: Capacity, backlog: Backlog) -> None:
         """A node that takes jobs announced itself."""
         node_id = peer.node_id
-        self._accounts.learn(peer, capacity)
+        if not self._offering.resting(peer.address):
+            self._accounts.learn(peer, capacity)
         self._meter.update()  # it may be the first other node
         if backlog.running != self._running.get(node_id, ()):
             self._running[node_id] = backlog.running

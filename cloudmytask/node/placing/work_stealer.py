@@ -111,7 +111,7 @@ class WorkStealer:
                 return
             coming = 0
             try:
-                link = await self._others.link(target)
+                link = await self._others.reach(target)
                 coming = await link.ask_for_work(capacity)
             except CloudMyTaskError as problem:
                 _log.debug("{node} was asked for work: {problem}", node=target, problem=str(problem))

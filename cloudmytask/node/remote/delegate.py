@@ -129,7 +129,8 @@ class Asking:
         try:
             for _ in range(UNCERTAIN_MAX):
                 try:
-                    link = await self._others.link(peer.node_id)
+                    others, first = self._others, self._boot is None
+                    link = await (others.reach(peer.node_id) if first else others.link(peer.node_id))
                     if self._boot not in (None, link.peer.boot_id):
                         return None  # it was started again, and knows nothing of it
                     return link, await self._asked(link, offer, riding)
