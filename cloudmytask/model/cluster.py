@@ -27,6 +27,7 @@ from cloudmytask.model.fields import (
 from cloudmytask.model.job import AttemptId, Blob, Client, JobSpec, Outcome, QoS, Stamp, StreamName
 from cloudmytask.model.job import BootId as BootId
 from cloudmytask.model.job import NodeId as NodeId
+from cloudmytask.model.words import Resource as Resource
 
 NEIGHBORS_MAX = 5
 """Links of the overlay that a node has at most: a parent and four children (overlay simulation: the knee)."""
@@ -34,6 +35,8 @@ CHILDREN_MAX = NEIGHBORS_MAX - 1
 CHILDREN_TOLD = 16
 """Children that an announcement may name; more than our overlay allows, for versions that allow more."""
 RUNNING_TOLD = 8
+SHORT_TOLD = 16
+"""Resources that an announcement may name; more than there are, for versions that know more."""
 BANS_MAX = 2000
 """Bans in one message."""
 REPORTERS_MAX = 8
@@ -152,7 +155,8 @@ class Announcement:
     tree: TreePosition | None = None
     """None for an instance that is not part of the overlay, such as a CSU."""
     draining: bool = False
-    disk_short: bool = False
+    short: Annotated[tuple[Resource, ...], Meta(max_length=SHORT_TOLD)] = ()
+    """What it is short of: it takes nothing new, but for one job now and then to see whether that is over."""
     leaving: bool = False
     """Its last word."""
     insecure: bool = False

@@ -28,6 +28,7 @@ from cloudmytask.model.words import TERMINAL_STATES as TERMINAL_STATES
 from cloudmytask.model.words import JobState as JobState
 from cloudmytask.model.words import QoS as QoS
 from cloudmytask.model.words import Reason as Reason
+from cloudmytask.model.words import Resource as Resource
 from cloudmytask.model.words import StreamName as StreamName
 
 JobId = NewType("JobId", str)
@@ -401,3 +402,5 @@ class NodeStatus:
     role: str = "node"
     insecure: bool = False
     """It listens to the network without certificates."""
+    short: tuple[Resource, ...] = ()
+    """What it is short of."""

@@ -60,6 +60,30 @@ class StreamName(enum.StrEnum):
     STDERR = "stderr"
 
 
+class Resource(enum.StrEnum):
+    """What a node may be short of; announcements name them by their places here."""
+
+    DISK = "disk"
+    DESCRIPTORS = "descriptors"
+    PROCESSES = "processes"
+    MEMORY = "memory"
+    INTERPRETER = "interpreter"
+
+    @property
+    def words(self) -> str:
+        """What people call it."""
+        return _RESOURCES[self]
+
+
+_RESOURCES = {
+    Resource.DISK: "room on its disk",
+    Resource.DESCRIPTORS: "file descriptors",
+    Resource.PROCESSES: "processes",
+    Resource.MEMORY: "memory",
+    Resource.INTERPRETER: "a Python interpreter",
+}
+
+
 PAPER = "paper"
 RESERVE_PULL = "reserve-pull"
 LOCAL = "local"

@@ -198,7 +198,7 @@ class Node:
             backlog=self._placer.backlog(),
             tree=self._neighborhood.position,
             draining=self._gate.draining,
-            disk_short=self._gate.disk_short,
+            short=self._gate.short,
             insecure=self._insecure,
             bans=self.cluster_member.blacklist.digest,
         )

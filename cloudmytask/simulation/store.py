@@ -30,6 +30,7 @@ from cloudmytask.model.job import (
     JobQuery,
     JobState,
     NodeId,
+    Resource,
 )
 from cloudmytask.simulation.commits import GroupCommit
 from cloudmytask.simulation.disk import MemoryDisk, MemorySpool
@@ -266,7 +267,7 @@ class MemoryStore:
     def _change(self, apply: Callable[[], T]) -> Deferred[T]:
         def apply_if_room() -> T:
             if self._disk.full:
-                raise StoreFailed("The disk is full.")
+                raise StoreFailed("The disk is full.", resource=Resource.DISK)
             return apply()
 
         return self._commits.submit(apply_if_room)

@@ -55,7 +55,7 @@ class WorkStealer:
         if announcement.role is not Role.NODE:
             return
         node_id = announcement.node_id
-        if announcement.draining or announcement.leaving or announcement.disk_short or not announcement.address:
+        if announcement.draining or announcement.leaving or announcement.short or not announcement.address:
             self._placer.lost(node_id)
             return
         peer = self._accounts.peer(node_id)
