@@ -1,6 +1,6 @@
 """What a node is short of, and when it looks whether that is over.
 
-A shortage is the node's: whatever met it is no outcome of a job's, and the node takes nothing new until it is over. It
+A shortage is the node's: it is no outcome of the job that met it, and the node takes nothing new until it is over. It
 is over when something that needs the resource has worked. Until then one job at a time may try, after pauses that
 grow with every failure ("half-open", as a circuit breaker has it).
 

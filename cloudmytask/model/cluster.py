@@ -24,7 +24,7 @@ from cloudmytask.model.fields import (
     Share,
     Where,
 )
-from cloudmytask.model.job import AttemptId, Blob, Client, JobSpec, Outcome, QoS, Stamp, StreamName
+from cloudmytask.model.job import AttemptId, Blob, Client, Interruption, JobSpec, Outcome, QoS, Stamp, StreamName
 from cloudmytask.model.job import BootId as BootId
 from cloudmytask.model.job import NodeId as NodeId
 from cloudmytask.model.words import Resource as Resource
@@ -296,6 +296,8 @@ class Offer:
     """The nodes that had it, the origin first."""
     may_wait: bool = False
     """Policy ``paper``: a full target takes it all the same, and decides again."""
+    deaths: Count = 0
+    """How often a node has died during an attempt of the job."""
 
 
 @frozen
@@ -327,6 +329,7 @@ class RemoteEnd:
     capacity: Capacity
     trail: Annotated[tuple[Stamp, ...], Meta(max_length=STAMPS_MAX)] = ()
     """What happened to it on the way, relays included."""
+    interruption: Interruption | None = None
 
 
 @frozen

@@ -60,6 +60,15 @@ class StreamName(enum.StrEnum):
     STDERR = "stderr"
 
 
+class Interruption(enum.StrEnum):
+    """What is known of an attempt that did not end by itself, beyond that."""
+
+    UNSTARTED = "unstarted"
+    """Its script was certainly never started."""
+    NODE_DIED = "node-died"
+    """Its node died during it, perhaps by it."""
+
+
 class Resource(enum.StrEnum):
     """What a node may be short of; announcements name them by their places here."""
 

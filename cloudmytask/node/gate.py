@@ -14,7 +14,7 @@ from cloudmytask.core.units import show_size
 from cloudmytask.deferreds import Signal
 from cloudmytask.listeners import Listeners
 from cloudmytask.model.errors import DiskShort, NodeDraining
-from cloudmytask.model.job import ClientId, Resource
+from cloudmytask.model.job import ClientId
 
 
 @define
@@ -61,11 +61,6 @@ class Gate:
         """
         if self.flood_control is not None:
             self.flood_control.check(client)
-
-    @property
-    def short(self) -> tuple[Resource, ...]:
-        """What this node is short of."""
-        return (Resource.DISK,) if self.disk_short else ()
 
     @property
     def disk_short(self) -> bool:
