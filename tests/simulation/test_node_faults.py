@@ -364,9 +364,12 @@ def test_a_cancel_survives_a_kill(place: Place, ann: NodeClient) -> None:
     assert _at_rest(place)
 
 
-def test_a_node_that_dies_again_and_again(place: Place, ann: NodeClient) -> None:
+def test_a_node_that_dies_again_and_again() -> None:
+    place = Place({"poison_max": 8})
+    ann = place.connect()
     job = place.submit(ann, ScriptPlan(duration=5.0))
     for _ in range(7):
+        place.reach(place.connect("ann"), job, JobState.RUNNING)
         place.clock.advance(1.0)
         place.restart()
     done = place.wait(place.connect("ann"), job)
