@@ -416,7 +416,7 @@ TABLE: dict[tuple[JobState, type], Callable[..., Job]] = {
     (_S, Cancel): _cancel_started,  # the executor aborts and reports End
     (_S, Interrupt): _interrupt_attempt,
     (_S, Remark): _remark,
-    **{(state, Died): _died for state in (_W, _S, _R)},
+    **{(state, Died): _died for state in (_P, _W, _S, _R)},
     (_R, Start): _late,  # told once more, because the answer was lost
     (_R, End): _end,
     (_R, Cancel): _cancel_started,  # the executor terminates the script and reports End

@@ -92,8 +92,9 @@ def test_a_twin_of_a_refused_job_is_accepted_on_its_own(place: Place, ann: NodeC
     other = place.connect("ann")
     spec, source = place.spec()
     place.commit = 0.2
-    place.host.disk.full = True
     first, second = ann.submit(spec, source, key="k"), other.submit(spec, source, key="k")
+    place.until(lambda: bool(place.launches))  # its script runs, and has to be ended first
+    place.host.disk.full = True
     entries = place.host.node._ledger._entries
     place.until(lambda: any(entry.refused for entry in entries.values()))
     place.host.disk.full = False
