@@ -70,6 +70,8 @@ class Course:
     visited: tuple[NodeId, ...] = ()
     hops: int = 0
     """How often it was handed on before it came here."""
+    died_on: tuple[str, ...] = ()
+    """Names of the nodes that died during an attempt of it, one for each time: others come first."""
 
 
 ANYWHERE = Course()
@@ -77,7 +79,7 @@ ANYWHERE = Course()
 
 @frozen
 class Peer:
-    """Another node that takes jobs: alive, neither draining nor short of disk."""
+    """Another node that takes jobs: alive, not draining, and not without room for want of something."""
 
     node_id: NodeId
     name: str
@@ -205,6 +207,7 @@ class Policy:
         found = [peer for peer in self.pool(accounts) if self.fits(accounts, peer, course)]
         if not found:
             return None
+        found = [peer for peer in found if peer.name not in course.died_on] or found
         peer = found[0] if len(found) == 1 else dice.choice(found)
         return Choice(peer, self._note(accounts, peer, len(found)), may_wait=not self.accounts)
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from cloudmytask.core.blobs import UPLOAD_PREFIX, blob_of
 from cloudmytask.model.errors import StoreFailed
-from cloudmytask.model.job import INLINE_MAX, Assignment, AttemptId, Blob, Content, Digest, Job, JobId
+from cloudmytask.model.job import INLINE_MAX, Assignment, AttemptId, Blob, Content, Digest, Job, JobId, Resource
 
 __all__ = ["UPLOAD_PREFIX", "MemoryDisk", "MemorySpool", "SpoolStore", "blob_of"]
 
@@ -102,7 +102,7 @@ class MemorySpool:
         return False
 
     def caught_up(self) -> Deferred[None]:
-        return succeed(None) if not self._broken else fail(StoreFailed("The disk is full."))
+        return succeed(None) if not self._broken else fail(StoreFailed("The disk is full.", resource=Resource.DISK))
 
     def append(self, data: bytes) -> None:
         if self._closed:
@@ -122,7 +122,7 @@ class MemorySpool:
 
     async def _seal(self, data: bytes) -> Content | Blob | None:
         if self._broken:
-            raise StoreFailed("The disk is full.")
+            raise StoreFailed("The disk is full.", resource=Resource.DISK)
         if len(data) > INLINE_MAX:
             return await self._store.adopt(data)
         if not data:

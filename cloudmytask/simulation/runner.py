@@ -15,7 +15,7 @@ from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Clock, DelayedCall, ExitRecord, Launch, Running, Sinks, StreamSink
-from cloudmytask.model.job import Outcome, Reason, StreamName, Usage
+from cloudmytask.model.job import Outcome, Reason, Resource, StreamName, Usage
 from cloudmytask.stopping import Stopping
 
 
@@ -48,6 +48,8 @@ class SimulatedMachine:
     """The most scripts that ever ran at once."""
     started: int = field(init=False, default=0)
     """How many scripts were started altogether."""
+    short: Resource | None = None
+    """What the machine lacks: while it does, no script can be started."""
     _scripts: dict[ScriptedAttempt, None] = field(init=False, factory=dict)
 
     @property
@@ -110,8 +112,11 @@ class ScriptedAttempt:
 
     def begin(self) -> None:
         """Start it, or fail to."""
-        if self.plan.launch_failure is not None:
-            self._ended.callback(ExitRecord(Outcome(Reason.LAUNCH, detail=self.plan.launch_failure)))
+        short, failure = self._machine.short, self.plan.launch_failure
+        if short is not None:
+            failure = f"The system could not start the script: there are no more {short.words}."
+        if failure is not None:
+            self._ended.callback(ExitRecord(Outcome(Reason.LAUNCH, detail=failure), short=short))
             return
         self._alive = True
         self._machine.enter(self)

@@ -10,8 +10,9 @@ import os
 import sqlite3
 from pathlib import Path
 
+from cloudmytask.core.shortages import resource_of
 from cloudmytask.model.errors import InvalidArgument, StartFailed, StoreFailed
-from cloudmytask.model.job import Digest
+from cloudmytask.model.job import Digest, Resource
 
 
 def plain_name(name: str) -> str:
@@ -35,7 +36,15 @@ def file_of(directory: Path, digest: Digest) -> Path:
 
 def store_failed(path: Path, error: OSError | sqlite3.Error) -> StoreFailed:
     """The declared failure for what the operating system or SQLite said about ``path``."""
-    return StoreFailed(f"The store at {path} failed: {reason(error)}.")
+    return StoreFailed(f"The store at {path} failed: {reason(error)}.", resource=_resource_of(error))
+
+
+def _resource_of(error: OSError | sqlite3.Error) -> Resource | None:
+    """What the node is short of, if that is what an error says."""
+    if isinstance(error, OSError):
+        return resource_of(error)
+    primary = getattr(error, "sqlite_errorcode", 0) & 0xFF  # an extended code keeps the primary one there
+    return {sqlite3.SQLITE_FULL: Resource.DISK, sqlite3.SQLITE_NOMEM: Resource.MEMORY}.get(primary)
 
 
 def reason(error: Exception) -> str:

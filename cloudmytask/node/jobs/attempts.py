@@ -18,12 +18,12 @@ from cloudmytask.boundaries import World
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.backoff import Backoff
 from cloudmytask.core.explain import node_failed
-from cloudmytask.core.job import End, Interrupt, Remark, Stage, Start, next_attempt, retriable
+from cloudmytask.core.job import Died, End, Interrupt, Remark, Stage, Start, next_attempt, retriable
 from cloudmytask.core.placement import Choice, Course
 from cloudmytask.deferreds import Signal, first_of, pause
 from cloudmytask.model.cluster import OfferAnswer, PeerIdentity
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, CloudMyTaskError, StoreFailed
-from cloudmytask.model.job import AttemptId, ClientId, Content, Job, JobId, JobState, Outcome, Reason
+from cloudmytask.model.job import AttemptId, ClientId, Content, Interruption, Job, JobId, JobState, Outcome, Reason
 from cloudmytask.node.gate import Gate
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.node.placing.placer import Placer
@@ -66,6 +66,8 @@ class Attempts:
     """Attempts that are on offer to other nodes."""
     _under_way: list[JobId] = Factory(list)
     """Jobs of which an attempt is not recorded yet."""
+    resumed: set[JobId] = Factory(set)
+    """Open jobs of an earlier life of this node, which may have been ended by one before that was recorded."""
 
     def __contains__(self, identity: JobId) -> bool:
         """Whether an attempt of that job is not recorded yet."""
@@ -112,6 +114,12 @@ class Attempts:
             self.follow(identity, self._elsewhere(self._ledger.note(identity, stage), remote))
         remote.noted()
         return answer
+
+    def died(self, attempt: AttemptId) -> None:
+        """The node of an attempt that was given up did die."""
+        live = self._ledger.live(attempt.job)
+        if live is not None:
+            self._ledger.note_soon(live.id, Died(self._world.wall(), self._config.name, attempt))
 
     def reclaim(self, job: Job) -> None:
         """Take up again an attempt that an earlier life of this node left."""
@@ -204,7 +212,7 @@ class Attempts:
         if live is None:
             return
         started = Start(at=self._world.wall(), node=self._config.name, attempt=attempt)
-        if live.spec.at_most_once:
+        if live.spec.at_most_once or identity in self.resumed:
             await self._ledger.record(identity, started)
         else:
             self._ledger.note_soon(identity, started)
@@ -216,7 +224,7 @@ class Attempts:
 
         assignment = job.assignment
         finished = await self._executor.run(assignment, lambda: self._starts(assignment.id), freed)
-        await self._conclude(assignment.id, finished)
+        await self._conclude(assignment.id, finished, finished.outcome.detail or "the node shut down")
 
     async def _elsewhere(self, job: Job, remote: Remote) -> None:
         """Follow an attempt on another node to its end."""
@@ -262,7 +270,16 @@ class Attempts:
         now, node = self._world.wall(), self._config.name
         event: End | Interrupt
         if finished.interrupted:
-            event = Interrupt(at=now, node=node, note=note, stdout=stdout, stderr=stderr, trail=finished.trail)
+            event = Interrupt(
+                at=now,
+                node=node,
+                note=note,
+                stdout=stdout,
+                stderr=stderr,
+                trail=finished.trail,
+                interruption=finished.interruption,
+                deaths_max=self._config.poison_max,
+            )
         else:
             event = End(
                 at=now,
@@ -274,12 +291,18 @@ class Attempts:
                 retry=retriable(live, finished.outcome),
                 trail=finished.trail,
             )
-        await self._record(identity, event, contents)
+        unstarted = finished.interruption is Interruption.UNSTARTED
+        if unstarted and live.cancellation is None and not live.spec.at_most_once:
+            self._ledger.note(identity, event)  # nobody was promised anything, and the disk may be what is lacking
+        else:
+            await self._record(identity, event, contents)
         Deferred.fromCoroutine(self._clean(attempt)).addErrback(  # nothing of the job waits for it
             lambda failure: _log.failure("attempt {attempt}: its files stay", failure, attempt=attempt)
         )
         job = self._ledger.live(identity)
-        if job is not None and job.state is JobState.WAITING:  # otherwise it has ended, perhaps by a cancel meanwhile
+        if job is None:
+            self.resumed.discard(identity)
+        elif job.state is JobState.WAITING:  # otherwise it has ended, perhaps by a cancel meanwhile
             self._again(job, finished.interrupted)
 
     async def _record(self, identity: JobId, event: End | Interrupt, contents: Sequence[Content] = ()) -> None:

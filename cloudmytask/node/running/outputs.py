@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from cloudmytask.boundaries import JobStore, OpenSinks, OutputEnd, OutputPiece, Spool, StreamTarget
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import StoreFailed
-from cloudmytask.model.job import Attempt, AttemptId, Content, Job, Outcome, Output, Stamp, StreamName
+from cloudmytask.model.job import Attempt, AttemptId, Content, Interruption, Job, Outcome, Output, Stamp, StreamName
 
 _log = Logger()
 
@@ -178,6 +178,7 @@ class Finished:
     """What other nodes noted."""
     settled: Callable[[], None] = lambda: None
     """To be called when the end is durable: a node that keeps the attempt for us may forget it."""
+    interruption: Interruption | None = None
 
 
 Look = Callable[[], Deferred[Job]]
