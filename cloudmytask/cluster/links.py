@@ -267,7 +267,7 @@ class LinkPool:
         def failed(failure: Failure) -> None:
             failure.trap(CloudMyTaskError)
             entry.retiring = False
-            entry.link.close()  # a peer that does not answer that may be gone
+            entry.link.close()  # a peer that does not answer this question may be gone
 
         entry.link.retire().addCallbacks(answered, failed).addErrback(
             lambda failure: _log.failure("an idle link could not be closed", failure=failure)

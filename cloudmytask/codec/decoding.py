@@ -56,6 +56,10 @@ def decode(kind: Any, document: object, where: str = "", *, nulls: bool = True) 
         refusal = str(problem)
     except RecursionError:
         raise InvalidArgument(f"{where or _called(kind)}: it is nested too deep") from None
+    except UnicodeEncodeError as problem:
+        # msgspec looks fields and words up by their UTF-8, which a lone surrogate does not have
+        wrong = _shown(problem.object)
+        raise InvalidArgument(f"{where or _called(kind)}: {wrong} is no name of a field, and no word for one") from None
     if nulls and (without := _without_nulls(kind, document)) != document:
         return decode(kind, without, where, nulls=False)
     raise InvalidArgument(_sentence(kind, document, refusal, where))

@@ -6,6 +6,7 @@ the store is upgraded, and becomes a job in today's form, whose owner is the nod
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from cloudmytask.codec.decoding import decode
@@ -48,10 +49,14 @@ def job_from_version_1(spec: bytes | str, record: bytes | str, node_id: NodeId) 
         "owner": owner,
         "spec": {**told, "variables": told.get("environment", {})},
         "cancellation": _named(document.get("cancellation"), "at", "by", "note"),
-        "trail": [_named(stamp, "at", "stage", "node", "note") for stamp in document.get("trail", ())],
-        "attempts": [_attempt(attempt) for attempt in document.get("attempts", ())],
+        "trail": _each(document.get("trail", []), lambda stamp: _named(stamp, "at", "stage", "node", "note")),
+        "attempts": _each(document.get("attempts", []), _attempt),
     }
     return decode(Job, changed)
+
+
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    return [change(part) for part in value] if isinstance(value, list) else value
 
 
 def _named(value: Any, *names: str) -> Any:

@@ -27,7 +27,6 @@ from cloudmytask.store.files import read_whole, write_whole
 from cloudmytask.store.threads import WorkThread
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 _log = Logger()
 
@@ -232,14 +231,18 @@ class FileSpool:
         self._tidy()
 
     def _with_file(self, thread: WorkThread, work: Callable[[], T]) -> Deferred[T]:
-        """Do ``work`` on the file, which stays there meanwhile."""
+        """Do ``work`` on the file, which stays there meanwhile, also if the answer is not wanted any more: to cancel it
+        does not end what the thread has begun."""
+        answer: Deferred[T] = Deferred()
 
-        def done(result: R) -> R:
+        def done(result: T | Failure) -> None:
             self._release()
-            return result
+            if not answer.called:
+                answer.callback(result)  # a failure too
 
         self._users += 1
-        return thread.call(work).addBoth(done)
+        thread.call(work).addBoth(done)
+        return answer
 
     def _release(self) -> None:
         self._users -= 1

@@ -352,3 +352,23 @@ def test_what_was_appended_is_written_before_the_store_closes(tmp_path: Path) ->
     close(store, workers)
     [file] = (tmp_path / "spool").iterdir()
     assert file.read_bytes() == b"abc" * 3
+
+
+def test_a_spool_is_not_removed_while_a_read_that_was_cancelled_is_under_way(tmp_path: Path) -> None:
+    """Its thread may be inside pread(2), and a descriptor closed under it may be another file's by then."""
+    store, workers = stepped(tmp_path / "state")
+    workers["remover"].go()
+    spool = store.spool("s")
+    spool.append(b"x" * 100_000)
+    workers["spooler"].go()
+    read = spool.read(0, 10)
+    [reading] = workers["reader"].tasks
+    read.addErrback(lambda failure: failure.trap(CancelledError))
+    read.cancel()
+    spool.discard()
+    assert workers["remover"].tasks == []
+    reading()
+    assert len(workers["remover"].tasks) == 1
+    workers["reader"].tasks.clear()
+    close(store, workers)
+    assert list((tmp_path / "state" / "spool").iterdir()) == []

@@ -221,3 +221,12 @@ def test_discarded_bytes_are_told_by_stream() -> None:
     end = OutputEnd(1, {StreamName.STDERR: 1, StreamName.STDOUT: 2}, {})
     assert encode(end) == {"attempt": 1, "sizes": {"stderr": 1, "stdout": 2}, "discarded": {}}
     assert [*decode(OutputEnd, encode(end)).sizes] == [StreamName.STDERR, StreamName.STDOUT]
+
+
+@pytest.mark.parametrize("part", [{"\ud800": 1}, {"qos": "\ud800"}, {"limits": {"\ud800": 1}}])
+def test_a_lone_surrogate_in_a_name_or_a_word_is_refused(part: dict[str, Any]) -> None:
+    document = {"script": {"digest": "0" * 64, "size": 1}, **part}
+    with pytest.raises(InvalidArgument, match=r"^spec: '\\ud800' is no name"):
+        decode(JobSpec, document)
+    with pytest.raises(InvalidArgument, match=r"^spec: '\\ud800' is no name"):
+        from_text(JobSpec, json.dumps(document))

@@ -235,3 +235,11 @@ def test_a_record_that_has_rotted_is_refused(record: str) -> None:
         job_from_record(SPEC_1, record)
     with pytest.raises(InvalidArgument):
         job_from_version_1(SPEC_1, record, NodeId("a" * 32))
+
+
+@pytest.mark.parametrize("field", ["trail", "attempts"])
+@pytest.mark.parametrize("value", [None, 5, True, "x"])
+def test_a_record_of_version_1_without_its_lists_is_refused(field: str, value: object) -> None:
+    """Anything but a refusal would keep the whole store from being upgraded."""
+    with pytest.raises(InvalidArgument):
+        job_from_version_1(SPEC_1, json.dumps({**json.loads(RECORD_1), field: value}), NodeId("a" * 32))
