@@ -24,7 +24,7 @@ from cloudmytask.model.fields import (
     Share,
     Where,
 )
-from cloudmytask.model.job import AttemptId, Blob, Client, JobSpec, Outcome, QoS, Stamp, StreamName
+from cloudmytask.model.job import AttemptId, Blob, Client, JobSpec, Loss, Outcome, QoS, Stamp, StreamName
 from cloudmytask.model.job import BootId as BootId
 from cloudmytask.model.job import NodeId as NodeId
 
@@ -323,6 +323,8 @@ class RemoteEnd:
     capacity: Capacity
     trail: Annotated[tuple[Stamp, ...], Meta(max_length=STAMPS_MAX)] = ()
     """What happened to it on the way, relays included."""
+    lost: Mapping[StreamName, Loss] = field(factory=dict)
+    """What a disk on the way did not take, by stream."""
 
 
 @frozen

@@ -10,6 +10,8 @@ from __future__ import annotations
 import enum
 from typing import ClassVar
 
+from cloudmytask.model.words import Resource
+
 
 class ExitCode(enum.IntEnum):
     """Exit codes of every verb but ``run`` and ``wait`` (design section 8)."""
@@ -153,7 +155,14 @@ class NotSupervised(CloudMyTaskError):
 
 
 class StoreFailed(CloudMyTaskError):
-    """The node could not make a change durable, so it did not accept it."""
+    """The node could not make a change durable, so it did not accept it.
+
+    :ivar resource: what it is short of; None if that is not the reason.
+    """
+
+    def __init__(self, sentence: str = "", resource: Resource | None = None) -> None:
+        super().__init__(sentence)
+        self.resource = resource
 
 
 class BlobMissing(CloudMyTaskError):

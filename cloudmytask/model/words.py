@@ -60,6 +60,16 @@ class StreamName(enum.StrEnum):
     STDERR = "stderr"
 
 
+class Resource(enum.StrEnum):
+    """What a node may run out of."""
+
+    DISK = "disk"
+    DESCRIPTORS = "descriptors"
+    PROCESSES = "processes"
+    MEMORY = "memory"
+    INTERPRETER = "interpreter"
+
+
 PAPER = "paper"
 RESERVE_PULL = "reserve-pull"
 LOCAL = "local"

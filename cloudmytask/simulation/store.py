@@ -32,7 +32,7 @@ from cloudmytask.model.job import (
     NodeId,
 )
 from cloudmytask.simulation.commits import GroupCommit
-from cloudmytask.simulation.disk import MemoryDisk, MemorySpool
+from cloudmytask.simulation.disk import MemoryDisk, MemorySpool, disk_is_full
 from cloudmytask.store.arriving import BlobsAhead
 
 __all__ = ["MemoryDisk", "MemoryStore"]
@@ -266,7 +266,7 @@ class MemoryStore:
     def _change(self, apply: Callable[[], T]) -> Deferred[T]:
         def apply_if_room() -> T:
             if self._disk.full:
-                raise StoreFailed("The disk is full.")
+                raise disk_is_full()
             return apply()
 
         return self._commits.submit(apply_if_room)

@@ -10,6 +10,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from cloudmytask.core.shortages import resource_of
 from cloudmytask.model.errors import InvalidArgument, StartFailed, StoreFailed
 from cloudmytask.model.job import Digest
 
@@ -35,7 +36,7 @@ def file_of(directory: Path, digest: Digest) -> Path:
 
 def store_failed(path: Path, error: OSError | sqlite3.Error) -> StoreFailed:
     """The declared failure for what the operating system or SQLite said about ``path``."""
-    return StoreFailed(f"The store at {path} failed: {reason(error)}.")
+    return StoreFailed(f"The store at {path} failed: {reason(error)}.", resource_of(error))
 
 
 def reason(error: Exception) -> str:

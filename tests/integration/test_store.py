@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from cloudmytask.core.blobs import digest_of
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, InvalidArgument, StartFailed, StoreFailed
-from cloudmytask.model.job import Digest, JobId, JobState
+from cloudmytask.model.job import INLINE_MAX, Digest, JobId, JobState
 from cloudmytask.store.schema import CURRENT_VERSION, STEPS, Step
 from cloudmytask.store.threads import Operation
 from tests.disk_bench import DiskBench
@@ -295,7 +295,9 @@ def test_a_full_disk_fails_saves_until_there_is_room(bench: DiskBench, little_ro
     assert bench.result(bench.store.read(contents[-1].blob, 0, 60_000)) == contents[-1].data
 
 
-def test_a_spool_that_met_a_full_disk_has_no_gaps(bench: DiskBench, little_room: Callable[[], None]) -> None:
+def test_row_05_what_a_full_disk_took_of_a_spool_is_sealed_and_has_no_gaps(
+    bench: DiskBench, little_room: Callable[[], None]
+) -> None:
     spool = bench.store.spool("s")
     spool.append(b"x" * 2_000_000)
     bench.result(spool.caught_up())
@@ -304,12 +306,32 @@ def test_a_spool_that_met_a_full_disk_has_no_gaps(bench: DiskBench, little_room:
         bench.result(spool.caught_up())
     little_room()
     spool.append(b"z")
-    assert spool.size == 2_000_000
+    fitted = 2 * 1024 * 1024
+    assert spool.size == fitted
     [file] = (bench.directory / "spool").iterdir()
-    assert file.stat().st_size == 2_000_000
-    assert bench.result(spool.read(1_999_999, 10)) == b"x"
-    with pytest.raises(StoreFailed, match="too large"):
-        bench.result(spool.seal())
+    assert file.stat().st_size == fitted
+    kept = b"x" * 2_000_000 + b"y" * (fitted - 2_000_000)
+    assert bench.result(spool.read(1_999_990, 20)) + bench.result(spool.read(2_000_000, fitted)) == kept[1_999_990:]
+    assert spool.failure is not None and "too large" in str(spool.failure)
+    blob = bench.result(spool.seal())
+    assert blob == blob_of(kept)
+    spool.discard()
+    assert bench.result(bench.store.read(blob, fitted - 1, 10)) == b"y"
+
+
+def test_row_05_a_small_spool_needs_no_room(bench: DiskBench, little_room: Callable[[], None]) -> None:
+    _soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    spool = bench.store.spool("s")
+    spool.append(b"first line\n")
+    with pytest.raises(StoreFailed):
+        bench.result(spool.caught_up())
+    spool.append(b"second line\n")
+    assert bench.result(spool.read(5, 100)) == b" line\nsecond line\n"
+    spool.append(b"x" * INLINE_MAX)
+    spool.append(b"after a gap")
+    sealed = bench.result(spool.seal())
+    assert sealed == content_of((b"first line\nsecond line\n" + b"x" * INLINE_MAX)[:INLINE_MAX])
     spool.discard()
 
 

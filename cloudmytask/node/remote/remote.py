@@ -132,7 +132,7 @@ class Remote:
     def _take(self, stream: StreamName, offset: int, data: bytes) -> None:
         live = self._live
         if live is not None and not self._over:
-            known = live.streams[stream].size + live.streams[stream].discarded
+            known = live.streams[stream].known
             if offset <= known < offset + len(data):
                 live.write(stream, data[known - offset :])
 
@@ -146,7 +146,7 @@ class Remote:
         if live is None or self._over or node_id is None:
             return
         for stream, kept in live.streams.items():
-            kept.discarded += end.discarded.get(stream, 0)
+            kept.end_there(end.discarded.get(stream, 0), end.lost.get(stream))
         settled = self._settled.wait()
         self._finish(Finished(end.outcome, end.interrupted, live, end.executor, end.trail, self._settled.fire))
         self._delegate.learned(node_id, end.capacity)
@@ -199,7 +199,7 @@ class Remote:
                 if self._boot not in (None, link.peer.boot_id):
                     self._lose(f"node {self._name} was started again")
                     return
-                offsets = {stream: kept.size + kept.discarded for stream, kept in live.streams.items()}
+                offsets = {stream: kept.known for stream, kept in live.streams.items()}
                 await link.follow(self.attempt, offsets, self)
             except NoSuchJob:
                 self._lose(f"node {self._name} does not know it any more")
