@@ -5,6 +5,8 @@ Invariant: as for every instance (see ``instance_service``); and it goes on answ
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from attrs import define
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
@@ -17,6 +19,7 @@ from cloudmytask.probe import SAMPLE_INTERVAL
 from cloudmytask.service.claim import claim
 from cloudmytask.service.instance_service import InstanceService, Life, Reactor, StartAborted, Step
 from cloudmytask.service.world import DiskRoom, make_peers, make_probe, make_runner, make_world
+from cloudmytask.store.reserve import RESERVE_SIZE
 from cloudmytask.store.sqlite_store import SqliteStore
 from cloudmytask.version import VERSION
 
@@ -34,11 +37,14 @@ BANNER = (
 class NodeService(InstanceService[NodeConfig, Node]):
     """One node in one process."""
 
+    RESERVE: ClassVar[int] = RESERVE_SIZE
+    """Bytes of the disk that are kept for when it is full."""
+
     def _begin_all(self, begun: list[Step]) -> Life[Node]:
         config, reactor = self._config, self._reactor
         held = claim(config)
         begun.append(("release the claim", held.release))
-        store = SqliteStore(config.state, call_from_thread=reactor.callFromThread)
+        store = SqliteStore(config.state, call_from_thread=reactor.callFromThread, reserve=self.RESERVE)
         begun.append(("close the store", store.close))
         store.open()
         sinks = OpenSinks()
