@@ -18,8 +18,8 @@ _BY_NUMBER: Mapping[int, Resource] = {
     errno.EAGAIN: Resource.PROCESSES,
     errno.ENOMEM: Resource.MEMORY,
 }
-_BY_SQLITE_CODE: Mapping[int, Resource] = {7: Resource.MEMORY, 13: Resource.DISK}
-"""SQLITE_NOMEM and SQLITE_FULL (https://www.sqlite.org/rescode.html)."""
+_BY_SQLITE_CODE: Mapping[int, Resource] = {7: Resource.MEMORY, 13: Resource.DISK, 4874: Resource.DISK}
+"""SQLITE_NOMEM, SQLITE_FULL and SQLITE_IOERR_SHMSIZE (https://www.sqlite.org/rescode.html)."""
 
 
 def resource_of(error: BaseException) -> Resource | None:
@@ -27,4 +27,4 @@ def resource_of(error: BaseException) -> Resource | None:
     if isinstance(error, OSError):
         return _BY_NUMBER.get(error.errno or 0)
     code = getattr(error, "sqlite_errorcode", None)
-    return _BY_SQLITE_CODE.get(code & 0xFF) if isinstance(code, int) else None
+    return _BY_SQLITE_CODE.get(code) if isinstance(code, int) else None

@@ -132,9 +132,10 @@ class Opened:
         removal.addErrback(lambda failure: _log.failure("work directory {name} stays", failure, name=gone))
 
     async def check(self) -> None:
-        """Delete what a crash left among the blobs, then look for damage, which is logged."""
+        """Take the reserve, delete what a crash left among the blobs, then look for damage, which is logged."""
         directory = self.paths.blobs
         try:
+            await self.watching.call(self.reserve.take)
             found: Strays = await self.checking.call(partial(strays, self.checker, directory))
             bury = partial(bury_files, directory=directory, files=found.suspects)
             buried = await self.writer.submit(Operation(bury)) if found.suspects else []

@@ -396,7 +396,7 @@ def test_a_half_made_database_is_made_anew(tmp_path: Path) -> None:
     bench = DiskBench(directory)
     assert bench.store.recover().next_sequence == 1
     bench.result(bench.store.close())
-    assert [path.name for path in sorted(directory.iterdir()) if path.is_file()] == ["jobs.sqlite"]
+    assert [path.name for path in sorted(directory.iterdir()) if path.is_file()] == ["jobs.sqlite", "reserve"]
 
 
 @pytest.mark.parametrize("contents", [b"", b"something else entirely\n" * 500])
