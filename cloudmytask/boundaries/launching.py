@@ -12,7 +12,7 @@ from typing import Protocol
 from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 
-from cloudmytask.model.job import AttemptId, Blob, Limits, Outcome, Reason, StreamName
+from cloudmytask.model.job import AttemptId, Blob, Limits, Outcome, Reason, Resource, StreamName
 
 
 @frozen
@@ -98,6 +98,8 @@ class ExitRecord:
     """Why it was stopped, if it was; its process may have ended otherwise."""
     discarded: Mapping[StreamName, int] = field(factory=dict)
     """Bytes of output beyond its limits; a stream that is not in it has none."""
+    short: Resource | None = None
+    """What this node lacked, so that no process was started; the reason is ``launch`` then, and none of the job's."""
 
     @property
     def outcome(self) -> Outcome:

@@ -151,7 +151,7 @@ class Announcer:
             backlog=condition.backlog,
             tree=condition.tree,
             draining=condition.draining,
-            disk_short=condition.disk_short,
+            short=condition.short,
             insecure=condition.insecure,
             bans=condition.bans,
             version=VERSION,

@@ -1,7 +1,7 @@
 """Messages of the multicast group in as few bytes as they need: arrays, in which every field has its place.
 
-Invariant: a field's place is declared here, once; a later version may add others at the end of an array, which this one
-ignores. What is read is within the limits of a datagram.
+Invariant: a field's place is declared here, once. A later version may add others at the end of an array, and resources
+that an instance may be short of; this one ignores them. What is read is within the limits of a datagram.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from cloudmytask.model.cluster import (
     BusMessage,
     Capacity,
     Obituary,
+    Resource,
     Role,
     RootKey,
     TreePosition,
@@ -34,7 +35,7 @@ from cloudmytask.model.job import QoS
 _PLACES: Mapping[type, tuple[str, ...]] = {
     Announcement: (
         *("role", "node_id", "boot_id", "incarnation", "sequence", "name", "address", "interval"),
-        *("capacity", "backlog", "tree", "bans", "version", "insecure", "draining", "disk_short", "leaving"),
+        *("capacity", "backlog", "tree", "bans", "version", "insecure", "draining", "short", "leaving"),
     ),
     Obituary: ("reporter", "subject", "boot_id", "incarnation"),
     Capacity: ("slots", "free", "load", "cpu", "threshold", "stamp"),
@@ -42,8 +43,9 @@ _PLACES: Mapping[type, tuple[str, ...]] = {
     TreePosition: ("root", "depth", "parent", "children"),
     RootKey: ("term", "node_id"),
 }
-_ROLES = tuple(Role)
+_ROLES, _RESOURCES = tuple(Role), tuple(Resource)
 _COUNTS = Mapping[QoS, Count]
+_SHORT = tuple[Resource, ...]
 _KINDS = (Announcement, Obituary)
 """Which kind a message is stands first, as its number here."""
 
@@ -112,6 +114,8 @@ def _told(kind: Any, value: Any) -> Any:
         return _ROLES.index(value)
     if kind == _COUNTS:
         return [value.get(each) for each in QoS]
+    if kind == _SHORT:
+        return [_RESOURCES.index(each) for each in value]
     return int(value) if kind is bool else value
 
 
@@ -129,6 +133,8 @@ def _read(kind: Any, value: Any) -> Any:
             return _named(kind, value)
         if kind == _COUNTS and len(value) >= len(QoS):
             return {qos.value: count for qos, count in zip(QoS, value, strict=False) if count is not None}
+        if kind == _SHORT and all(type(each) is int and each >= 0 for each in value):
+            return [_RESOURCES[each] for each in value if each < len(_RESOURCES)]
     elif type(value) is int:
         if kind is Role and 0 <= value < len(_ROLES):
             return _ROLES[value].value

@@ -142,6 +142,7 @@ def node_to_document(status: NodeStatus) -> Document:
         "cluster": status.cluster or None,
         "address": status.address or None,
         "insecure": status.insecure,
+        "short": [str(each) for each in status.short],
     }
 
 
@@ -187,7 +188,7 @@ def member_to_document(member: MemberStatus, is_self: bool) -> Document:
         "interval": said.interval,
         "draining": said.draining,
         "leaving": said.leaving,
-        "disk_short": said.disk_short,
+        "short": [str(each) for each in said.short],
         "insecure": said.insecure,
         "conflict": member.conflict,
         "bans": said.bans,

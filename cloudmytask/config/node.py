@@ -120,6 +120,13 @@ class NodeConfig(InstanceConfig):
         default=64 * 1024**2,
         minimum=0,
     )
+    poison_max: int = option(
+        COUNT,
+        "After how many attempts during which its node died a job is given up as lost.",
+        default=3,
+        minimum=1,
+        maximum=1000,
+    )
     sweep_interval: float = option(
         DURATION, "How often expired jobs are looked for.", default=30.0, minimum=0.1, maximum=_DAY
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from attrs import define, field, frozen
 
-from cloudmytask.model.cluster import Backlog, Capacity, TreePosition
+from cloudmytask.model.cluster import Backlog, Capacity, Resource, TreePosition
 
 GAP_MIN = 0.25
 """Seconds between two announcements at the least."""
@@ -29,7 +29,7 @@ class Condition:
     backlog: Backlog = field(factory=Backlog)
     tree: TreePosition | None = None
     draining: bool = False
-    disk_short: bool = False
+    short: tuple[Resource, ...] = ()
     insecure: bool = False
     bans: str = ""
 
@@ -46,7 +46,7 @@ def _decisive(condition: Condition) -> tuple[object, ...]:
         condition.backlog.total > 0,
         condition.tree,
         condition.draining,
-        condition.disk_short,
+        condition.short,
         condition.bans,
     )
 

@@ -27,3 +27,5 @@ class Backoff:
 
 RETRY = Backoff(first=1.0, factor=2.0, ceiling=60.0)
 """Between a failed attempt and the next one."""
+SUSPICION = Backoff(first=2.0, factor=4.0, ceiling=300.0)
+"""Between an attempt during which its node died, and not for the first time, and the next one."""

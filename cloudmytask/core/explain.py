@@ -20,6 +20,7 @@ from cloudmytask.model.job import (
     Outcome,
     QoS,
     Reason,
+    Resource,
     StreamName,
 )
 
@@ -43,6 +44,8 @@ class Surroundings:
     """Seconds until the next attempt may start; None if it is not pausing."""
     elsewhere: str = ""
     """Why no other node runs it, as the end of a sentence."""
+    short: tuple[Resource, ...] = ()
+    """What the node is short of."""
 
 
 def explain(job: Job, around: Surroundings) -> Explanation:
@@ -134,7 +137,7 @@ def _why_waiting(job: Job, around: Surroundings) -> str:
     if around.retry_in is not None:
         last = describe_outcome(job.outcome) if job.outcome is not None else "it failed"
         pause = show_duration(around.retry_in)
-        return f"Attempt {len(job.attempts)} failed ({last}); the next one starts in about {pause}."
+        return f"Attempt {_number(job)} failed ({last}); the next one starts in about {pause}."
     ahead = ""
     if around.ahead:
         ahead = f", and {around.ahead} {'job waits' if around.ahead == 1 else 'jobs wait'} before it"
@@ -143,6 +146,9 @@ def _why_waiting(job: Job, around: Surroundings) -> str:
         return f"It waits for {job.spec.node}, where it is to run{elsewhere}{ahead}."
     if around.node in job.spec.avoid:
         return f"It is not to run on {around.node}{elsewhere}{ahead}."
+    if around.short:
+        lacking = " and ".join(each.words for each in around.short)
+        return f"{around.node} is short of {lacking}, and starts nothing until that is over{elsewhere}{ahead}."
     if around.running >= around.slots:
         slots = "The only slot" if around.slots == 1 else f"All {around.slots} slots"
         return f"{slots} of {around.node} {'is' if around.slots == 1 else 'are'} taken{elsewhere}{ahead}."
@@ -164,7 +170,7 @@ def _why_waiting(job: Job, around: Surroundings) -> str:
 def _why_running(job: Job) -> str:
     started = job.attempt.started_at if job.attempt is not None else None
     since = f"; it started at {format_time(started)}" if started is not None else ""
-    nth = f" (attempt {len(job.attempts)})" if len(job.attempts) > 1 else ""
+    nth = f" (attempt {_number(job)})" if _number(job) > 1 else ""
     return f"It is running on {_executor(job)}, which had a free slot{since}{nth}{_why_there(job)}."
 
 
@@ -238,6 +244,11 @@ def _lost(job: Job) -> str:
 
 def _tries(job: Job) -> str:
     return f"; {len(job.attempts)} attempts were made" if len(job.attempts) > 1 else ""
+
+
+def _number(job: Job) -> int:
+    """Of the latest attempt."""
+    return job.attempts[-1].number if job.attempts else 0
 
 
 def _executor(job: Job) -> str:

@@ -26,6 +26,7 @@ from cloudmytask.model.job import (
     Attempt,
     AttemptId,
     Cancellation,
+    Interruption,
     Job,
     JobState,
     NodeId,
@@ -40,7 +41,7 @@ from cloudmytask.model.job import (
 _NOTHING = Output()
 
 ATTEMPTS_MAX = 1000
-"""Attempts of one job, interrupted ones included; beyond it the job is ``lost``."""
+"""Attempts of one job whose script may have started, interrupted ones included; beyond it the job is ``lost``."""
 REMARKS_MAX = 100
 """Entries of a trail beyond which no remarks are added."""
 TRAIL_MAX = 240
@@ -124,7 +125,7 @@ class Cancel:
 
 @frozen
 class Interrupt:
-    """The node stops, or came back after it died: the end of the attempt is not known."""
+    """The node stops, was short of something, or came back after it died: the script has no end of its own."""
 
     at: float
     node: str
@@ -132,6 +133,9 @@ class Interrupt:
     stdout: Output = _NOTHING
     stderr: Output = _NOTHING
     trail: tuple[Stamp, ...] = ()
+    interruption: Interruption | None = None
+    deaths_max: int = ATTEMPTS_MAX
+    """With so many attempts during which their nodes died the job is ``lost``."""
 
 
 @frozen
@@ -158,7 +162,8 @@ Event = Wait | Stage | Remark | Start | End | Cancel | Interrupt | Move | Expire
 
 def next_attempt(job: Job) -> AttemptId:
     """The name of the attempt that a :class:`Stage` would begin now: the one place where attempts get their numbers."""
-    return AttemptId(job.id, job.owner.epoch, len(job.attempts) + 1)
+    number = job.attempts[-1].number + 1 if job.attempts else 1
+    return AttemptId(job.id, job.owner.epoch, number)
 
 
 def take_over(job: Job, owner: Owner, sequence: int, at: float) -> Job:
@@ -246,7 +251,7 @@ def _end(job: Job, event: End) -> Job:
     attempts = _latest_evolved(
         job, ended_at=event.at, outcome=_shortened(event.outcome), stdout=event.stdout, stderr=event.stderr
     )
-    if event.retry and len(attempts) < ATTEMPTS_MAX:
+    if event.retry and _count(attempts) < ATTEMPTS_MAX:
         trail = _stamped(job, event, "failed", "another attempt follows")
         return evolve(job, state=JobState.WAITING, attempts=attempts, trail=trail)
     state = terminal_state(event.outcome)
@@ -269,20 +274,53 @@ def _cancel_started(job: Job, event: Cancel) -> Job:
 
 def _interrupt_attempt(job: Job, event: Interrupt) -> Job:
     job = _told_elsewhere(job, event.trail)
-    attempt = _latest(job)
-    wall = None if attempt.started_at is None else max(0.0, event.at - attempt.started_at)
-    outcome = Outcome(reason=Reason.LOST, detail=event.note[:DETAIL_MAX], usage=Usage(wall_seconds=wall))
-    attempts = _latest_evolved(job, ended_at=event.at, outcome=outcome, stdout=event.stdout, stderr=event.stderr)
-    started = job.state is JobState.RUNNING
+    unstarted = event.interruption is Interruption.UNSTARTED
+    began = None if unstarted else _latest(job).started_at  # it was told to start, and then could not
+    usage = Usage(wall_seconds=None if began is None else max(0.0, event.at - began))
+    outcome = Outcome(reason=Reason.LOST, detail=event.note[:DETAIL_MAX], usage=usage)
+    attempts = _latest_evolved(
+        job,
+        started_at=began,
+        ended_at=event.at,
+        outcome=outcome,
+        stdout=event.stdout,
+        stderr=event.stderr,
+        interruption=event.interruption,
+    )
+    interrupted = evolve(job, attempts=attempts)
     if job.cancellation is not None:
         state = JobState.CANCELLED
-    elif (job.spec.at_most_once and started) or len(attempts) >= ATTEMPTS_MAX:
+    elif unstarted:
+        return _wait_again(interrupted, event)
+    elif event.interruption is Interruption.NODE_DIED and len(interrupted.died_on) >= event.deaths_max:
+        state, interrupted = JobState.LOST, _given_up(interrupted)
+    elif (job.spec.at_most_once and job.state is JobState.RUNNING) or _count(attempts) >= ATTEMPTS_MAX:
         state = JobState.LOST
     else:
-        trail = _stamped(job, event, "interrupted", event.note)
-        return evolve(job, state=JobState.WAITING, attempts=attempts, trail=trail)
+        return _wait_again(interrupted, event)
     trail = _stamped(job, event, "ended", f"{state.value}: {event.note}")
-    return evolve(job, state=state, ended_at=event.at, attempts=attempts, trail=trail)
+    return evolve(interrupted, state=state, ended_at=event.at, trail=trail)
+
+
+def _wait_again(job: Job, event: Interrupt) -> Job:
+    """Of attempts that never started the latest is kept, so that a long shortage makes no long record."""
+    earlier = tuple(each for each in job.attempts[:-1] if each.interruption is not Interruption.UNSTARTED)
+    trail = _stamped(job, event, "interrupted", event.note)
+    return evolve(job, state=JobState.WAITING, attempts=(*earlier, _latest(job)), trail=trail)
+
+
+def _given_up(job: Job) -> Job:
+    """Its last attempt says which nodes have died during which attempts."""
+    died = [each for each in job.attempts if each.interruption is Interruption.NODE_DIED]
+    told = ", ".join(f"attempt {each.number} on {each.executor}" for each in died)
+    outcome = Outcome(reason=Reason.LOST, detail=f"its node died during {told}"[:DETAIL_MAX])
+    last = died[-1].outcome
+    return evolve(job, attempts=_latest_evolved(job, outcome=evolve(outcome, usage=last.usage if last else Usage())))
+
+
+def _count(attempts: tuple[Attempt, ...]) -> int:
+    """Those whose script may have started."""
+    return sum(1 for each in attempts if each.interruption is not Interruption.UNSTARTED)
 
 
 def _expire(job: Job, event: Expire) -> Job:

@@ -70,6 +70,8 @@ class Course:
     visited: tuple[NodeId, ...] = ()
     hops: int = 0
     """How often it was handed on before it came here."""
+    died_on: tuple[str, ...] = ()
+    """Names of the nodes that died during an attempt of it, one for each time: others come first."""
 
 
 ANYWHERE = Course()
@@ -193,6 +195,7 @@ class Policy:
         found = [peer for peer in self.pool(accounts) if self.fits(accounts, peer, course)]
         if not found:
             return None
+        found = [peer for peer in found if peer.name not in course.died_on] or found
         peer = found[0] if len(found) == 1 else dice.choice(found)
         return Choice(peer, self._note(accounts, peer, len(found)), may_wait=not self.accounts)
 

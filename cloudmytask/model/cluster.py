@@ -24,9 +24,10 @@ from cloudmytask.model.fields import (
     Share,
     Where,
 )
-from cloudmytask.model.job import AttemptId, Blob, Client, JobSpec, Loss, Outcome, QoS, Stamp, StreamName
+from cloudmytask.model.job import AttemptId, Blob, Client, Interruption, JobSpec, Loss, Outcome, QoS, Stamp, StreamName
 from cloudmytask.model.job import BootId as BootId
 from cloudmytask.model.job import NodeId as NodeId
+from cloudmytask.model.words import Resource as Resource
 
 NEIGHBORS_MAX = 5
 """Links of the overlay that a node has at most: a parent and four children (overlay simulation: the knee)."""
@@ -34,6 +35,8 @@ CHILDREN_MAX = NEIGHBORS_MAX - 1
 CHILDREN_TOLD = 16
 """Children that an announcement may name; more than our overlay allows, for versions that allow more."""
 RUNNING_TOLD = 8
+SHORT_TOLD = 16
+"""Resources that an announcement may name; more than there are, for versions that know more."""
 BANS_MAX = 2000
 """Bans in one message."""
 REPORTERS_MAX = 8
@@ -152,7 +155,8 @@ class Announcement:
     tree: TreePosition | None = None
     """None for an instance that is not part of the overlay, such as a CSU."""
     draining: bool = False
-    disk_short: bool = False
+    short: Annotated[tuple[Resource, ...], Meta(max_length=SHORT_TOLD)] = ()
+    """What it is short of: it takes nothing new, but for one job now and then to see whether that is over."""
     leaving: bool = False
     """Its last word."""
     insecure: bool = False
@@ -292,6 +296,8 @@ class Offer:
     """The nodes that had it, the origin first."""
     may_wait: bool = False
     """Policy ``paper``: a full target takes it all the same, and decides again."""
+    deaths: Count = 0
+    """How often a node has died during an attempt of the job."""
 
 
 @frozen
@@ -323,6 +329,7 @@ class RemoteEnd:
     capacity: Capacity
     trail: Annotated[tuple[Stamp, ...], Meta(max_length=STAMPS_MAX)] = ()
     """What happened to it on the way, relays included."""
+    interruption: Interruption | None = None
     lost: Mapping[StreamName, Loss] = field(factory=dict)
     """What a disk on the way did not take, by stream."""
 

@@ -157,11 +157,11 @@ class NotSupervised(CloudMyTaskError):
 class StoreFailed(CloudMyTaskError):
     """The node could not make a change durable, so it did not accept it.
 
-    :ivar resource: what it is short of; None if that is not the reason.
+    ``resource``: what the node is short of, if that is why; it does not travel.
     """
 
-    def __init__(self, sentence: str = "", resource: Resource | None = None) -> None:
-        super().__init__(sentence)
+    def __init__(self, *sentence: str, resource: Resource | None = None) -> None:
+        super().__init__(*sentence)
         self.resource = resource
 
 

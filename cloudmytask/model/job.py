@@ -26,9 +26,11 @@ from cloudmytask.model.fields import (
     Ordinal,
 )
 from cloudmytask.model.words import TERMINAL_STATES as TERMINAL_STATES
+from cloudmytask.model.words import Interruption as Interruption
 from cloudmytask.model.words import JobState as JobState
 from cloudmytask.model.words import QoS as QoS
 from cloudmytask.model.words import Reason as Reason
+from cloudmytask.model.words import Resource as Resource
 from cloudmytask.model.words import StreamName as StreamName
 
 JobId = NewType("JobId", str)
@@ -252,6 +254,8 @@ class Attempt:
     """The executor's node id; None if it is the owner."""
     epoch: Ordinal = FIRST_EPOCH
     """Of the owner that ordered it."""
+    interruption: Interruption | None = None
+    """What is known of it if it was interrupted; None also if that is all."""
 
     def output(self, stream: StreamName) -> Output:
         """The stored output of one stream."""
@@ -319,7 +323,12 @@ class Job:
     @property
     def assignment(self) -> Assignment:
         """What the executor of the latest attempt is told; there must be one."""
-        return Assignment(self.attempt_id, self.client, self.spec, self.attempts[-1].executor)
+        return Assignment(self.attempt_id, self.client, self.spec, self.attempts[-1].executor, deaths=len(self.died_on))
+
+    @property
+    def died_on(self) -> tuple[str, ...]:
+        """The nodes that died during an attempt of it, one entry for each time."""
+        return tuple(each.executor for each in self.attempts if each.interruption is Interruption.NODE_DIED)
 
     @property
     def outcome(self) -> Outcome | None:
@@ -347,6 +356,8 @@ class Assignment:
     spec: JobSpec
     executor: str
     """Name of the node that runs it."""
+    deaths: Count = 0
+    """How often a node has died during an attempt of its job."""
 
 
 @frozen
@@ -418,3 +429,5 @@ class NodeStatus:
     role: str = "node"
     insecure: bool = False
     """It listens to the network without certificates."""
+    short: tuple[Resource, ...] = ()
+    """What it is short of."""

@@ -60,14 +60,37 @@ class StreamName(enum.StrEnum):
     STDERR = "stderr"
 
 
+class Interruption(enum.StrEnum):
+    """What is known of an attempt that did not end by itself, beyond that."""
+
+    UNSTARTED = "unstarted"
+    """Its script was certainly never started."""
+    NODE_DIED = "node-died"
+    """Its node died during it, perhaps by it."""
+
+
 class Resource(enum.StrEnum):
-    """What a node may run out of."""
+    """What a node may be short of; announcements name them by their places here."""
 
     DISK = "disk"
     DESCRIPTORS = "descriptors"
     PROCESSES = "processes"
     MEMORY = "memory"
     INTERPRETER = "interpreter"
+
+    @property
+    def words(self) -> str:
+        """What people call it."""
+        return _RESOURCES[self]
+
+
+_RESOURCES = {
+    Resource.DISK: "room on its disk",
+    Resource.DESCRIPTORS: "file descriptors",
+    Resource.PROCESSES: "processes",
+    Resource.MEMORY: "memory",
+    Resource.INTERPRETER: "a Python interpreter",
+}
 
 
 PAPER = "paper"

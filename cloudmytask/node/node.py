@@ -43,6 +43,7 @@ from cloudmytask.node.remote.delegate import Delegate
 from cloudmytask.node.remote.guests import Guests
 from cloudmytask.node.running.executor import Executor
 from cloudmytask.node.running.outputs import Outputs
+from cloudmytask.node.shortage_watch import ShortageWatch
 from cloudmytask.periodic import Periodic, every
 from cloudmytask.version import VERSION
 
@@ -101,19 +102,22 @@ class Node:
         # jobs
         self._ledger = ledger = Ledger(world, retention, recovery.next_sequence, config.tombstones)
         self._outputs = outputs = Outputs(world.store, world.sinks, config.output_max, config.name)
-        self._executor = executor = Executor(world, config, outputs)
+        self._shortages = shortages = ShortageWatch(world, gate)
+        self._executor = executor = Executor(world, config, outputs, shortages)
         self._accounts = accounts = Accounts()
         self._queue = queue = WaitingQueue(config.queue_max)
         policy = Policy(config.placement, config.max_hops, config.idle_threshold)
-        meter = CapacityMeter(config, executor, gate, accounts, world.probe)
-        self._placer = placer = Placer(world, config.name, gate, meter, queue, accounts, policy, cluster_member.changed)
+        meter = CapacityMeter(config, executor, gate, shortages, accounts, world.probe)
+        self._placer = placer = Placer(
+            world, config.name, gate, meter, queue, accounts, policy, cluster_member.changed, executor.may_join
+        )
         self._work_stealer = stealer = WorkStealer(world, policy, gate, placer, accounts, cluster_member)
         self._delegate = delegate = Delegate(world, outputs, cluster_member, placer.learned)
         self._guests = guests = Guests(
-            world, config, me, gate, executor, outputs, placer, delegate, stealer.slot_freed, ledger.owns
+            world, config, me, gate, shortages, executor, outputs, placer, delegate, stealer.slot_freed, ledger.owns
         )
         self._origin = origin = Origin(
-            world, config, gate, ledger, executor, placer, delegate, me, queue, stealer.slot_freed
+            world, config, gate, ledger, executor, placer, delegate, me, queue, stealer.slot_freed, shortages
         )
         others = partial(cluster_member.names, Role.NODE)
         owner = Owner.alone(me.node_id, me.name)
@@ -127,6 +131,7 @@ class Node:
         )
         self.peer_door = NodePeerDoor(world, cluster_member, acceptance, guests, placer, neighborhood, gate)
         detector, blacklist = cluster_member.detector, cluster_member.blacklist
+        shortages.changed.add(cluster_member.changed)
         detector.changes.add(stealer.changed)
         detector.changes.add(delegate.changed)
         detector.announcements.add(stealer.heard)
@@ -186,6 +191,7 @@ class Node:
             cluster=self._config.cluster if self._me.address else "",
             address=self._me.address,
             insecure=self._insecure,
+            short=self._shortages.short,
         )
 
     def cluster(self) -> ClusterView:
@@ -198,12 +204,13 @@ class Node:
             backlog=self._placer.backlog(),
             tree=self._neighborhood.position,
             draining=self._gate.draining,
-            disk_short=self._gate.disk_short,
+            short=self._shortages.short,
             insecure=self._insecure,
             bans=self.cluster_member.blacklist.digest,
         )
 
     def _look_around(self) -> None:
+        self._shortages.look()
         self._executor.lend_slots()
         self._origin.check_whereabouts()
         self._placer.look_around()

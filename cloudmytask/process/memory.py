@@ -44,10 +44,10 @@ class PeakMemory:
 
 
 def resident_high_water(pid: int) -> int | None:
-    """``VmHWM`` of a process, bytes; None once it has exited."""
+    """``VmHWM`` of a process, bytes; None once it has exited, or if it cannot be read now."""
     try:
         status = Path(f"/proc/{pid}/status").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:  # it is gone, or there is no descriptor left to look with
         return None
     _, found, rest = status.partition(b"\nVmHWM:")
     return int(rest.split(maxsplit=1)[0]) * _KIB if found else None

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from attrs import frozen
 
 from cloudmytask.boundaries import Launch
-from cloudmytask.model.job import Limits
+from cloudmytask.model.job import Limits, Resource
 
 SHELL = "/bin/sh"
 ENV = "/usr/bin/env"
@@ -66,7 +66,14 @@ _SHELL_CARRIES = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Unlaunchable(Exception):
-    """The launch cannot become a process; ``str()`` of it is one sentence for a person."""
+    """The launch cannot become a process; ``str()`` of it is one sentence for a person.
+
+    ``short``: what the node lacks, if that is why.
+    """
+
+    def __init__(self, sentence: str, short: Resource | None = None) -> None:
+        super().__init__(sentence)
+        self.short = short
 
 
 @frozen

@@ -17,7 +17,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFDSet
 
 from cloudmytask.boundaries import Clock, ExitRecord, Launch, Running, Sinks
-from cloudmytask.model.job import Outcome, Reason
+from cloudmytask.core.shortages import resource_of
+from cloudmytask.model.job import Outcome, Reason, Resource
 from cloudmytask.periodic import Periodic, every
 from cloudmytask.process.attempt import ScriptProtocol
 from cloudmytask.process.child import ScriptProcess
@@ -38,9 +39,9 @@ class NeverStarted:
     stopped_for: None = None
 
     @classmethod
-    def because(cls, sentence: str) -> NeverStarted:
-        """A program that could not be started: ``sentence`` says what was in the way."""
-        return cls(succeed(ExitRecord(Outcome(Reason.LAUNCH, detail=sentence))))
+    def because(cls, sentence: str, short: Resource | None = None) -> NeverStarted:
+        """A program that could not be started: ``sentence`` says what was in the way, ``short`` what the node lacks."""
+        return cls(succeed(ExitRecord(Outcome(Reason.LAUNCH, detail=sentence), short=short)))
 
     def stop(self, reason: Reason) -> None:
         """There is nothing to end."""
@@ -82,11 +83,12 @@ class ProcessRunner:
             self._check(launch, directory)
             protocol = self._spawn(launch, directory)
         except Unlaunchable as problem:
-            return NeverStarted.because(str(problem))
+            return NeverStarted.because(str(problem), problem.short)
         except OSError as error:
             if error.errno == errno.E2BIG:
                 return NeverStarted.because("The arguments and the environment are longer than the system allows.")
-            return NeverStarted.because(f"The system could not start the script: {error}.")
+            short = resource_of(error, launching=True)
+            return NeverStarted.because(f"The system could not start the script: {error}.", short)
         self._running.add(protocol)
         if self._sampling is None:
             self._sampling = every(self._clock, _SAMPLE_INTERVAL, self._sample)
@@ -103,7 +105,7 @@ class ProcessRunner:
         :raises Unlaunchable: there is one.
         """
         if not os.access(launch.python, os.X_OK):
-            raise Unlaunchable(f"The interpreter {launch.python} is not there or not executable.")
+            raise Unlaunchable(f"The interpreter {launch.python} is not there or not executable.", Resource.INTERPRETER)
         if not os.path.isdir(directory):  # noqa: PTH112 - on the way of every job, and twice as fast
             raise Unlaunchable(f"The work directory {directory} is not there.")
 

@@ -14,8 +14,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from cloudmytask.core.blobs import UPLOAD_PREFIX, blob_of
 from cloudmytask.model.errors import StoreFailed
-from cloudmytask.model.job import INLINE_MAX, Assignment, AttemptId, Blob, Content, Digest, Job, JobId
-from cloudmytask.model.words import Resource
+from cloudmytask.model.job import INLINE_MAX, Assignment, AttemptId, Blob, Content, Digest, Job, JobId, Resource
 
 __all__ = ["UPLOAD_PREFIX", "MemoryDisk", "MemorySpool", "SpoolStore", "blob_of"]
 
@@ -24,7 +23,7 @@ T = TypeVar("T")
 
 def disk_is_full() -> StoreFailed:
     """What a full disk says."""
-    return StoreFailed("The disk is full.", Resource.DISK)
+    return StoreFailed("The disk is full.", resource=Resource.DISK)
 
 
 @define(eq=False)

@@ -15,7 +15,7 @@ from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Clock, DelayedCall, ExitRecord, Launch, Running, Sinks, StreamSink
-from cloudmytask.model.job import Outcome, Reason, StreamName, Usage
+from cloudmytask.model.job import Outcome, Reason, Resource, StreamName, Usage
 from cloudmytask.stopping import Stopping
 
 
@@ -36,6 +36,8 @@ class ScriptPlan:
     """It catches SIGTERM and exits with this code; None dies by the signal."""
     launch_failure: str | None = None
     """It cannot even be started, for this reason."""
+    short: Resource | None = None
+    """What the node lacks, if that is why."""
     cpu_seconds: float | None = None
     peak_memory: int | None = None
 
@@ -111,7 +113,8 @@ class ScriptedAttempt:
     def begin(self) -> None:
         """Start it, or fail to."""
         if self.plan.launch_failure is not None:
-            self._ended.callback(ExitRecord(Outcome(Reason.LAUNCH, detail=self.plan.launch_failure)))
+            died = Outcome(Reason.LAUNCH, detail=self.plan.launch_failure)
+            self._ended.callback(ExitRecord(died, short=self.plan.short))
             return
         self._alive = True
         self._machine.enter(self)

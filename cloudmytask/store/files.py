@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cloudmytask.core.shortages import resource_of
 from cloudmytask.model.errors import InvalidArgument, StartFailed, StoreFailed
-from cloudmytask.model.job import Digest
+from cloudmytask.model.job import Digest, Resource
 
 
 def plain_name(name: str) -> str:
@@ -36,7 +36,18 @@ def file_of(directory: Path, digest: Digest) -> Path:
 
 def store_failed(path: Path, error: OSError | sqlite3.Error) -> StoreFailed:
     """The declared failure for what the operating system or SQLite said about ``path``."""
-    return StoreFailed(f"The store at {path} failed: {reason(error)}.", resource_of(error))
+    return StoreFailed(f"The store at {path} failed: {reason(error)}.", resource=_resource_of(error))
+
+
+def _resource_of(error: OSError | sqlite3.Error) -> Resource | None:
+    """What the node is short of, if that is what an error says."""
+    if isinstance(error, OSError):
+        return resource_of(error)
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # the file beside the log has no room
+        return Resource.DISK
+    primary = code & 0xFF  # an extended code keeps the primary one there
+    return {sqlite3.SQLITE_FULL: Resource.DISK, sqlite3.SQLITE_NOMEM: Resource.MEMORY}.get(primary)
 
 
 def reason(error: Exception) -> str:

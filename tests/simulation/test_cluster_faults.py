@@ -88,7 +88,7 @@ def test_a_node_short_of_disk_says_so_and_gets_no_work() -> None:
 
     def short() -> list[str]:
         members = company.hosts["a"].node.cluster().members
-        return [m.announcement.name for m in members if m.announcement.disk_short]
+        return [m.announcement.name for m in members if m.announcement.short]
 
     company.until(lambda: short() == ["b"], patience=3.0)
     company.hosts["b"].disk_free = 1000

@@ -24,7 +24,7 @@ from cloudmytask.model.cluster import (
 )
 from cloudmytask.model.fields import INTEGER_MAX as COUNT_MAX
 from cloudmytask.model.fields import NAME_MAX as TEXT_MAX
-from cloudmytask.model.job import ClientId, QoS
+from cloudmytask.model.job import ClientId, QoS, Resource
 from cloudmytask.wire.announcement import (
     MESSAGE_MAX,
     Foreign,
@@ -76,7 +76,7 @@ announcements = st.builds(
     backlog=backlogs,
     tree=st.none() | trees,
     draining=st.booleans(),
-    disk_short=st.booleans(),
+    short=st.lists(st.sampled_from(Resource), unique=True).map(tuple),
     leaving=st.booleans(),
     insecure=st.booleans(),
     bans=printable,
@@ -223,7 +223,7 @@ def test_any_field_may_be_wrong(path: list[int], value: object) -> None:
     fields = fields_of(PLAIN)
     place = fields
     for index in path[:-1]:
-        if isinstance(place[index], list):
+        if isinstance(place[index], list) and place[index]:
             place = place[index]
     place[path[-1] % len(place)] = value
     try:
@@ -363,3 +363,14 @@ def test_a_foreign_name_under_our_tag_is_foreign() -> None:
     with pytest.raises(Foreign) as caught:
         decode_message(ours[:12] + other[12:], CLUSTER, None)
     assert caught.value.name == "lub"
+
+
+def test_resources_of_a_later_version_are_ignored() -> None:
+    fields = fields_of(PLAIN)
+    place = next(
+        index for index, value in enumerate(fields_of(evolve(PLAIN, short=(Resource.MEMORY,)))) if value == [3]
+    )
+    fields[place] = [0, 99, 4]
+    found = decode_message(datagram(fields), CLUSTER, None)
+    assert isinstance(found, Announcement)
+    assert found.short == (Resource.DISK, Resource.INTERPRETER)

@@ -24,7 +24,7 @@ from cloudmytask.model.cluster import (
     RootKey,
     TreePosition,
 )
-from cloudmytask.model.job import QoS
+from cloudmytask.model.job import QoS, Resource
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.host import SeededEntropy
 
@@ -55,7 +55,7 @@ def test_the_pace_keeps_to_the_budget(instances: int, budget: float, gap: float,
         {"backlog": Backlog({QoS.BATCH: 1})},
         {"tree": TreePosition(ROOT)},
         {"draining": True},
-        {"disk_short": True},
+        {"short": (Resource.DISK,)},
         {"bans": "x"},
     ],
 )

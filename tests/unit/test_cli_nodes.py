@@ -8,7 +8,7 @@ from attrs import evolve
 from cloudmytask.cli.terminal.cluster import COLUMNS, SINGLE_MACHINE, listing, notices, ordered, rows
 from cloudmytask.cli.terminal.tables import drawn, table
 from cloudmytask.cli.verbs.network_checks import Check, check_network
-from cloudmytask.model.cluster import BusStatistics, Capacity, ClusterView, Role, Standing
+from cloudmytask.model.cluster import BusStatistics, Capacity, ClusterView, Resource, Role, Standing
 from cloudmytask.net.multicast import RECEIVE_BUFFER
 from tests.cluster_fakes import BUS, id_of, member, position, small_view, view
 
@@ -81,8 +81,10 @@ def test_an_id_that_two_claim_is_named() -> None:
     assert id_of("b") in _notice(view(member("a"), member("b", conflict=True)))
 
 
-def test_a_node_without_room_is_named() -> None:
-    assert _notice(view(member("a"), member("b", disk_short=True))) == "short of disk, taking no new jobs: b"
+def test_a_node_that_is_short_of_something_is_named() -> None:
+    found = notices(view(member("a"), member("b", short=(Resource.DISK, Resource.PROCESSES))))
+    assert "short of room on its disk, taking no new jobs: b" in found
+    assert "short of processes, taking no new jobs: b" in found
 
 
 def test_a_long_list_is_cut() -> None:

@@ -29,7 +29,7 @@ from cloudmytask.model.cluster import (
     TreePosition,
 )
 from cloudmytask.model.errors import InvalidArgument
-from cloudmytask.model.job import ClientId, QoS
+from cloudmytask.model.job import ClientId, QoS, Resource
 from tests.cluster_fakes import BUS, id_of, member, small_view, view
 
 node_ids = st.integers(0, 2**128 - 1).map(lambda number: NodeId(f"{number:032x}"))
@@ -72,7 +72,7 @@ def members(draw: st.DrawFn) -> MemberStatus:
         ),
         tree=draw(st.none() | positions()),
         draining=draw(st.booleans()),
-        disk_short=draw(st.booleans()),
+        short=draw(st.lists(st.sampled_from(Resource), max_size=5).map(tuple)),
         leaving=draw(st.booleans()),
         insecure=draw(st.booleans()),
         bans=draw(words),

@@ -19,7 +19,7 @@ from cloudmytask.node.gate import Gate
 from cloudmytask.node.remote.inputs import IncomingBlob, receive
 from cloudmytask.node.running.outputs import CappedSpool
 
-FULL = StoreFailed("The store at /s failed: No space left on device.", Resource.DISK)
+FULL = StoreFailed("The store at /s failed: No space left on device.", resource=Resource.DISK)
 ROTTEN = StoreFailed("The store at /s failed: Input/output error.")
 
 

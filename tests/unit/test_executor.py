@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,9 +28,11 @@ from cloudmytask.model.job import (
     Reason,
     StreamName,
 )
+from cloudmytask.node.gate import Gate
 from cloudmytask.node.running.executor import Executor
 from cloudmytask.node.running.outputs import Finished, LiveOutput, Outputs
 from cloudmytask.node.running.slots import SLOW_STAGING, SlotTable
+from cloudmytask.node.shortage_watch import ShortageWatch
 from cloudmytask.simulation.runner import ScriptedRunner, ScriptPlan
 
 SCRIPT = Blob(Digest("a" * 64), 1)
@@ -93,7 +96,9 @@ class Bench:
     sinks: OpenSinks = field(factory=OpenSinks)
     runner: Recording = field(init=False)
     outputs: Outputs = field(init=False)
+    shortages: ShortageWatch = field(init=False)
     executor: Executor = field(init=False)
+    entropy: Any = field(factory=lambda: SimpleNamespace(random=random.Random(0)))
 
     store = property(lambda self: self)  # of the world, in which this stands in for the store too
     python = "/python"
@@ -103,7 +108,8 @@ class Bench:
         config = NodeConfig(state=Path("/none"), name="n", slots=2, kill_grace=3.0)
         world: Any = self
         self.outputs = Outputs(world, self.sinks, 10, "n")
-        self.executor = Executor(world, config, self.outputs)
+        self.shortages = ShortageWatch(world, Gate("n"))
+        self.executor = Executor(world, config, self.outputs, self.shortages)
 
     def _plan(self, launch: Launch) -> ScriptPlan:
         self.launches.append(launch)

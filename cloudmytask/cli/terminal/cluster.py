@@ -78,7 +78,7 @@ def load_text(load: float | None) -> str:
 
 def notices(view: ClusterView) -> list[str]:
     """List what somebody who looks at the cluster has to be told, a line each."""
-    found = [insecure(view), single(view), _multicast(view), _alone(view), *conflicts(view), _short_of_disk(view)]
+    found = [insecure(view), single(view), _multicast(view), _alone(view), *conflicts(view), *_shortages(view)]
     return [each for each in found if each]
 
 
@@ -135,9 +135,13 @@ def conflicts(view: ClusterView) -> list[str]:
     ]
 
 
-def _short_of_disk(view: ClusterView) -> str:
-    names = [name_of(each) for each in ordered(view) if each.announcement.disk_short]
-    return f"short of disk, taking no new jobs: {listing(names)}" if names else ""
+def _shortages(view: ClusterView) -> list[str]:
+    """A line for each resource that a node is short of."""
+    short = [(each, name_of(member)) for member in ordered(view) for each in member.announcement.short]
+    return [
+        f"short of {resource.words}, taking no new jobs: {listing([name for each, name in short if each is resource])}"
+        for resource in dict.fromkeys(each for each, _ in short)
+    ]
 
 
 def listing(names: list[str], limit: int = 8) -> str:

@@ -23,7 +23,18 @@ from cloudmytask.core.placement import Choice, Course
 from cloudmytask.deferreds import Signal, first_of, pause
 from cloudmytask.model.cluster import OfferAnswer, PeerIdentity
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, CloudMyTaskError, StoreFailed
-from cloudmytask.model.job import AttemptId, ClientId, Content, Job, JobId, JobState, Outcome, Output, Reason
+from cloudmytask.model.job import (
+    AttemptId,
+    ClientId,
+    Content,
+    Interruption,
+    Job,
+    JobId,
+    JobState,
+    Outcome,
+    Output,
+    Reason,
+)
 from cloudmytask.node.gate import Gate
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.node.placing.placer import Placer
@@ -240,7 +251,7 @@ class Attempts:
 
         assignment = job.assignment
         finished = await self._executor.run(assignment, lambda: self._starts(assignment.id), freed)
-        await self._conclude(assignment.id, finished)
+        await self._conclude(assignment.id, finished, finished.outcome.detail or "the node shut down")
 
     async def _elsewhere(self, job: Job, remote: Remote) -> None:
         """Follow an attempt on another node to its end."""
@@ -286,7 +297,16 @@ class Attempts:
         now, node = self._world.wall(), self._config.name
         event: End | Interrupt
         if finished.interrupted:
-            event = Interrupt(at=now, node=node, note=note, stdout=stdout, stderr=stderr, trail=finished.trail)
+            event = Interrupt(
+                at=now,
+                node=node,
+                note=note,
+                stdout=stdout,
+                stderr=stderr,
+                trail=finished.trail,
+                interruption=finished.interruption,
+                deaths_max=self._config.poison_max,
+            )
         else:
             event = End(
                 at=now,
@@ -298,7 +318,11 @@ class Attempts:
                 retry=retriable(live, finished.outcome),
                 trail=finished.trail,
             )
-        await self._record(identity, event, contents)
+        unstarted = finished.interruption is Interruption.UNSTARTED
+        if unstarted and live.cancellation is None and not live.spec.at_most_once:
+            self._ledger.note(identity, event)  # nobody was promised anything, and the disk may be what is lacking
+        else:
+            await self._record(identity, event, contents)
         Deferred.fromCoroutine(self._executor.clean(attempt)).addErrback(  # nothing of the job waits for it
             lambda failure: _log.failure("attempt {attempt}: its files stay", failure, attempt=attempt)
         )

@@ -15,20 +15,21 @@ from twisted.logger import Logger
 from cloudmytask.boundaries import DelayedCall, World
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.admission import NOTE_MAX, check_note
-from cloudmytask.core.backoff import RETRY
+from cloudmytask.core.backoff import RETRY, SUSPICION
 from cloudmytask.core.explain import Surroundings
 from cloudmytask.core.job import Cancel, Wait, failures
 from cloudmytask.core.placement import ANYWHERE, Choice, Course, Wish
 from cloudmytask.core.queue import Entry, WaitingQueue
 from cloudmytask.model.cluster import Ban, NodeId, OfferAnswer, PeerIdentity
 from cloudmytask.model.errors import Banned, NodeDraining, StoreFailed
-from cloudmytask.model.job import Job, JobId, JobState, Reason
+from cloudmytask.model.job import Interruption, Job, JobId, JobState, Reason
 from cloudmytask.node.gate import Gate
 from cloudmytask.node.jobs.attempts import Attempts
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.node.placing.placer import Placer
 from cloudmytask.node.remote.delegate import Delegate
 from cloudmytask.node.running.executor import Executor
+from cloudmytask.node.shortage_watch import ShortageWatch
 
 _log = Logger()
 
@@ -80,6 +81,7 @@ class Origin:
     _queue: WaitingQueue
     _slot_freed: Callable[[], None]
     """Called when a script of this node has ended."""
+    _shortages: ShortageWatch
     _moving: dict[JobId, None] = Factory(dict)
     """Jobs that are being handed over to other nodes."""
     _pauses: dict[JobId, tuple[float, DelayedCall]] = Factory(dict)
@@ -224,6 +226,7 @@ class Origin:
             threshold=self._config.threshold,
             idle_threshold=self._config.idle_threshold,
             draining=self._gate.draining,
+            short=self._shortages.short,
             retry_in=None if pause is None else max(0.0, pause[0] - self._world.clock.seconds()),
             elsewhere=self._placer.situation(self._work(job)) if job.state is JobState.WAITING else "",
         )
@@ -272,21 +275,24 @@ class Origin:
             self._attempts.end_with(job, why)
 
     def _work(self, job: Job) -> OwnJob:
-        course = Course(Wish.of(job.spec))
+        course = Course(Wish.of(job.spec), died_on=job.died_on)
         wish = None if course == ANYWHERE else course
         entry = Entry(job.id, job.client, job.spec.qos, self._world.clock.seconds(), wish)
         return OwnJob(self, self._attempts, entry, course)
 
     def _again(self, job: Job, interrupted: bool) -> None:
-        """A job is to have another attempt; at once, if the last one was interrupted for no fault of its own."""
-        if interrupted:
+        """A job is to have another attempt; at once, if the last one was interrupted for no fault of its own, as far as
+        is known."""
+        deaths, last, jitter = len(job.died_on), job.attempts[-1], self._world.entropy.random.random
+        if interrupted and last.interruption is Interruption.NODE_DIED and deaths > 1:
+            self._pause(job, SUSPICION.delay(deaths - 1, jitter()))
+        elif interrupted:
             self._placer.put_back(self._work(job))
         else:
-            self._pause(job)
+            self._pause(job, RETRY.delay(failures(job), jitter()))
         self._end_if_banned(job)
 
-    def _pause(self, job: Job) -> None:
-        delay = RETRY.delay(failures(job), self._world.entropy.random.random())
+    def _pause(self, job: Job, delay: float) -> None:
         clock = self._world.clock
         self._pauses[job.id] = (clock.seconds() + delay, clock.callLater(delay, self._pause_over, job))
 

@@ -14,6 +14,7 @@ from cloudmytask.core.placement import Accounts, is_free
 from cloudmytask.model.cluster import Capacity
 from cloudmytask.node.gate import Gate
 from cloudmytask.node.running.executor import Executor
+from cloudmytask.node.shortage_watch import ShortageWatch
 
 
 @define(eq=False)
@@ -26,6 +27,7 @@ class CapacityMeter:
     _config: NodeConfig
     _executor: Executor
     _gate: Gate
+    _shortages: ShortageWatch
     _accounts: Accounts
     _probe: LoadProbe
     _closed: bool = field(init=False, default=False)
@@ -38,6 +40,7 @@ class CapacityMeter:
         self.capacity = Capacity(self._config.slots, self._config.slots, threshold=self._config.threshold)
         self._executor.slots_changed.add(self.update)
         self._gate.closed.add(self.update)
+        self._shortages.changed.add(self.update)
         self._probe.sampled.add(self._sampled)
         self._sampled()
 
@@ -48,7 +51,7 @@ class CapacityMeter:
     def update(self) -> None:
         """Something that the picture depends on has changed."""
         slots, threshold, closed = self._config.slots, self._config.threshold, self._gate.draining
-        free = max(0, slots - self._executor.claimed)
+        free = self._shortages.offered(max(0, slots - self._executor.claimed))
         if closed or not is_free(free, self._load, threshold, alone=not self._accounts.peers()):
             free = 0
         stamp = self.capacity.stamp + ((self.capacity.free, self._closed) != (free, closed))

@@ -41,6 +41,7 @@ class Placer:
 
     :ivar name: this node's.
     :ivar changed: called when this node's capacity or backlog may have changed.
+    :ivar may_join: whether a job during which a node has died so often may start here now.
     """
 
     _world: World
@@ -51,6 +52,7 @@ class Placer:
     _accounts: Accounts
     _policy: Policy
     _changed: Callable[[], None]
+    _may_join: Callable[[int], bool]
     held: int = field(init=False, default=0)
     """Free slots that are promised to jobs which wait elsewhere and were asked for."""
     _works: dict[JobId, Work] = field(init=False, factory=dict)
@@ -237,7 +239,13 @@ class Placer:
 
     def _fits_here(self, wish: Hashable) -> bool:
         course = _course(wish)
-        return course.wish is None or course.wish.allows(self._name)
+        if course.wish is not None and not course.wish.allows(self._name):
+            return False
+        if not course.died_on:
+            return True
+        others = (p for p in self._policy.pool(self._accounts) if p.name not in course.died_on)
+        safer = self._name in course.died_on and any(self._policy.fits(self._accounts, p, course) for p in others)
+        return not safer and self._may_join(len(course.died_on))
 
     def _place_elsewhere(self) -> None:
         """After a job has come: go by the rule, for as long as it finds somebody."""

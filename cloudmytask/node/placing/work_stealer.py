@@ -6,7 +6,7 @@ and whether they take jobs, it learns from their announcements.
 
 Invariant: a bounded number of questions is open at a time, and a slot is kept free for an answer no longer than the
 question is open. A node counts as one that takes jobs while it is alive, neither draining nor leaving nor short of
-disk, and has announced itself in its present boot.
+something, and has announced itself in its present boot.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class WorkStealer:
         if announcement.role is not Role.NODE:
             return
         node_id = announcement.node_id
-        if announcement.draining or announcement.leaving or announcement.disk_short or not announcement.address:
+        closed = announcement.short and not announcement.capacity.free  # while it is short it may have room for a trial
+        if announcement.draining or announcement.leaving or closed or not announcement.address:
             self._placer.lost(node_id)
             return
         peer = self._accounts.peer(node_id)

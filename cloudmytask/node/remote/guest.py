@@ -20,7 +20,7 @@ from cloudmytask.core.placement import Choice, Course, Wish
 from cloudmytask.core.queue import Entry
 from cloudmytask.model.cluster import NodeId, Offer, OfferAnswer, RemoteEnd
 from cloudmytask.model.errors import CloudMyTaskError
-from cloudmytask.model.job import Assignment, Content, JobId, Outcome, Reason, Stamp, StreamName
+from cloudmytask.model.job import Assignment, Content, Interruption, JobId, Outcome, Reason, Stamp, StreamName
 from cloudmytask.node.placing.placer import Placer
 from cloudmytask.node.remote.delegate import Delegate
 from cloudmytask.node.remote.delivery import Delivery
@@ -74,7 +74,7 @@ class Guest:
     def __attrs_post_init__(self) -> None:
         offer, world = self.taken, self._world
         self._arrival = world.clock.seconds()
-        self.assignment = Assignment(offer.attempt, offer.client, offer.spec, self._config.name)
+        self.assignment = Assignment(offer.attempt, offer.client, offer.spec, self._config.name, offer.deaths)
         self.delivery = Delivery(
             world,
             self._outputs,
@@ -216,17 +216,21 @@ class Guest:
         lost = finished.interrupted or outcome.reason is Reason.LOST
         if lost and not outcome.detail:
             outcome = evolve(outcome, detail=f"node {finished.executor} gave it up")
-        self._last_word(outcome, lost, finished.executor, discarded)
+        self._last_word(outcome, lost, finished.executor, discarded, finished.interruption)
 
     def _last_word(
-        self, outcome: Outcome, interrupted: bool, executor: str, discarded: Mapping[StreamName, int]
+        self,
+        outcome: Outcome,
+        interrupted: bool,
+        executor: str,
+        discarded: Mapping[StreamName, int],
+        interruption: Interruption | None = None,
     ) -> None:
         if not self._ended:
             self._ended = True
             capacity = self._placer.here()
-            self.delivery.finish(
-                RemoteEnd(outcome, discarded, interrupted, executor, capacity, tuple(self._trail[:STAMPS_MAX]))
-            )
+            trail = tuple(self._trail[:STAMPS_MAX])
+            self.delivery.finish(RemoteEnd(outcome, discarded, interrupted, executor, capacity, trail, interruption))
 
     def _orphaned(self) -> None:
         """Nobody has followed it for so long that nobody will."""

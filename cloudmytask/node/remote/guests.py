@@ -30,6 +30,7 @@ from cloudmytask.node.remote.guest import Guest
 from cloudmytask.node.remote.inputs import missing
 from cloudmytask.node.running.executor import Executor
 from cloudmytask.node.running.outputs import Outputs
+from cloudmytask.node.shortage_watch import ShortageWatch
 
 _log = Logger()
 
@@ -42,6 +43,7 @@ class Guests:
     _config: NodeConfig
     _me: PeerIdentity
     _gate: Gate
+    _shortages: ShortageWatch
     _executor: Executor
     _outputs: Outputs
     _placer: Placer
@@ -170,8 +172,10 @@ class Guests:
     def _not_now(self, offer: Offer) -> str:
         if self._gate.draining:
             return "draining"
-        if self._gate.disk_short:
-            return "its disk is full"
+        if (short := self._shortages.short) and not self._placer.here().free:
+            return "it is short of " + " and ".join(each.words for each in short)
+        if not self._executor.may_join(offer.deaths):
+            return "it has another job during which nodes have died"
         if self._conflicts(offer):
             return "a job of that id, or another attempt of it, is here"
         if self._placer.here().free > 0:

@@ -20,7 +20,7 @@ from cloudmytask.deferreds import Signal, pause
 from cloudmytask.listeners import Registration
 from cloudmytask.model.cluster import BootId, NodeId, Offer, OfferAnswer, PeerIdentity, RemoteEnd
 from cloudmytask.model.errors import CloudMyTaskError, InternalError, NoSuchJob
-from cloudmytask.model.job import AttemptId, ClientId, JobSpec, Outcome, Reason, StreamName, Usage
+from cloudmytask.model.job import AttemptId, ClientId, Interruption, JobSpec, Outcome, Reason, StreamName, Usage
 from cloudmytask.node.remote.delegate import RETRY_INTERVAL, Asking, Delegate
 from cloudmytask.node.running.outputs import Finished, LiveOutput
 
@@ -71,6 +71,7 @@ class Remote:
             hops=course.hops + 1,
             visited=(*course.visited, origin.node_id) if origin.node_id not in course.visited else course.visited,
             may_wait=choice.may_wait,
+            deaths=len(course.died_on),
         )
         asking = Asking(delegate.world, delegate.others, self, self._news, lambda: self._over)
         answered = await asking.until_answered(peer, offer, delegate.unknown_to(peer.node_id, spec))
@@ -148,7 +149,8 @@ class Remote:
         for stream, kept in live.streams.items():
             kept.end_there(end.discarded.get(stream, 0), end.lost.get(stream))
         settled = self._settled.wait()
-        self._finish(Finished(end.outcome, end.interrupted, live, end.executor, end.trail, self._settled.fire))
+        settle, why = self._settled.fire, end.interruption
+        self._finish(Finished(end.outcome, end.interrupted, live, end.executor, end.trail, settle, why))
         self._delegate.learned(node_id, end.capacity)
         await settled
 
@@ -197,7 +199,7 @@ class Remote:
             try:
                 link = await others.link(node_id)
                 if self._boot not in (None, link.peer.boot_id):
-                    self._lose(f"node {self._name} was started again")
+                    self._lose(f"node {self._name} was started again", Interruption.NODE_DIED)
                     return
                 offsets = {stream: kept.known for stream, kept in live.streams.items()}
                 await link.follow(self.attempt, offsets, self)
@@ -215,17 +217,17 @@ class Remote:
                     self.stop(self._stop)
                 return
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, why: str, interruption: Interruption | None = None) -> None:
         wall = self._delegate.world.clock.seconds() - self._began
-        self._finish_with(Outcome(Reason.LOST, detail=why, usage=Usage(wall_seconds=wall)), interrupted=True)
+        self._finish_with(Outcome(Reason.LOST, detail=why, usage=Usage(wall_seconds=wall)), True, interruption)
 
-    def _finish_with(self, outcome: Outcome, *, interrupted: bool) -> None:
+    def _finish_with(self, outcome: Outcome, interrupted: bool, interruption: Interruption | None = None) -> None:
         """End it without its executor's last word."""
         if self._over or self._live is None:
             return
         assert self.node_id is not None
         self._delegate.abandon(self.node_id, self.attempt)
-        self._finish(Finished(outcome, interrupted, self._live, self._name))
+        self._finish(Finished(outcome, interrupted, self._live, self._name, interruption=interruption))
 
     def _finish(self, finished: Finished) -> None:
         self._over = True
@@ -248,7 +250,7 @@ class Remote:
             failure.raiseException()
         _log.failure("following {attempt} broke", failure, attempt=self.attempt)
         self.stop(Reason.LOST, hurry=True)
-        self._finish_with(Outcome(Reason.LAUNCH, detail=node_failed(failure.value)), interrupted=False)
+        self._finish_with(Outcome(Reason.LAUNCH, detail=node_failed(failure.value)), False)
         raise InternalError(f"attempt {self.attempt} cannot be followed any more")
 
     def _not_told(self, failure: Failure) -> None:

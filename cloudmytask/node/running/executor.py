@@ -2,7 +2,7 @@
 
 Invariant: no more scripts run than there are slots (see ``node.running.slots``), and a slot is free only when the
 script's process group is gone. Every attempt ends with an outcome; one that is stopped before it
-has started ends at once.
+has started ends at once. A shortage of this node's is no outcome: the attempt is interrupted before its script starts.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from attrs import Factory, define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from cloudmytask.boundaries import Launch, Running, World
+from cloudmytask.boundaries import ExitRecord, Launch, Running, World
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.explain import node_failed
 from cloudmytask.deferreds import Signal
 from cloudmytask.listeners import Listeners
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, StoreFailed
-from cloudmytask.model.job import Assignment, AttemptId, Content, Outcome, Reason
+from cloudmytask.model.job import Assignment, AttemptId, Content, Interruption, Outcome, Reason
 from cloudmytask.node.running.outputs import Finished, LiveOutput, Outputs
 from cloudmytask.node.running.slots import SLOW_STAGING, Claim, SlotTable
 from cloudmytask.node.running.staging import WorkDirectories
+from cloudmytask.node.shortage_watch import ShortageWatch
 
 _log = Logger()
 
@@ -56,6 +57,7 @@ class Executor:
     _world: World
     _config: NodeConfig
     _outputs: Outputs
+    _shortages: ShortageWatch
     idle: Signal = field(factory=Signal)
     """Fired when the last attempt has ended."""
     slots_changed: Listeners[[]] = Factory(Listeners)
@@ -102,6 +104,7 @@ class Executor:
         """
         attempt = assignment.id
         assert attempt not in self._active
+        self._shortages.begin()
         try:
             live = self._outputs.open(attempt)
         except Exception:
@@ -109,12 +112,12 @@ class Executor:
             raise
         active = self._active[attempt] = _Active(assignment, live, self._slots.claim(), self._world.clock.seconds())
         try:
-            outcome = await self._execute(active, before_start, contents)
+            record = await self._execute(active, before_start, contents)
         except Exception as bug:  # noqa: BLE001 - a bug of ours must end this job, not leave it without an outcome
             _log.failure("attempt {attempt} broke", attempt=attempt)
             if active.running is not None:
                 active.running.kill()
-            outcome = Outcome(reason=Reason.LAUNCH, detail=node_failed(bug))
+            record = ExitRecord(Outcome(reason=Reason.LAUNCH, detail=node_failed(bug)))
         del self._active[attempt]
         active.claim.release()
         Deferred.fromCoroutine(self._clear(attempt)).addErrback(
@@ -125,7 +128,16 @@ class Executor:
         freed()
         if not self._active:
             self.idle.fire()
-        return Finished(outcome, active.interrupted, live, self._config.name)
+        if record.short is None or active.called_off is not None:
+            return Finished(record.outcome, active.interrupted, live, self._config.name)
+        outcome = Outcome(Reason.LOST, detail=self._shortages.met(record.short, record.died.detail))
+        return Finished(outcome, True, live, self._config.name, interruption=Interruption.UNSTARTED)
+
+    def may_join(self, deaths: int) -> bool:
+        """Whether an attempt of a job during which a node has died so often may begin now. One whose next death would
+        be its last does not run beside another such: it would be blamed for what that does."""
+        last = max(1, self._config.poison_max - 1)
+        return deaths < last or all(active.assignment.deaths < last for active in self._active.values())
 
     def stop(self, attempt: AttemptId, reason: Reason) -> None:
         """End an attempt for ``reason``: SIGTERM now, SIGKILL after ``kill_grace``. The first reason stands."""
@@ -170,7 +182,8 @@ class Executor:
         """What is left of an attempt that an earlier life of the node did not see the end of."""
         live = self._outputs.open(attempt, resume=True)
         live.finish()
-        return Finished(Outcome(reason=Reason.LOST), True, live, self._config.name)
+        outcome, died = Outcome(reason=Reason.LOST), Interruption.NODE_DIED
+        return Finished(outcome, True, live, self._config.name, interruption=died)
 
     async def clean(self, attempt: AttemptId) -> None:
         """Give up the files of an attempt whose record is durable, or is not wanted; done when they are gone, or stay:
@@ -193,7 +206,7 @@ class Executor:
 
     async def _execute(
         self, active: _Active, before_start: Callable[[], Awaitable[None]], contents: Sequence[Content]
-    ) -> Outcome:
+    ) -> ExitRecord:
         launch = self._launch(active.assignment)
         try:
             directory = await self._prepare(active, launch, contents)
@@ -202,12 +215,16 @@ class Executor:
         except CancelledError:
             if active.called_off is None:
                 raise
-        except (BlobMissing, BlobCorrupt, StoreFailed) as problem:
-            return Outcome(reason=Reason.LAUNCH, detail=str(problem))
+        except StoreFailed as problem:
+            return ExitRecord(Outcome(reason=Reason.LAUNCH, detail=str(problem)), short=problem.resource)
+        except (BlobMissing, BlobCorrupt) as problem:
+            return ExitRecord(Outcome(reason=Reason.LAUNCH, detail=str(problem)))
         if active.called_off is not None:
-            return Outcome(reason=active.called_off)
+            return ExitRecord(Outcome(reason=active.called_off))
         running = active.running = self._world.runner.start(launch, directory)
-        return (await running.ended).outcome
+        if not running.ended.called:
+            self._shortages.worked()
+        return await running.ended
 
     async def _prepare(self, active: _Active, launch: Launch, contents: Sequence[Content]) -> str:
         """Its directory, and a slot.

@@ -16,7 +16,19 @@ from twisted.logger import Logger
 from cloudmytask.boundaries import JobStore, OpenSinks, OutputEnd, OutputPiece, Spool, StreamTarget
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import StoreFailed
-from cloudmytask.model.job import Attempt, AttemptId, Blob, Content, Job, Loss, Outcome, Output, Stamp, StreamName
+from cloudmytask.model.job import (
+    Attempt,
+    AttemptId,
+    Blob,
+    Content,
+    Interruption,
+    Job,
+    Loss,
+    Outcome,
+    Output,
+    Stamp,
+    StreamName,
+)
 from cloudmytask.model.words import Resource
 
 _log = Logger()
@@ -225,6 +237,7 @@ class Finished:
     """What other nodes noted."""
     settled: Callable[[], None] = lambda: None
     """To be called when the end is durable: a node that keeps the attempt for us may forget it."""
+    interruption: Interruption | None = None
 
 
 Look = Callable[[], Deferred[Job]]
