@@ -40,6 +40,7 @@ from cloudmytask.store.schema import STEPS, Step
 from cloudmytask.store.spool import FileSpool, SpoolSupport
 from cloudmytask.store.staging import directory_name
 from cloudmytask.store.threads import MakeWorker, Operation, ResultDelivery, ThreadWorker
+from cloudmytask.version import VERSION
 
 T = TypeVar("T")
 
@@ -100,6 +101,7 @@ class SqliteStore:
         with start_failures(f"The store {paths.directory} cannot be opened"):
             count_boot(paths.database)
             with closing(connect(paths.database)) as connection:
+                jobs.take_up_again(connection, VERSION)
                 now = self._wall()
                 for digest, brought in blobs.brought_since(connection, now - GRACE):
                     self._ahead.note(digest, max(0.0, now - brought))
@@ -149,7 +151,7 @@ class SqliteStore:
         """
         database = self._paths.database
         with start_failures(f"The database {database} cannot be read"), closing(connect(database)) as connection:
-            recovery = self._unreadable.report(jobs.read_recovery(connection))
+            recovery = self._readable(jobs.read_recovery(connection))
         for path in self._parts.spools.of_others({job.id for job in recovery.own}):
             self._parts.remove_file(path)
         return recovery
@@ -220,7 +222,15 @@ class SqliteStore:
 
     def _list(self, query: Callable[[sqlite3.Connection], jobs.Found[T]]) -> Deferred[T]:
         parts = self._parts
-        return parts.listing.call(partial(query, parts.lister)).addCallback(self._unreadable.report)
+        return parts.listing.call(partial(query, parts.lister)).addCallback(self._readable)
+
+    def _readable(self, found: jobs.Found[T]) -> T:
+        """What was found. What could not be read is logged once, and set aside."""
+        if (news := self._unreadable.report(found)) and self._opened is not None:
+            aside = self._change(lambda connection: jobs.set_aside(connection, news, VERSION))
+            # on a disk that refuses they are skipped, again and again
+            aside.addErrback(lambda failure: failure.trap(StoreFailed) and None)
+        return found.value
 
     def forget(self, job_id: JobId) -> Deferred[None]:
         return self._parts.writer.submit(Operation(lambda connection: jobs.forget_job(connection, job_id), job_id))

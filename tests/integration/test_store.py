@@ -94,10 +94,11 @@ def test_a_superseded_save_costs_no_row(bench: DiskBench) -> None:
 def test_listing_open_jobs_needs_no_look_at_finished_ones(bench: DiskBench) -> None:
     statement = (
         "EXPLAIN QUERY PLAN SELECT id FROM jobs "
-        "WHERE state IN ('pending', 'waiting', 'staging', 'running') ORDER BY sequence"
+        "WHERE state IN ('pending', 'waiting', 'staging', 'running') AND unreadable IS NULL ORDER BY sequence"
     )
     plans = bench.execute(statement) + bench.execute(
-        "EXPLAIN QUERY PLAN SELECT id FROM jobs WHERE client = 'a' AND state != 'expired' ORDER BY sequence DESC"
+        "EXPLAIN QUERY PLAN SELECT id FROM jobs "
+        "WHERE client = 'a' AND unreadable IS NULL AND state != 'expired' ORDER BY sequence DESC"
     )
     assert "jobs_open" in plans[0][3]
     assert "jobs_newest" in plans[1][3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -16,8 +17,8 @@ from cloudmytask.client.sources import Source
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.blobs import blob_of
 from cloudmytask.core.job_id import job_id as id_of
-from cloudmytask.model.errors import NodeDraining, NoSuchJob, QueueFull, StoreFailed
-from cloudmytask.model.job import ClientId, JobId, JobQuery, JobState, Loss, QoS, Reason, StreamName
+from cloudmytask.model.errors import InternalError, NodeDraining, NoSuchJob, QueueFull, StoreFailed
+from cloudmytask.model.job import ClientId, Content, Job, JobId, JobQuery, JobState, Loss, QoS, Reason, StreamName
 from cloudmytask.node.running.outputs import Outputs
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.simulation.store import MemoryStore
@@ -158,6 +159,28 @@ def test_row_03_a_kill_between_directory_and_outcome_is_as_any_other(
     ended = place.wait(place.connect("ann"), job, patience=40.0)
     assert (ended.state, ended.attempt) == ((JobState.LOST, 1) if at_most_once else (JobState.SUCCEEDED, 2))
     expected_failures()
+
+
+def test_row_17_an_end_that_cannot_be_recorded_ends_the_job_nevertheless(
+    monkeypatch: pytest.MonkeyPatch, expected_failures: ExpectFailures
+) -> None:
+    """By a bug of ours its record would not be read back: the job does not run for ever because of that."""
+    place = Place(RARE_SWEEPS)
+    ann = place.connect("ann")
+    job = place.submit(ann, ScriptPlan(duration=1.0, exit_code=3))
+    save = MemoryStore.save
+
+    def refuse(store: MemoryStore, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
+        if job.outcome is not None and job.outcome.exit_code == 3:
+            return fail(InternalError("it would not be read back"))
+        return save(store, job, contents)
+
+    monkeypatch.setattr(MemoryStore, "save", refuse)
+    ended = place.wait(ann, job)
+    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.LAUNCH)
+    assert "would not be read back" in place.result(ann.explain(job.id)).sentence
+    assert _at_rest(place)
+    expected_failures(InternalError)
 
 
 def test_row_05_what_was_on_the_disk_when_it_was_full_is_shown_and_the_rest_is_told() -> None:

@@ -319,13 +319,15 @@ class Attempts:
                 trail=finished.trail,
             )
         unstarted = finished.interruption is Interruption.UNSTARTED
-        if unstarted and live.cancellation is None and not live.spec.at_most_once:
-            self._ledger.note(identity, event)  # nobody was promised anything, and the disk may be what is lacking
-        else:
-            await self._record(identity, event, contents)
-        Deferred.fromCoroutine(self._executor.clean(attempt)).addErrback(  # nothing of the job waits for it
-            lambda failure: _log.failure("attempt {attempt}: its files stay", failure, attempt=attempt)
-        )
+        try:
+            if unstarted and live.cancellation is None and not live.spec.at_most_once:
+                self._ledger.note(identity, event)  # nobody was promised anything, and the disk may be what is lacking
+            else:
+                await self._record(identity, event, contents)
+        finally:
+            Deferred.fromCoroutine(self._executor.clean(attempt)).addErrback(  # nothing of the job waits for it
+                lambda failure: _log.failure("attempt {attempt}: its files stay", failure, attempt=attempt)
+            )
         job = self._ledger.live(identity)
         if job is not None and job.state is JobState.WAITING:  # otherwise it has ended, perhaps by a cancel meanwhile
             self._again(job, finished.interrupted)
