@@ -90,7 +90,7 @@ def _in_detail(outcome: Outcome) -> str:
 
 
 def describe_loss(stream: str, lost: Loss) -> str:
-    """What a disk did not take: "the disk of node b was full after 41.7 MB: 12 bytes of stdout are missing"."""
+    """What a disk did not take: "the disk of node b was full after 41.7 MiB: 12 bytes of stdout are missing"."""
     how = "was full" if lost.full else "failed"
     return (
         f"the disk of node {lost.node} {how} after {show_size(lost.after)}: {lost.size} bytes of {stream} are missing"
