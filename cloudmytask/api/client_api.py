@@ -216,7 +216,8 @@ class ClientApi:
         attempt = job.attempt
         if attempt is None:
             return dict.fromkeys(StreamName, b"")
-        if any(attempt.output(stream).size > RIDES_MAX or attempt.output(stream).discarded for stream in StreamName):
+        outputs = [attempt.output(stream) for stream in StreamName]
+        if any(each.size > RIDES_MAX or each.discarded or each.lost is not None for each in outputs):
             return None
         read: dict[StreamName, bytes] = dict.fromkeys(StreamName, b"")
         try:

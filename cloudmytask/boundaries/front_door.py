@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred
 
 from cloudmytask.model.cluster import Ban, ClusterView, LoadSample, NodeId, Standing
@@ -24,6 +24,7 @@ from cloudmytask.model.job import (
     JobQuery,
     JobSpec,
     JobState,
+    Loss,
     NodeStatus,
     Reason,
     StreamName,
@@ -68,6 +69,13 @@ class OutputEnd:
     """Bytes kept."""
     discarded: Mapping[StreamName, Count]
     """Bytes thrown away beyond ``output_max``."""
+    lost: Mapping[StreamName, Loss] = field(factory=dict)
+    """What the disk of a node did not take."""
+
+    def missing(self, stream: StreamName) -> int:
+        """Bytes of a stream that were written and not kept."""
+        lost = self.lost.get(stream)
+        return self.discarded.get(stream, 0) + (0 if lost is None else lost.size)
 
 
 class OutputReader(Protocol):

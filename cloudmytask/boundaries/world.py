@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from cloudmytask.boundaries.launching import OpenSinks, Runner
 from cloudmytask.boundaries.peers import Bus, Links
 from cloudmytask.listeners import Listeners
+from cloudmytask.model.errors import StoreFailed
 from cloudmytask.model.job import (
     Assignment,
     Blob,
@@ -92,14 +93,18 @@ class Spool(Protocol):
         """Bytes appended so far, but for those that the disk has refused."""
 
     @property
+    def failure(self) -> StoreFailed | None:
+        """What the disk said when it refused bytes; from then on none are written, and later ones are lost."""
+
+    @property
     def behind(self) -> bool:
         """Whether so much waits for the disk that no more should be brought before :meth:`caught_up`. What is appended
         nevertheless is kept, and costs memory."""
 
     def append(self, data: bytes) -> None:
         """Add bytes at the end; :meth:`read` sees them at once. They outlive the node's death once :meth:`caught_up`
-        has fired. Bytes that the disk has no room for are lost, and all that come later: :meth:`caught_up` and
-        :meth:`seal` say so.
+        has fired. Bytes that the disk has no room for are lost, and all that come later: :attr:`failure` and
+        :meth:`caught_up` say so.
 
         :raises RuntimeError: the spool was sealed or discarded.
         """
@@ -107,7 +112,7 @@ class Spool(Protocol):
     def caught_up(self) -> Deferred[None]:
         """Fires when all that was appended so far is in the file.
 
-        :raises StoreFailed: some of it was lost.
+        :raises StoreFailed: some of it is not.
         """
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
@@ -115,10 +120,10 @@ class Spool(Protocol):
 
     def seal(self) -> Deferred[Content | Blob | None]:
         """End writing. None if there are no bytes; :class:`Content` if they are small, to be saved together with
-        the job; otherwise the :class:`Blob`, already durable. Reading goes on to work until :meth:`discard`. It may be
-        repeated, after a failure for instance.
+        the job; otherwise the :class:`Blob`, already durable. What the disk has refused is not in it. Reading goes on
+        to work until :meth:`discard`. It may be repeated, after a failure for instance.
 
-        :raises StoreFailed: a piece is missing, or the bytes could not be made durable.
+        :raises StoreFailed: the bytes could not be made durable.
         """
 
     def discard(self) -> None:
@@ -240,3 +245,5 @@ class World:
     """Shared with a runner that hears its scripts itself."""
     python: str = "/usr/bin/python3"
     """Absolute path of the interpreter that runs the scripts."""
+    disk_taken: Callable[[int], object] = lambda _size: None
+    """So many bytes more are on their way to the disk: for ``disk_free``, until it is measured again."""

@@ -20,6 +20,7 @@ from cloudmytask.client.node_client import NodeClient
 from cloudmytask.client.node_session import NodeSession
 from cloudmytask.client.watched import Watched
 from cloudmytask.codec.people import JobStatus
+from cloudmytask.core.explain import describe_loss
 from cloudmytask.core.units import parse_duration
 from cloudmytask.model.errors import (
     ConnectionInterrupted,
@@ -132,7 +133,7 @@ class JobHandle:
         """Write the output of the latest attempt into binary files, piece by piece.
 
         :param follow: go on until the script has ended.
-        :returns: how much there is, and in ``discarded`` how much the node did not keep.
+        :returns: how much there is, and in ``discarded`` and ``lost`` how much the node did not keep.
         :raises InvalidArgument: one is no binary file. :raises OSError: one cannot be written.
         """
         named = {StreamName.STDOUT: stdout, StreamName.STDERR: stderr}
@@ -186,11 +187,11 @@ class JobHandle:
             return [self._watched.output[stream] for stream in streams]
         pieces: dict[StreamName, list[bytes]] = {stream: [] for stream in streams}
         end = self._fetch({stream: kept.append for stream, kept in pieces.items()})
-        missing = sum(end.discarded.values())
+        discarded = sum(end.discarded.values())
+        missing = [f"{discarded} bytes of its output were discarded (output_max)"] if discarded else []
+        missing += [describe_loss(stream, lost) for stream, lost in end.lost.items()]
         if missing and whole:
-            raise OutputTruncated(
-                f"job {self.id} succeeded, but {missing} bytes of its output were discarded (output_max)"
-            )
+            raise OutputTruncated(f"job {self.id} succeeded, but {'; '.join(missing)}")
         return [b"".join(kept) for kept in pieces.values()]
 
     def _fetch(self, write: dict[StreamName, Callable[[bytes], object]], follow: bool = False) -> OutputEnd:

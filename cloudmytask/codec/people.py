@@ -17,7 +17,7 @@ from cloudmytask.codec.decoding import decode
 from cloudmytask.codec.encoding import Document
 from cloudmytask.model.cluster import Ban, ClusterView, LoadSample, MemberStatus, Standing
 from cloudmytask.model.fields import Integer
-from cloudmytask.model.job import Attempt, Job, JobId, JobState, NodeStatus, Outcome, QoS, Reason
+from cloudmytask.model.job import Attempt, Job, JobId, JobState, NodeStatus, Outcome, Output, QoS, Reason
 
 DRAINING = "draining"
 """The state of a node that is alive and takes no new work; every other state is a :class:`Standing`."""
@@ -98,10 +98,16 @@ def _attempt_to_document(attempt: Attempt) -> Document:
         "started": _time(attempt.started_at),
         "ended": _time(attempt.ended_at),
         **_outcome_to_document(attempt.outcome),
-        "stdout_size": attempt.stdout.size,
-        "stdout_discarded": attempt.stdout.discarded,
-        "stderr_size": attempt.stderr.size,
-        "stderr_discarded": attempt.stderr.discarded,
+        **_output_to_document("stdout", attempt.stdout),
+        **_output_to_document("stderr", attempt.stderr),
+    }
+
+
+def _output_to_document(stream: str, output: Output) -> Document:
+    return {
+        f"{stream}_size": output.size,
+        f"{stream}_discarded": output.discarded,
+        f"{stream}_lost": None if output.lost is None else asdict(output.lost),
     }
 
 

@@ -7,13 +7,18 @@ the store is upgraded, and becomes a job in today's form, whose owner is the nod
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+
+import msgspec
 
 from cloudmytask.codec.decoding import decode
 from cloudmytask.codec.encoding import encode
 from cloudmytask.codec.text import dump, load
-from cloudmytask.model.errors import InvalidArgument
+from cloudmytask.model.errors import InternalError, InvalidArgument
 from cloudmytask.model.job import FIRST_EPOCH, Job, NodeId
+
+_decode_whole = msgspec.json.Decoder(Job).decode
 
 
 def job_to_record(job: Job) -> str:
@@ -28,10 +33,32 @@ def job_from_record(spec: bytes | str, record: bytes | str) -> Job:
 
     :raises InvalidArgument: a text is not that of a spec, or not that of a record.
     """
+    with suppress(ValueError, RecursionError):
+        return _decode_whole(_joined(spec, record))
     found = load(record)
     if not isinstance(found, dict):
         raise InvalidArgument("job: the record is not an object")
     return decode(Job, {**found, "spec": load(spec)})
+
+
+def check_record(job: Job, spec: str, record: str) -> None:
+    """Check that the two texts of ``job`` can be read back.
+
+    :raises InternalError: they cannot, or describe another job.
+    """
+    try:
+        found = job_from_record(spec, record)
+    except InvalidArgument as problem:
+        raise InternalError(f"the record of job {job.id} could not be read back: {problem}") from problem
+    if found != job:
+        raise InternalError(f"the record of job {job.id} would not be read back as it is")
+
+
+def _joined(spec: bytes | str, record: bytes | str) -> bytes:
+    """Both as one text; it is JSON only if they are."""
+    first = record.encode() if isinstance(record, str) else record
+    last = spec.encode() if isinstance(spec, str) else spec
+    return b'%s,"spec":%s}' % (first.removesuffix(b"}"), last) if first.endswith(b"}") else b""
 
 
 def job_from_version_1(spec: bytes | str, record: bytes | str, node_id: NodeId) -> Job:

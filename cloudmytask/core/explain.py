@@ -11,7 +11,18 @@ from attrs import frozen
 
 from cloudmytask.codec.people import format_time
 from cloudmytask.core.units import show_duration, show_size
-from cloudmytask.model.job import Attempt, Explanation, Job, JobState, Outcome, QoS, Reason, Resource
+from cloudmytask.model.job import (
+    Attempt,
+    Explanation,
+    Job,
+    JobState,
+    Loss,
+    Outcome,
+    QoS,
+    Reason,
+    Resource,
+    StreamName,
+)
 
 
 @frozen
@@ -78,6 +89,14 @@ def _in_detail(outcome: Outcome) -> str:
     return f": {detail}" if detail else ""
 
 
+def describe_loss(stream: str, lost: Loss) -> str:
+    """What a disk did not take: "the disk of node b was full after 41.7 MiB: 12 bytes of stdout are missing"."""
+    how = "was full" if lost.full else "failed"
+    return (
+        f"the disk of node {lost.node} {how} after {show_size(lost.after)}: {lost.size} bytes of {stream} are missing"
+    )
+
+
 def signal_name(number: int | None) -> str:
     """``SIGKILL`` for 9; see signal(7)."""
     try:
@@ -99,7 +118,7 @@ def _sentence(job: Job, around: Surroundings) -> str:
         case JobState.RUNNING:
             return _why_running(job)
         case JobState.SUCCEEDED:
-            return f"It exited with code 0 on {_executor(job)}{_after(job)}{_tries(job)}."
+            return f"It exited with code 0 on {_executor(job)}{_after(job)}{_tries(job)}{_lost(job)}."
         case JobState.FAILED | JobState.TIMED_OUT:
             return _why_failed(job)
         case JobState.CANCELLED:
@@ -170,7 +189,7 @@ def _why_failed(job: Job) -> str:
     if job.state is JobState.TIMED_OUT and job.spec.timeout is not None:
         how += f" of {show_duration(job.spec.timeout)}"
     detail = _in_detail(outcome) if outcome is not None else ""
-    return f"{how[0].upper()}{how[1:]} on {_executor(job)}{_after(job)}{_tries(job)}{detail}."
+    return f"{how[0].upper()}{how[1:]} on {_executor(job)}{_after(job)}{_tries(job)}{detail}{_lost(job)}."
 
 
 def _why_lost(job: Job) -> str:
@@ -206,12 +225,21 @@ def _attempt_line(attempt: Attempt, outcome: Outcome) -> str:
         )
         if text is not None
     ]
-    cut = [
-        f"{discarded} bytes of {stream} discarded beyond output_max"
-        for stream, discarded in (("stdout", attempt.stdout.discarded), ("stderr", attempt.stderr.discarded))
-        if discarded
-    ]
+    cut = []
+    for stream in StreamName:
+        output = attempt.output(stream)
+        if output.discarded:
+            cut.append(f"{output.discarded} bytes of {stream} discarded beyond output_max")
+        if output.lost is not None:
+            cut.append(describe_loss(stream, output.lost))
     return "; ".join([f"attempt {attempt.number} on {attempt.executor}: {describe_outcome(outcome)}", *figures, *cut])
+
+
+def _lost(job: Job) -> str:
+    if job.attempt is None:
+        return ""
+    outputs = [(stream, job.attempt.output(stream).lost) for stream in StreamName]
+    return "".join(f"; {describe_loss(stream, lost)}" for stream, lost in outputs if lost is not None)
 
 
 def _tries(job: Job) -> str:

@@ -24,7 +24,7 @@ from cloudmytask.model.fields import (
     Share,
     Where,
 )
-from cloudmytask.model.job import AttemptId, Blob, Client, Interruption, JobSpec, Outcome, QoS, Stamp, StreamName
+from cloudmytask.model.job import AttemptId, Blob, Client, Interruption, JobSpec, Loss, Outcome, QoS, Stamp, StreamName
 from cloudmytask.model.job import BootId as BootId
 from cloudmytask.model.job import NodeId as NodeId
 from cloudmytask.model.words import Resource as Resource
@@ -352,6 +352,8 @@ class RemoteEnd:
     trail: Annotated[tuple[Stamp, ...], Meta(max_length=STAMPS_MAX)] = ()
     """What happened to it on the way, relays included."""
     interruption: Interruption | None = None
+    lost: Mapping[StreamName, Loss] = field(factory=dict)
+    """What a disk on the way did not take, by stream."""
 
 
 @frozen

@@ -17,6 +17,7 @@ from cloudmytask.model.fields import (
     BOOT_ID,
     CLIENT_ID,
     DIGEST,
+    NAME_MAX,
     NODE_ID,
     Count,
     Integer,
@@ -190,6 +191,20 @@ class Usage:
 
 
 @frozen
+class Loss:
+    """The end of a stream that the disk of a node did not take."""
+
+    node: Annotated[str, Meta(max_length=NAME_MAX)]
+    """Whose disk."""
+    after: Count
+    """Bytes before it: they are kept."""
+    size: Count
+    """Bytes that are missing."""
+    full: bool = True
+    """False: the disk had room and failed otherwise."""
+
+
+@frozen
 class Output:
     """One stream of one attempt as it stands in the store."""
 
@@ -197,6 +212,8 @@ class Output:
     """None where nothing was written."""
     discarded: Count = 0
     """Bytes beyond ``output_max`` that were thrown away."""
+    lost: Loss | None = None
+    """What is missing because a disk did not take it."""
 
     @property
     def size(self) -> int:

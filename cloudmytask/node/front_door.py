@@ -155,6 +155,6 @@ class NodeFrontDoor:
     def upload(self, client: ClientId, blob: Blob) -> Deferred[Upload | None]:  # noqa: ARG002 - quotas will need it
         async def upload() -> Upload | None:
             self._gate.admit_work()
-            return await receive(self._world, blob)
+            return await receive(self._world, self._gate, blob)
 
         return Deferred.fromCoroutine(upload())

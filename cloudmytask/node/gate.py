@@ -68,15 +68,24 @@ class Gate:
         free = self.disk_free()
         return free is not None and free < self.disk_min
 
+    def admit_bytes(self, size: int) -> None:
+        """Check that there is room on the disk for ``size`` bytes.
+
+        :raises DiskShort: not for now.
+        """
+        free = self.disk_free()
+        if free is not None and free - size < self.disk_min:
+            wanted = f"; {show_size(size)} are to come" if size else ""
+            raise DiskShort(
+                f"node {self.node} has {show_size(max(0, free))} left on its disk and accepts new work from"
+                f" {show_size(self.disk_min)} on (disk_min){wanted}"
+            )
+
     def admit_work(self) -> None:
         """Check that new work is accepted.
 
         :raises NodeDraining: not any more. :raises DiskShort: not for now.
         """
-        if self.disk_short:
-            raise DiskShort(
-                f"node {self.node} has {show_size(self.disk_free() or 0)} left on its disk and accepts new work from"
-                f" {show_size(self.disk_min)} on (disk_min)"
-            )
+        self.admit_bytes(0)
         if self.draining:
             raise NodeDraining(f"node {self.node} is shutting down and accepts no new work")

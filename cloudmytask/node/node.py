@@ -101,7 +101,7 @@ class Node:
         self._gate = gate = Gate(config.name, flood_control, world.disk_free, config.disk_min)
         # jobs
         self._ledger = ledger = Ledger(world, retention, recovery.next_sequence, config.tombstones)
-        self._outputs = outputs = Outputs(world.store, world.sinks, config.output_max)
+        self._outputs = outputs = Outputs(world.store, world.sinks, config.output_max, config.name)
         self._shortages = shortages = ShortageWatch(world, gate)
         self._executor = executor = Executor(world, config, outputs, shortages)
         self._accounts = accounts = Accounts()
@@ -129,7 +129,7 @@ class Node:
         self.front_door = NodeFrontDoor(
             world, gate, ledger, outputs, acceptance, origin, cluster_member, self.describe, self.cluster
         )
-        self.peer_door = NodePeerDoor(world, cluster_member, acceptance, guests, placer, neighborhood)
+        self.peer_door = NodePeerDoor(world, cluster_member, acceptance, guests, placer, neighborhood, gate)
         detector, blacklist = cluster_member.detector, cluster_member.blacklist
         shortages.changed.add(cluster_member.changed)
         detector.changes.add(stealer.changed)

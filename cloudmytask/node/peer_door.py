@@ -27,6 +27,7 @@ from cloudmytask.model.cluster import (
 )
 from cloudmytask.model.errors import NotSupervised
 from cloudmytask.model.job import AttemptId, Blob, Content, Reason, StreamName, TravelingJob
+from cloudmytask.node.gate import Gate
 from cloudmytask.node.jobs.acceptance import Acceptance
 from cloudmytask.node.neighborhood import Neighborhood
 from cloudmytask.node.placing.placer import Placer
@@ -44,6 +45,7 @@ class NodePeerDoor:
     _guests: Guests
     _placer: Placer
     _neighborhood: Neighborhood
+    _gate: Gate
 
     def identity(self) -> PeerIdentity:
         return self._cluster_member.me
@@ -118,4 +120,4 @@ class NodePeerDoor:
 
     @allowed(AccessRole.NODE)
     def receive_blob(self, link: Link, blob: Blob) -> Deferred[Upload | None]:  # noqa: ARG002 - from any node
-        return Deferred.fromCoroutine(receive(self._world, blob))
+        return Deferred.fromCoroutine(receive(self._world, self._gate, blob))

@@ -20,7 +20,9 @@ from cloudmytask.process.program import STATE_TAG
 
 _log = Logger()
 
-_ROUNDS = 50
+_ROUNDS = 200
+_AT_ONCE = 200
+"""Processes that one round kills: each takes a descriptor until it is dead."""
 _ROUND_PATIENCE = 1.0
 """Seconds that one round waits for the processes that it killed."""
 
@@ -48,9 +50,11 @@ def _kill_marked(marker: bytes) -> set[tuple[int, bytes]]:
     """One round; the processes that were killed, each by its pid and start time."""
     found = set()
     dying = select.poll()
-    descriptors = []
+    descriptors: list[int] = []
     try:
         for pid in _own_pids():
+            if len(descriptors) >= _AT_ONCE:
+                break  # the next round takes the rest
             with suppress(ProcessLookupError, FileNotFoundError, PermissionError), _held(pid) as descriptor:
                 if marker in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                     found.add((pid, _start_time(pid)))

@@ -10,7 +10,8 @@ import fcntl
 import os
 import socket
 import stat
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from attrs import field, frozen
@@ -42,15 +43,18 @@ class InstanceClaim:
         self._held.close()
 
 
-def claim(config: InstanceConfig) -> InstanceClaim:
+def claim(config: InstanceConfig, locked: Callable[[], object] = lambda: None) -> InstanceClaim:
     """Make the state directory if need be, lock it, bind and listen.
 
+    :param locked: called when the state directory is ours alone, before anything needs room in it.
     :raises StartFailed: it cannot be had, and nothing is held; the sentence says what is in the way.
     """
     with ExitStack() as held:
         kind = config.ROLE.word
         _own_directory(config.state, kind)
-        _lock(config.state, kind, held)
+        descriptor = _lock(config.state, kind, held)
+        locked()
+        _sign(descriptor)
         unix = _listen_unix(config.socket, kind, held)
         tcp = tuple(_listen_tcp(address, held) for address in config.listen)
         address = config.address
@@ -94,7 +98,7 @@ def _make_private(path: Path, kind: str) -> None:
         raise StartFailed(f"The state directory {path} cannot be made private: {error.strerror}.") from None
 
 
-def _lock(state: Path, kind: str, held: ExitStack) -> None:
+def _lock(state: Path, kind: str, held: ExitStack) -> int:
     path = state / LOCK_NAME
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -109,11 +113,15 @@ def _lock(state: Path, kind: str, held: ExitStack) -> None:
         raise StartFailed(f"The state directory {state} is in use by another {kind} (process {holder}).") from None
     except OSError as error:
         raise StartFailed(f"The state directory {state} cannot be locked: {error.strerror}.") from None
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    except OSError as error:
-        raise StartFailed(f"The state directory {state} cannot be written to: {error.strerror}.") from None
+    return descriptor
+
+
+def _sign(lock: int) -> None:
+    """Write our process id into the lock, for people: a disk that has no room for it keeps nobody from starting."""
+    text = f"{os.getpid()}\n".encode()
+    with suppress(OSError):
+        os.pwrite(lock, text, 0)
+        os.ftruncate(lock, len(text))
 
 
 def _listen_unix(path: Path, kind: str, held: ExitStack) -> socket.socket:

@@ -27,6 +27,7 @@ from cloudmytask.service.logs import adapt_twist, observer_for
 from cloudmytask.store import history, schema
 from cloudmytask.store.database import connect
 from cloudmytask.store.files import reason
+from cloudmytask.store.making_room import has_room
 from cloudmytask.store.opened import StorePaths
 from cloudmytask.version import VERSION
 
@@ -137,7 +138,8 @@ def rehearse(config: InstanceConfig) -> None:
     try:
         csu = config.ROLE is Role.CSU
         database = config.state / history.DATABASE if csu else StorePaths(config.state).database
-        if database.exists():
+        # on a full disk it can be opened only when the start has made room
+        if database.exists() and has_room(config.state):
             _look_at(database, *(_CSU_DATABASE if csu else _NODE_DATABASE))
     finally:
         held.release()

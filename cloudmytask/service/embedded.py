@@ -40,10 +40,15 @@ abandoned in the moment before it is locked."""
 
 @define(eq=False, slots=False)
 class _Service(NodeService):
-    """A node whose failed start is the business of the process that it is part of."""
+    """A node whose failed start is the business of the process that it is part of. It lives for one script."""
+
+    RESERVE = 0
 
     def _abort(self, sentence: str) -> NoReturn:
         raise StartFailed(sentence)
+
+    def _end(self, sentence: str) -> None:
+        _log.critical("the embedded node cannot go on: {reason}", reason=sentence)
 
 
 @define(eq=False)

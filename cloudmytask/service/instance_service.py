@@ -26,7 +26,7 @@ from twisted.python.components import Componentized
 
 from cloudmytask.boundaries import Clock
 from cloudmytask.config import InstanceConfig
-from cloudmytask.model.errors import StartFailed
+from cloudmytask.model.errors import StartFailed, StoreFailed
 from cloudmytask.net.client_session import NodeFactory
 from cloudmytask.periodic import Periodic, every
 from cloudmytask.service.claim import SOCKET_MODE, InstanceClaim
@@ -39,6 +39,10 @@ Step = tuple[str, Callable[[], object]]
 
 FLUSH_TIME = 15.0
 """Seconds, beyond what its work takes, that a shutdown may take before systemd loses its patience."""
+
+
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks whether the store is still there."""
 
 
 class Reactor(Clock, Protocol):
@@ -66,6 +70,12 @@ class Part(Protocol):
 
 class Store(Protocol):
     """What an instance keeps its records in."""
+
+    def look(self) -> Deferred[None]:
+        """Look whether it is still there.
+
+        :raises StoreFailed: it is not.
+        """
 
     def close(self) -> Deferred[None]: ...
 
@@ -209,6 +219,29 @@ class InstanceService(Service, Generic[Config, Role]):
         elif self._life is not None:
             self._hurry(self._life.role)
 
+    async def look_for_store(self) -> None:
+        """Look whether the store is still there; end the process if it is not."""
+        life = self._life
+        if life is not None and not self._stopping:
+            try:
+                await life.store.look()
+            except StoreFailed as problem:
+                self._end(str(problem))
+
+    def _end(self, sentence: str) -> None:
+        """It cannot serve any more."""
+        if self._stopping:
+            return
+        _log.critical("the {kind} ends: {reason}", kind=self._config.ROLE.word, reason=sentence)
+        self._tell(sentence)
+        self._failed()
+        self.terminate()
+        self.terminate()
+
+    def _tell(self, sentence: str) -> None:
+        # Not sys.stderr: twistd has turned that into a part of the log.
+        print(f"{self._config.ROLE.program}: {sentence}", file=sys.__stderr__, flush=True)
+
     # pieces of a start
 
     def _begin(self) -> Life[Role]:
@@ -237,7 +270,8 @@ class InstanceService(Service, Generic[Config, Role]):
         return tuple(ports)
 
     def _repeat(self, begun: list[Step], *calls: tuple[float, Callable[[], object]]) -> None:
-        """Call each again and again, and the watchdog of systemd too, if there is one."""
+        """Call each again and again, look for the store, and keep the watchdog of systemd quiet, if there is one."""
+        calls += ((LOOK_INTERVAL, self.look_for_store),)
         if self._notifier.watchdog_interval is not None:
             calls += ((self._notifier.watchdog_interval, self._notifier.watchdog),)
         self._periodic += [every(self._reactor, seconds, call) for seconds, call in calls]
@@ -245,8 +279,7 @@ class InstanceService(Service, Generic[Config, Role]):
 
     def _abort(self, sentence: str) -> NoReturn:
         _log.critical("the {kind} cannot start: {reason}", kind=self._config.ROLE.word, reason=sentence)
-        # Not sys.stderr: twistd has turned that into a part of the log.
-        print(f"{self._config.ROLE.program}: {sentence}", file=sys.__stderr__, flush=True)
+        self._tell(sentence)
         raise StartAborted(sentence)
 
     def _ready(self) -> None:

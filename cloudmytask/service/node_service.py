@@ -5,6 +5,9 @@ Invariant: as for every instance (see ``instance_service``); and it goes on answ
 
 from __future__ import annotations
 
+from functools import partial
+from typing import ClassVar
+
 from attrs import define
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
@@ -14,9 +17,12 @@ from cloudmytask.config import NodeConfig
 from cloudmytask.net.client_session import NodeFactory
 from cloudmytask.node.node import Node
 from cloudmytask.probe import SAMPLE_INTERVAL
+from cloudmytask.process import ProcessRunner
 from cloudmytask.service.claim import claim
 from cloudmytask.service.instance_service import InstanceService, Life, Reactor, StartAborted, Step
 from cloudmytask.service.world import DiskRoom, make_peers, make_probe, make_runner, make_world
+from cloudmytask.store.making_room import make_room
+from cloudmytask.store.reserve import RESERVE_SIZE
 from cloudmytask.store.sqlite_store import SqliteStore
 from cloudmytask.version import VERSION
 
@@ -34,18 +40,18 @@ BANNER = (
 class NodeService(InstanceService[NodeConfig, Node]):
     """One node in one process."""
 
+    RESERVE: ClassVar[int] = RESERVE_SIZE
+    """Bytes of the disk that are kept for when it is full."""
+
     def _begin_all(self, begun: list[Step]) -> Life[Node]:
         config, reactor = self._config, self._reactor
-        held = claim(config)
-        begun.append(("release the claim", held.release))
-        store = SqliteStore(config.state, call_from_thread=reactor.callFromThread)
-        begun.append(("close the store", store.close))
-        store.open()
         sinks = OpenSinks()
         runner = make_runner(config, IReactorFDSet(reactor), reactor, sinks)
-        swept = runner.sweep()
-        if swept:
-            _log.warn("killed {processes} processes that an earlier life of this node left", processes=swept)
+        held = claim(config, partial(self._clear_up, runner))
+        begun.append(("release the claim", held.release))
+        store = SqliteStore(config.state, call_from_thread=reactor.callFromThread, reserve=self.RESERVE)
+        begun.append(("close the store", store.close))
+        store.open()
         probe = make_probe(config, self._running)
         peers = make_peers(config, reactor)
         begun.append(("leave the group", peers.bus.close))
@@ -59,6 +65,14 @@ class NodeService(InstanceService[NodeConfig, Node]):
         begun.append(("stop its work", node.stop_now))
         node.start()
         return Life(node, store, factory, ports, held)
+
+    def _clear_up(self, runner: ProcessRunner) -> None:
+        """End what an earlier life left running, and make room on a full disk, before anything needs a process, a
+        thread or room."""
+        swept = runner.sweep()
+        if swept:
+            _log.warn("killed {processes} processes that an earlier life of this node left", processes=swept)
+        make_room(self._config.state)
 
     def _running(self) -> int:
         return self._life.role.describe().running if self._life is not None else 0

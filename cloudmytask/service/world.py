@@ -142,6 +142,11 @@ class DiskRoom:
     free: int | None = field(init=False, default=None)
     """Bytes that this user may still write; None if it cannot be known."""
 
+    def take(self, size: int) -> None:
+        """So many bytes more are on their way to the disk."""
+        if self.free is not None:
+            self.free -= size
+
     def sample(self) -> None:
         """Ask the file system (statvfs(3))."""
         try:
@@ -172,6 +177,7 @@ def make_world(
         bus=peers.bus,
         links=peers.links,
         disk_free=lambda: disk.free,
+        disk_taken=disk.take,
         sinks=sinks,
         python=sys.executable,
     )

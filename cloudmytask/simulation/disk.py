@@ -21,6 +21,11 @@ __all__ = ["UPLOAD_PREFIX", "MemoryDisk", "MemorySpool", "SpoolStore", "blob_of"
 T = TypeVar("T")
 
 
+def disk_is_full() -> StoreFailed:
+    """What a full disk says."""
+    return StoreFailed("The disk is full.", resource=Resource.DISK)
+
+
 @define(eq=False)
 class MemoryDisk:
     """What survives the node. Its fields are open to tests and to the checkers of a simulation."""
@@ -90,7 +95,7 @@ class MemorySpool:
         self._name = name
         self._data = disk.spools.get(name, bytearray())
         self._closed = False
-        self._broken = False
+        self._failure: StoreFailed | None = None
 
     @property
     def size(self) -> int:
@@ -101,14 +106,19 @@ class MemorySpool:
         """Never: a disk in memory is quick."""
         return False
 
+    @property
+    def failure(self) -> StoreFailed | None:
+        return self._failure
+
     def caught_up(self) -> Deferred[None]:
-        return succeed(None) if not self._broken else fail(StoreFailed("The disk is full.", resource=Resource.DISK))
+        return succeed(None) if self._failure is None else fail(self._failure)
 
     def append(self, data: bytes) -> None:
         if self._closed:
             raise RuntimeError("the spool was sealed or discarded")
-        self._broken = self._broken or (self._disk.full and bool(data))
-        if data and not self._broken:
+        if self._failure is None and self._disk.full and data:
+            self._failure = disk_is_full()
+        if data and self._failure is None:
             self._disk.spools[self._name] = self._data
             self._data += data
 
@@ -121,8 +131,6 @@ class MemorySpool:
         return Deferred.fromCoroutine(self._seal(bytes(self._data)))
 
     async def _seal(self, data: bytes) -> Content | Blob | None:
-        if self._broken:
-            raise StoreFailed("The disk is full.", resource=Resource.DISK)
         if len(data) > INLINE_MAX:
             return await self._store.adopt(data)
         if not data:

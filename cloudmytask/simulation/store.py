@@ -30,10 +30,9 @@ from cloudmytask.model.job import (
     JobQuery,
     JobState,
     NodeId,
-    Resource,
 )
 from cloudmytask.simulation.commits import GroupCommit
-from cloudmytask.simulation.disk import MemoryDisk, MemorySpool
+from cloudmytask.simulation.disk import MemoryDisk, MemorySpool, disk_is_full
 from cloudmytask.store.arriving import BlobsAhead
 
 __all__ = ["MemoryDisk", "MemoryStore"]
@@ -274,7 +273,7 @@ class MemoryStore:
 
     def _need_room(self) -> None:
         if self._disk.full:
-            raise StoreFailed("The disk is full.", resource=Resource.DISK)
+            raise disk_is_full()
 
 
 def _sequence(job: Job) -> int:

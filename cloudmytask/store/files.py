@@ -43,7 +43,10 @@ def _resource_of(error: OSError | sqlite3.Error) -> Resource | None:
     """What the node is short of, if that is what an error says."""
     if isinstance(error, OSError):
         return resource_of(error)
-    primary = getattr(error, "sqlite_errorcode", 0) & 0xFF  # an extended code keeps the primary one there
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # the file beside the log has no room
+        return Resource.DISK
+    primary = code & 0xFF  # an extended code keeps the primary one there
     return {sqlite3.SQLITE_FULL: Resource.DISK, sqlite3.SQLITE_NOMEM: Resource.MEMORY}.get(primary)
 
 

@@ -20,6 +20,7 @@ from cloudmytask.model.cluster import LoadSample, NodeId, Role, Standing
 from cloudmytask.model.errors import StoreFailed
 from cloudmytask.store.database import connect, count_boot, new_node_id, prepare, put_memory, read_meta, start_failures
 from cloudmytask.store.files import own_directory
+from cloudmytask.store.presence import Presence
 from cloudmytask.store.schema import Step
 from cloudmytask.store.threads import MakeWorker, Operation, ResultDelivery, ThreadWorker, WorkThread, Writer
 
@@ -71,6 +72,7 @@ class _Opened:
     writer: Writer
     reading: WorkThread
     reader: sqlite3.Connection
+    presence: Presence
 
 
 class HistoryStore:
@@ -115,13 +117,26 @@ class HistoryStore:
         with start_failures(f"The database {self.path} cannot be opened"), ExitStack() as undo:
             count_boot(self.path)
             writing, reading = (undo.enter_context(closing(connect(self.path))) for _ in range(2))
+            presence = Presence([self._directory, self.path], later=[self.path.with_name(f"{self.path.name}-wal")])
+            writer = self._make_worker("writer")
+            undo.callback(writer.stop)
+            reader = self._make_worker("reader")
             undo.pop_all()
         delivery = ResultDelivery(self._call_from_thread)
         self._opened = _Opened(
-            Writer(self._make_worker("writer"), writing, self.path, delivery),
-            WorkThread(self._make_worker("reader"), self.path, delivery, at_end=reading.close),
+            Writer(writer, writing, self.path, delivery, presence.check),
+            WorkThread(reader, self.path, delivery, at_end=reading.close),
             reading,
+            presence,
         )
+
+    def look(self) -> Deferred[None]:
+        """Look whether the database is where it was when it was opened. To be called every few seconds.
+
+        :raises StoreFailed: it is gone or was replaced. From then on every change fails.
+        """
+        parts = self._parts
+        return parts.reading.call(parts.presence.check)
 
     @property
     def _parts(self) -> _Opened:

@@ -4,8 +4,9 @@ Invariant: ``job_blobs`` names exactly the blobs that the job's last saved recor
 of another node's job; a tombstone needs none. Functions that write run inside the writer's transaction; functions that
 read run on any connection, and look at no more rows than they return, but for a listing by prefix.
 
-A record that cannot be read, because it has rotted or a later version wrote it, is left as it is, is reported once, and
-keeps no other record from being found.
+A record that cannot be read, because it has rotted or a later version wrote it, is left as it is, but for a mark that
+keeps it out of the way: it is reported once, and no other record is found later or not at all because of it. None is
+written that could not be read back.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import sqlite3
 from collections.abc import Collection, Iterable, Mapping
 from typing import Generic, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import Recovery
 from cloudmytask.codec import to_text
-from cloudmytask.codec.records import job_from_record, job_to_record
-from cloudmytask.model.errors import InvalidArgument, StoreFailed
+from cloudmytask.codec.records import check_record, job_from_record, job_to_record
+from cloudmytask.model.errors import StoreFailed
 from cloudmytask.model.job import ClientId, Digest, Job, JobId, JobPage, JobQuery, JobState, NodeId
 from cloudmytask.store.blobs import loosen
 from cloudmytask.store.database import read_meta
@@ -29,8 +30,8 @@ T = TypeVar("T")
 
 _log = Logger()
 
-_Row = tuple[bytes, int, bytes, bytes]
-_ROW = "CAST(id AS BLOB), sequence, CAST(spec AS BLOB), CAST(record AS BLOB)"
+_Row = tuple[int, bytes, int, bytes, bytes]
+_ROW = "rowid, CAST(id AS BLOB), sequence, CAST(spec AS BLOB), CAST(record AS BLOB)"
 """As bytes: what has rotted need not be UTF-8, and then SQLite would fail the whole query and not the one row."""
 
 _LAST_CHARACTER = "\U0010ffff"
@@ -42,6 +43,9 @@ class UnreadableRecord:
 
     job_id: str
     reason: str
+    place: int
+    record: bytes = field(repr=False)
+    table: str = "jobs"
 
     def __str__(self) -> str:
         return f"The record of job {self.job_id} cannot be read ({self.reason})."
@@ -61,21 +65,45 @@ class UnreadableRecords:
     def __init__(self) -> None:
         self._reported: set[str] = set()
 
-    def report(self, found: Found[T]) -> T:
-        """What was found; the log gets what was left out, each record once."""
-        for record in found.unreadable:
-            if record.job_id not in self._reported:
-                self._reported.add(record.job_id)
-                _log.error("{record} It is skipped.", record=record)
-        return found.value
+    def report(self, found: Found[T]) -> list[UnreadableRecord]:
+        """The log gets what was left out, each record once; those that are news."""
+        news = [record for record in found.unreadable if record.job_id not in self._reported]
+        for record in news:
+            self._reported.add(record.job_id)
+            _log.error("{record} It is set aside.", record=record)
+        return news
+
+
+def set_aside(connection: sqlite3.Connection, records: Iterable[UnreadableRecord], by: str) -> None:
+    """Mark records that the version ``by`` of the program cannot read, unless they were written once more meanwhile."""
+    for record in records:
+        connection.execute(
+            f"UPDATE {record.table} SET unreadable = ? WHERE rowid = ? AND CAST(record AS BLOB) = ?",  # noqa: S608
+            (by, record.place, record.record),
+        )
+
+
+def take_up_again(connection: sqlite3.Connection, by: str) -> None:
+    """Take the marks of other versions of the program away: perhaps ``by`` can read what they could not."""
+    for table in ("jobs", "held_jobs"):
+        marked = f"FROM {table} WHERE unreadable IS NOT NULL AND unreadable != ?"
+        if connection.execute(f"SELECT 1 {marked} LIMIT 1", (by,)).fetchone() is not None:
+            connection.execute(
+                f"UPDATE {table} SET unreadable = NULL WHERE unreadable IS NOT NULL AND unreadable != ?",  # noqa: S608
+                (by,),
+            )
 
 
 def save_job(connection: sqlite3.Connection, job: Job) -> None:
-    """Write the job's record, and the spec too if the job is new."""
-    key = column(job.id)
+    """Write the job's record, and the spec too if the job is new.
+
+    :raises InternalError: it could not be read back.
+    """
+    key, spec, record = column(job.id), to_text(job.spec), job_to_record(job)
+    check_record(job, spec, record)
     updated = connection.execute(
-        "UPDATE jobs SET state = ?, expires = ?, record = ? WHERE id = ?",
-        (job.state, job.expires, job_to_record(job), key),
+        "UPDATE jobs SET state = ?, expires = ?, record = ?, unreadable = NULL WHERE id = ?",
+        (job.state, job.expires, record, key),
     )
     if updated.rowcount == 0:
         connection.execute(
@@ -90,19 +118,23 @@ def save_job(connection: sqlite3.Connection, job: Job) -> None:
                 column(job.spec.label),
                 job.state,
                 job.expires,
-                to_text(job.spec),
-                job_to_record(job),
+                spec,
+                record,
             ),
         )
     _refer(connection, "job_blobs", key, references(job))
 
 
 def hold_job(connection: sqlite3.Connection, job: Job) -> None:
-    """Write the copy of another node's job; it takes the place of an older copy."""
-    key = column(job.id)
+    """Write the copy of another node's job; it takes the place of an older copy.
+
+    :raises InternalError: it could not be read back.
+    """
+    key, spec, record = column(job.id), to_text(job.spec), job_to_record(job)
+    check_record(job, spec, record)
     connection.execute(
         "INSERT OR REPLACE INTO held_jobs (id, sequence, spec, record) VALUES (?, ?, ?, ?)",
-        (key, job.sequence, to_text(job.spec), job_to_record(job)),
+        (key, job.sequence, spec, record),
     )
     _refer(connection, "held_blobs", key, references(job))
 
@@ -147,10 +179,11 @@ def get_job(connection: sqlite3.Connection, job_id: JobId) -> Job | None:
 def newest_jobs(connection: sqlite3.Connection, client: ClientId, query: JobQuery) -> Found[JobPage]:
     """A page of the records that can be read."""
     values: dict[str, str | bytes | float] = {"client": column(client)}
-    condition = "client = :client"
+    table, condition = "jobs", "client = :client AND unreadable IS NULL"
     if query.prefix:
-        # the primary key narrows more than any other index: a unary plus takes the client's away
-        condition = "+client = :client AND id >= :first AND id < :last"
+        # it narrows more than any other index
+        table = "jobs INDEXED BY jobs_prefix"
+        condition += " AND id >= :first AND id < :last"
         values |= {"first": column(query.prefix), "last": column(query.prefix + _LAST_CHARACTER)}
     if query.name is not None:
         condition += " AND name = :name"
@@ -171,7 +204,7 @@ def newest_jobs(connection: sqlite3.Connection, client: ClientId, query: JobQuer
         connection,
         f"SELECT {_ROW} FROM jobs WHERE rowid IN (SELECT place FROM ("  # noqa: S608
         + " UNION ALL ".join(
-            f"SELECT * FROM (SELECT rowid AS place, sequence FROM jobs WHERE {condition} AND {arm}"  # noqa: S608
+            f"SELECT * FROM (SELECT rowid AS place, sequence FROM {table} WHERE {condition} AND {arm}"  # noqa: S608
             " ORDER BY sequence DESC LIMIT :limit)"
             for arm in arms
         )
@@ -186,7 +219,10 @@ def newest_jobs(connection: sqlite3.Connection, client: ClientId, query: JobQuer
 
 def due_jobs(connection: sqlite3.Connection, age: float, limit: int) -> Found[tuple[Job, ...]]:
     """Own records that fell due at ``age``, earliest first."""
-    statement = f"SELECT {_ROW} FROM jobs WHERE expires <= :age ORDER BY expires, sequence LIMIT :limit"  # noqa: S608 - fixed
+    statement = (
+        f"SELECT {_ROW} FROM jobs WHERE expires <= :age AND unreadable IS NULL"  # noqa: S608 - fixed
+        " ORDER BY expires, sequence LIMIT :limit"
+    )
     return _first(connection, statement, {"age": age}, limit)
 
 
@@ -214,13 +250,14 @@ def read_recovery(connection: sqlite3.Connection) -> Found[Recovery]:
 def open_jobs(connection: sqlite3.Connection) -> Found[tuple[Job, ...]]:
     """Every job without an outcome, oldest first."""
     # the condition is the one of the index `jobs_open`, word for word: SQLite uses the index only then
-    states = "state IN ('pending', 'waiting', 'staging', 'running')"
+    states = "state IN ('pending', 'waiting', 'staging', 'running') AND unreadable IS NULL"
     return _sorted_out(connection.execute(f"SELECT {_ROW} FROM jobs WHERE {states} ORDER BY sequence"))  # noqa: S608 - fixed
 
 
 def held_jobs(connection: sqlite3.Connection) -> Found[tuple[Job, ...]]:
     """Every copy of another node's job."""
-    return _sorted_out(connection.execute(f"SELECT {_ROW} FROM held_jobs ORDER BY sequence, id"))  # noqa: S608 - fixed
+    rows = connection.execute(f"SELECT {_ROW} FROM held_jobs WHERE unreadable IS NULL ORDER BY sequence, id")  # noqa: S608
+    return _sorted_out(rows, "held_jobs")
 
 
 def next_sequence(connection: sqlite3.Connection) -> int:
@@ -265,20 +302,21 @@ def _first(
         wanted += len(found.unreadable)
 
 
-def _sorted_out(rows: Iterable[_Row]) -> Found[tuple[Job, ...]]:
-    records = [_read(row) for row in rows]
+def _sorted_out(rows: Iterable[_Row], table: str = "jobs") -> Found[tuple[Job, ...]]:
+    records = [_read(row, table) for row in rows]
     return Found(
         tuple(record for record in records if isinstance(record, Job)),
         tuple(record for record in records if isinstance(record, UnreadableRecord)),
     )
 
 
-def _read(row: _Row) -> Job | UnreadableRecord:
-    key, sequence, spec, record = row
+def _read(row: _Row, table: str = "jobs") -> Job | UnreadableRecord:
+    place, key, sequence, spec, record = row
     try:
         job = job_from_record(spec, record)
         if (job.id, job.sequence) != (_text(key), sequence):
             raise ValueError("it belongs to another job")
-    except (ValueError, InvalidArgument) as error:
-        return UnreadableRecord(key.decode("utf-8", "backslashreplace"), f"{type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - there is no knowing what rotten bytes lead to
+        job_id = key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else str(key)
+        return UnreadableRecord(job_id, f"{type(error).__name__}: {error}", place, record, table)
     return job

@@ -20,13 +20,16 @@ from twisted.logger import Logger
 
 from cloudmytask.model.errors import StoreFailed
 from cloudmytask.model.job import Digest
+from cloudmytask.model.words import Resource
 from cloudmytask.store.arriving import BlobsAhead
 from cloudmytask.store.blob_reader import BlobSource, LeafCache
 from cloudmytask.store.blobs import Strays, bury, bury_files, strays, sweep_loose
 from cloudmytask.store.database import connect, damage
+from cloudmytask.store.presence import Presence
+from cloudmytask.store.reserve import Reserve
 from cloudmytask.store.spool_directory import SpoolDirectory
 from cloudmytask.store.staging import Staging
-from cloudmytask.store.threads import MakeWorker, Operation, ResultDelivery, WorkThread, Writer
+from cloudmytask.store.threads import MakeWorker, Operation, ResultDelivery, Worker, WorkThread, Writer
 
 _log = Logger()
 
@@ -56,6 +59,15 @@ class StorePaths:
     def work(self) -> Path:
         return self.directory / "work"
 
+    def presence(self) -> Presence:
+        """All of them as they are now.
+
+        :raises OSError: one is not there.
+        """
+        database = self.database
+        parts = (self.directory, database, self.blobs, self.spool, self.work)
+        return Presence(parts, later=[database.with_name(f"{database.name}-wal")])
+
 
 @frozen(eq=False)
 class Opened:
@@ -79,6 +91,8 @@ class Opened:
     """Deletes files."""
     clearing: WorkThread
     """Deletes trees, each for a slice of time, so that one that takes long holds no other up."""
+    watching: WorkThread
+    """Looks whether all is where it was, and takes the reserve."""
     lister: sqlite3.Connection
     checker: sqlite3.Connection
     reader: sqlite3.Connection
@@ -86,12 +100,14 @@ class Opened:
     stage_source: BlobSource
     directories: Staging
     spools: SpoolDirectory
+    presence: Presence
+    reserve: Reserve
     searching: threading.Event = field(factory=threading.Event)
     """Set once the search for damage has begun: it may be interrupted."""
 
     def remove_file(self, path: Path) -> None:
         """Unlink in the background; a failure is only logged."""
-        removal = self.removing.call(partial(path.unlink, missing_ok=True))
+        removal = self.removing.call(partial(self.reserve.helping, partial(path.unlink, missing_ok=True)))
         removal.addErrback(lambda failure: _log.failure("{path} could not be deleted", failure, path=path))
 
     async def remove_tree(self, gone: str) -> None:
@@ -101,8 +117,14 @@ class Opened:
         """
         removal = self.directories.removal(gone)
         while not self.clearing.stopping:
-            if await self.clearing.call(removal.advance):
-                return
+            try:
+                if await self.clearing.call(removal.advance):
+                    return
+            except StoreFailed as problem:
+                # to delete takes room too: a tree's directories are renamed
+                if problem.resource is not Resource.DISK or not await self.clearing.call(self.reserve.give_up):
+                    raise
+                removal = self.directories.removal(gone)
 
     def remove_tree_later(self, gone: str) -> None:
         """The same in the background; a failure is only logged."""
@@ -110,9 +132,10 @@ class Opened:
         removal.addErrback(lambda failure: _log.failure("work directory {name} stays", failure, name=gone))
 
     async def check(self) -> None:
-        """Delete what a crash left among the blobs, then look for damage, which is logged."""
+        """Take the reserve, delete what a crash left among the blobs, then look for damage, which is logged."""
         directory = self.paths.blobs
         try:
+            await self.watching.call(self.reserve.take)
             found: Strays = await self.checking.call(partial(strays, self.checker, directory))
             bury = partial(bury_files, directory=directory, files=found.suspects)
             buried = await self.writer.submit(Operation(bury)) if found.suspects else []
@@ -153,14 +176,23 @@ class Opened:
         stopped = self.checking.stop()
         await stopped
         threads = (self.spooling, self.staging, self.sealing, self.reading, self.listing)
-        for thread in (*threads, self.writer, self.removing, self.clearing):
+        for thread in (*threads, self.writer, self.removing, self.clearing, self.watching):
             await thread.stop()
 
 
-def open_parts(paths: StorePaths, cache: LeafCache, delivery: ResultDelivery, make_worker: MakeWorker) -> Opened:
+WORKERS = (
+    *("writer", "reader", "lister", "stager", "spooler"),
+    *("sealer", "checker", "remover", "clearer", "watcher"),
+)
+"""The names of what does the work of a store."""
+
+
+def open_parts(
+    paths: StorePaths, cache: LeafCache, delivery: ResultDelivery, make_worker: MakeWorker, reserve: Reserve
+) -> Opened:
     """Connect, take stock, start the threads.
 
-    :raises OSError, sqlite3.Error: nothing was started.
+    :raises OSError, sqlite3.Error, StartFailed: nothing was started.
     """
     with ExitStack() as undo:
         connections = (undo.enter_context(closing(connect(paths.database))) for _ in range(5))
@@ -175,15 +207,20 @@ def open_parts(paths: StorePaths, cache: LeafCache, delivery: ResultDelivery, ma
         directories = Staging(paths.work, remove_later)
         left_behind = directories.set_all_aside()
         spools, useless = SpoolDirectory.survey(paths.spool)
+        presence = paths.presence()
+        workers: dict[str, Worker] = {}
+        for name in WORKERS:
+            workers[name] = make_worker(name)
+            undo.callback(workers[name].stop)
         undo.pop_all()
 
     def thread(name: str, connection: sqlite3.Connection | None = None, waiting_max: int | None = None) -> WorkThread:
         at_end = connection.close if connection is not None else lambda: None
-        return WorkThread(make_worker(name), paths.directory, delivery, at_end, waiting_max)
+        return WorkThread(workers[name], paths.directory, delivery, at_end, waiting_max)
 
     opened = Opened(
         paths=paths,
-        writer=Writer(make_worker("writer"), writing, paths.directory, delivery),
+        writer=Writer(workers["writer"], writing, paths.directory, delivery, presence.check, reserve.give_up),
         reading=thread("reader", reading),
         listing=thread("lister", listing, LISTINGS_MAX),
         staging=thread("stager", staging),
@@ -192,6 +229,7 @@ def open_parts(paths: StorePaths, cache: LeafCache, delivery: ResultDelivery, ma
         checking=thread("checker", checking),
         removing=thread("remover"),
         clearing=thread("clearer"),
+        watching=thread("watcher"),
         lister=listing,
         checker=checking,
         reader=reading,
@@ -199,6 +237,8 @@ def open_parts(paths: StorePaths, cache: LeafCache, delivery: ResultDelivery, ma
         stage_source=BlobSource(staging, paths.blobs, cache),
         directories=directories,
         spools=spools,
+        presence=presence,
+        reserve=reserve,
     )
     for gone in left_behind:
         opened.remove_tree_later(gone)

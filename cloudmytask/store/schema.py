@@ -116,7 +116,28 @@ _VERSION_2: Step = (
     "INSERT INTO loose SELECT digest FROM blobs WHERE digest NOT IN (SELECT digest FROM job_blobs)",
 )
 
-STEPS: Sequence[Step] = (_VERSION_1, _VERSION_2)
+_VERSION_3: Step = (
+    # The version of the program that could not read a record; it keeps out of the way of all others until it is saved
+    # once more, or another version looks at it. No index but `jobs_sequence` has it then.
+    "ALTER TABLE jobs ADD COLUMN unreadable TEXT",
+    "ALTER TABLE held_jobs ADD COLUMN unreadable TEXT",
+    *(f"DROP INDEX jobs_{name}" for name in ("newest", "state", "name", "due", "open")),
+    "CREATE INDEX jobs_newest ON jobs (client, sequence DESC) WHERE state != 'expired' AND unreadable IS NULL",
+    "CREATE INDEX jobs_state ON jobs (client, state, sequence) WHERE unreadable IS NULL",
+    "CREATE INDEX jobs_name ON jobs (client, name, state, sequence) WHERE unreadable IS NULL",
+    # a listing by prefix looks at ids of that client only, and at no record that it does not tell: all columns that it
+    # asks for are here
+    "CREATE INDEX jobs_prefix ON jobs (client, id, state, sequence, unreadable) WHERE unreadable IS NULL",
+    "CREATE INDEX jobs_due ON jobs (expires, sequence) WHERE expires IS NOT NULL AND unreadable IS NULL",
+    """
+    CREATE INDEX jobs_open ON jobs (sequence)
+    WHERE state IN ('pending', 'waiting', 'staging', 'running') AND unreadable IS NULL
+    """,
+    "CREATE INDEX jobs_unreadable ON jobs (unreadable) WHERE unreadable IS NOT NULL",
+    "CREATE INDEX held_jobs_unreadable ON held_jobs (unreadable) WHERE unreadable IS NOT NULL",
+)
+
+STEPS: Sequence[Step] = (_VERSION_1, _VERSION_2, _VERSION_3)
 """Entry n leads from version n to version n + 1."""
 
 CURRENT_VERSION = len(STEPS)

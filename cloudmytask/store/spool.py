@@ -1,8 +1,9 @@
 """Bytes that are still arriving, kept in files: they outlive the node, and after a seal a loss of power.
 
-Invariant: a spool has no gaps. Once a piece could not be written, every later one is dropped and the seal fails. Bytes
-are in memory until they are in the file, so a reader sees what was appended; the thread that writes takes all that has
-gathered of a spool at once.
+Invariant: a spool has no gaps. Once the disk has refused a byte, every later one is dropped; what came before
+is kept and sealed. Bytes are in memory until they are in the file, so a reader sees what was appended; the thread that
+writes takes all that has gathered of a spool at once. A small spool needs no file: what the disk refuses of it stays in
+memory.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from cloudmytask.core.blobs import blob_of
 from cloudmytask.model.errors import StoreFailed
 from cloudmytask.model.job import INLINE_MAX, Blob, Content
 from cloudmytask.store.blob_reader import Measured, measure
-from cloudmytask.store.files import read_whole, write_whole
+from cloudmytask.store.files import read_whole, store_failed
 from cloudmytask.store.threads import WorkThread
 
 T = TypeVar("T")
@@ -42,18 +43,16 @@ class SpoolFile:
         self._lock = threading.Lock()
         self._descriptor: int | None = None
 
-    def write(self, data: bytes, offset: int) -> None:
-        """Write all of ``data`` or nothing.
-
-        :raises OSError: nothing was written.
-        """
-        descriptor = self._open()
+    def write(self, data: bytes, offset: int) -> tuple[int, OSError | None]:
+        """Write ``data`` as far as the disk takes it: how many bytes, and why not all."""
+        written = 0
         try:
-            write_whole(descriptor, data, offset)
-        except OSError:
-            # a later life must not take the half of a piece for the whole
-            os.ftruncate(descriptor, offset)
-            raise
+            descriptor = self._open()
+            while written < len(data):
+                written += os.pwrite(descriptor, memoryview(data)[written:], offset + written)
+        except OSError as error:
+            return written, error
+        return written, None
 
     def read(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes from ``offset`` on.
@@ -125,7 +124,8 @@ class FileSpool:
         self._buffer = bytearray()
         self._users = 0
         self._waiting: list[Deferred[None]] = []
-        self._broken: str | None = None
+        self._failure: StoreFailed | None = None
+        self._cut = False
         self._blob: Blob | None = None
         self._closed = False
         self._discarded = False
@@ -135,21 +135,27 @@ class FileSpool:
         return self._size
 
     @property
+    def failure(self) -> StoreFailed | None:
+        return self._failure
+
+    @property
     def behind(self) -> bool:
         return self._size - self._written > BEHIND
 
     def append(self, data: bytes) -> None:
         if self._closed:
             raise RuntimeError("the spool was sealed or discarded")
-        if self._broken is None and data:
+        if self._failure is not None:
+            self._keep_in_memory(data)
+        elif data:
             self._buffer += data
             self._size += len(data)
             if self not in self._support.busy:
                 self._write()
 
     def caught_up(self) -> Deferred[None]:
-        if self._broken is not None:
-            return fail(StoreFailed(self._broken))
+        if self._failure is not None:
+            return fail(self._failure)
         if self not in self._support.busy:
             return succeed(None)
         self._waiting.append(Deferred())
@@ -160,31 +166,46 @@ class FileSpool:
         self._exists = True
         data = bytes(memoryview(self._buffer)[self._written - self._base :])
         written = self._with_file(self._support.writing, partial(self._file.write, data, self._written))
-        written.addCallbacks(self._wrote, self._failed, callbackArgs=(len(data),))
-        written.addCallback(self._go_on)
+        written.addCallbacks(self._wrote, self._not_asked).addCallback(self._go_on)
 
-    def _wrote(self, _: None, count: int) -> None:
-        if not self._discarded:
-            self._written += count
-            if self._base or self._size > INLINE_MAX:
-                del self._buffer[: self._written - self._base]
-                self._base = self._written
-
-    def _failed(self, failure: Failure) -> None:
-        self._broken = failure.getErrorMessage()
-        if not self._discarded:
+    def _wrote(self, result: tuple[int, OSError | None]) -> None:
+        count, error = result
+        if error is not None:
+            self._failure = store_failed(self._file.path, error)
+        if self._discarded:
+            return
+        self._written += count
+        if self._failure is not None:
+            refused = bytes(self._buffer[self._written - self._base :])
             del self._buffer[self._written - self._base :]
             self._size = self._written
+            self._keep_in_memory(refused)
+        elif self._base or self._size > INLINE_MAX:
+            del self._buffer[: self._written - self._base]
+            self._base = self._written
+
+    def _not_asked(self, failure: Failure) -> None:
+        """The store is closed."""
+        failure.trap(StoreFailed)
+        self._failure = StoreFailed(failure.getErrorMessage())
+        self._wrote((0, None))
+
+    def _keep_in_memory(self, data: bytes) -> None:
+        """Bytes that the disk does not take, as far as the whole of them is small."""
+        kept = b"" if self._base or self._cut else data[: max(0, INLINE_MAX - self._size)]
+        self._cut = self._cut or len(kept) < len(data)
+        self._buffer += kept
+        self._size += len(kept)
 
     def _go_on(self, _: None) -> None:
-        if self._size > self._written:
+        if self._size > self._written and self._failure is None:
             self._write()
             return
         self._support.busy.discard(self)
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
-            if self._broken is not None:
-                deferred.errback(StoreFailed(self._broken))
+            if self._failure is not None:
+                deferred.errback(self._failure)
             else:
                 deferred.callback(None)
 
@@ -200,21 +221,29 @@ class FileSpool:
 
     def seal(self) -> Deferred[Content | Blob | None]:
         self._closed = True
-        if self._broken is not None:
-            return fail(StoreFailed(self._broken))
-        if self._size == 0:
-            return succeed(None)
+        if (sealed := self._sealed_in_memory()) is not None:
+            return succeed(sealed)
         if self._blob is not None:
             return succeed(self._blob)
-        if self._base == 0 and self._size <= INLINE_MAX:
-            return succeed(_content(bytes(self._buffer)))
-        return Deferred.fromCoroutine(self._seal_file(self._size))
+        if self._size == 0:
+            return succeed(None)
+        return Deferred.fromCoroutine(self._seal_file())
 
-    async def _seal_file(self, size: int) -> Content | Blob:
+    def _sealed_in_memory(self) -> Content | None:
+        small = self._base == 0 and 0 < self._size <= INLINE_MAX
+        return _content(bytes(self._buffer)) if small else None
+
+    async def _seal_file(self) -> Content | Blob | None:
         # one user more until the file has its second name, so that a discard does not take the first away too early
         self._users += 1
         try:
-            await self.caught_up()
+            size = self._size
+            try:
+                await self.caught_up()
+            except StoreFailed:
+                size = self._size
+                if size == 0 or (sealed := self._sealed_in_memory()) is not None:
+                    return sealed if size else None
             if size <= INLINE_MAX:
                 return _content(await self._with_file(self._support.sealing, partial(self._file.read, 0, size)))
             measured = await self._with_file(self._support.sealing, partial(self._file.make_durable, size))

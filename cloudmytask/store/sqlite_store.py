@@ -18,9 +18,9 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred, fail, succeed
 
 from cloudmytask.boundaries import Recovery, Spool
-from cloudmytask.core.blobs import GRACE
+from cloudmytask.core.blobs import GRACE, UPLOAD_PREFIX
 from cloudmytask.model.errors import InvalidArgument, StoreFailed
-from cloudmytask.model.job import Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery
+from cloudmytask.model.job import Blob, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery, JobState
 from cloudmytask.store import blobs, jobs
 from cloudmytask.store.arriving import BlobsAhead
 from cloudmytask.store.blob_reader import LEAF, LeafCache, Measured, leaf_range
@@ -35,10 +35,12 @@ from cloudmytask.store.database import (
 )
 from cloudmytask.store.files import own_directory, plain_name
 from cloudmytask.store.opened import Opened, StorePaths, open_parts
+from cloudmytask.store.reserve import RESERVE_SIZE, Reserve
 from cloudmytask.store.schema import STEPS, Step
 from cloudmytask.store.spool import FileSpool, SpoolSupport
 from cloudmytask.store.staging import directory_name
 from cloudmytask.store.threads import MakeWorker, Operation, ResultDelivery, ThreadWorker
+from cloudmytask.version import VERSION
 
 T = TypeVar("T")
 
@@ -56,6 +58,7 @@ class SqliteStore:
         wall: Callable[[], float] = time.time,
         steps: Sequence[Step] = STEPS,
         make_worker: MakeWorker = ThreadWorker,
+        reserve: int = RESERVE_SIZE,
     ) -> None:
         """Name what it is made of; the disk is not touched before :meth:`open`.
 
@@ -66,6 +69,7 @@ class SqliteStore:
         :param wall: UTC seconds, to tell after a restart how old an upload is.
         :param steps: the schema, version by version.
         :param make_worker: makes what does the store's work, a thread for each kind of it.
+        :param reserve: bytes of the disk that are kept for when it is full.
         """
         self._paths = StorePaths(directory.absolute())
         self._call_from_thread = call_from_thread
@@ -74,6 +78,7 @@ class SqliteStore:
         self._wall = wall
         self._steps = steps
         self._make_worker = make_worker
+        self._reserve = Reserve(self._paths.directory, reserve)
         self._cache = LeafCache()
         self._ahead = BlobsAhead(monotonic)
         self._unreadable = jobs.UnreadableRecords()
@@ -96,19 +101,37 @@ class SqliteStore:
         with start_failures(f"The store {paths.directory} cannot be opened"):
             count_boot(paths.database)
             with closing(connect(paths.database)) as connection:
+                jobs.take_up_again(connection, VERSION)
                 now = self._wall()
                 for digest, brought in blobs.brought_since(connection, now - GRACE):
                     self._ahead.note(digest, max(0.0, now - brought))
-            parts = open_parts(paths, self._cache, ResultDelivery(self._call_from_thread), self._make_worker)
+            delivery = ResultDelivery(self._call_from_thread)
+            parts = open_parts(paths, self._cache, delivery, self._make_worker, self._reserve)
         self._opened, self._opened_at = parts, self._monotonic()
 
         def adopt(source: Path, measured: Measured) -> Deferred[None]:
             self._ahead.note(measured.blob.digest)
             adopting = partial(blobs.adopt_file, directory=paths.blobs, source=source, measured=measured)
-            return parts.writer.submit(Operation(partial(adopting, brought=self._wall())))
+            new_work = source.name.startswith(UPLOAD_PREFIX)
+            return parts.writer.submit(Operation(partial(adopting, brought=self._wall()), new_work=new_work))
 
         self._support = SpoolSupport(parts.spooling, parts.reading, parts.sealing, parts.removing, adopt)
         self.checked = Deferred.fromCoroutine(parts.check())
+
+    def look(self) -> Deferred[None]:
+        """Look whether all is where it was when it was opened, and take the reserve again if there is room for it. To
+        be called every few seconds.
+
+        :raises StoreFailed: the state directory or the database is gone or was replaced. From then on every change
+            fails.
+        """
+        parts = self._parts
+
+        def look() -> None:
+            parts.presence.check()
+            parts.reserve.take()
+
+        return parts.watching.call(look)
 
     @property
     def commits(self) -> int:
@@ -128,7 +151,7 @@ class SqliteStore:
         """
         database = self._paths.database
         with start_failures(f"The database {database} cannot be read"), closing(connect(database)) as connection:
-            recovery = self._unreadable.report(jobs.read_recovery(connection))
+            recovery = self._readable(jobs.read_recovery(connection))
         for path in self._parts.spools.of_others({job.id for job in recovery.own}):
             self._parts.remove_file(path)
         return recovery
@@ -161,7 +184,8 @@ class SqliteStore:
             blobs.put_contents(connection, contents, jobs.references(job))
             write(connection, job)
 
-        saved = self._parts.writer.submit(Operation(put_all, slot, put_contents))
+        new_work = job.state is JobState.PENDING
+        saved = self._parts.writer.submit(Operation(put_all, slot, put_contents, new_work))
         return self._arrive(self._ahead.refer(saved, job), contents)
 
     def put(self, content: Content) -> Deferred[None]:
@@ -170,7 +194,8 @@ class SqliteStore:
         :raises BlobCorrupt: the bytes do not match their digest.
         """
         self._ahead.note(content.blob.digest)
-        put = self._change(partial(blobs.put_content, content=content, brought=self._wall()))
+        putting = partial(blobs.put_content, content=content, brought=self._wall())
+        put = self._parts.writer.submit(Operation(putting, new_work=True))
         return self._arrive(put, (content,))
 
     def _arrive(self, saved: Deferred[None], contents: Sequence[Content]) -> Deferred[None]:
@@ -197,7 +222,15 @@ class SqliteStore:
 
     def _list(self, query: Callable[[sqlite3.Connection], jobs.Found[T]]) -> Deferred[T]:
         parts = self._parts
-        return parts.listing.call(partial(query, parts.lister)).addCallback(self._unreadable.report)
+        return parts.listing.call(partial(query, parts.lister)).addCallback(self._readable)
+
+    def _readable(self, found: jobs.Found[T]) -> T:
+        """What was found. What could not be read is logged once, and set aside."""
+        if (news := self._unreadable.report(found)) and self._opened is not None:
+            aside = self._change(lambda connection: jobs.set_aside(connection, news, VERSION))
+            # on a disk that refuses they are skipped, again and again
+            aside.addErrback(lambda failure: failure.trap(StoreFailed) and None)
+        return found.value
 
     def forget(self, job_id: JobId) -> Deferred[None]:
         return self._parts.writer.submit(Operation(lambda connection: jobs.forget_job(connection, job_id), job_id))
@@ -279,7 +312,7 @@ class SqliteStore:
     async def _unstage(self, name: str) -> None:
         parts = self._parts
         # renamed by the thread that makes directories, so that a new one of that name is safe; deleting takes longer
-        gone = await parts.staging.call(partial(parts.directories.clear, name))
+        gone = await parts.staging.call(partial(parts.reserve.helping, partial(parts.directories.clear, name)))
         if gone is not None:
             await parts.remove_tree(gone)
 

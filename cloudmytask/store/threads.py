@@ -22,7 +22,8 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from cloudmytask.model.errors import StoreFailed, TooManyRequests
+from cloudmytask.model.errors import StartFailed, StoreFailed, TooManyRequests
+from cloudmytask.model.words import Resource
 from cloudmytask.store.files import store_failed
 
 T = TypeVar("T")
@@ -42,9 +43,16 @@ class ThreadWorker:
     """A :class:`Worker` that is a thread."""
 
     def __init__(self, name: str) -> None:
+        """Start it.
+
+        :raises StartFailed: the system starts no further thread.
+        """
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"store-{name}", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise StartFailed(f"The store's threads cannot be started: {error}.") from error
 
     def do(self, task: Callable[[], None]) -> None:
         self._tasks.put(task)
@@ -160,6 +168,8 @@ class Operation(Generic[T]):
     """What it overwrites as a whole: a later operation on the same slot makes ``apply`` superfluous. None: nothing."""
     apply_superseded: Callable[[sqlite3.Connection], T] | None = None
     """The part of ``apply`` that is needed nevertheless."""
+    new_work: bool = False
+    """Something that can as well be refused: it gets none of the room that is kept in reserve."""
 
 
 @frozen(eq=False)
@@ -171,8 +181,23 @@ class _Submission:
 class Writer(WorkThread):
     """Runs operations on ``connection``, which belongs to ``worker`` from now on; it closes it as its last act."""
 
-    def __init__(self, worker: Worker, connection: sqlite3.Connection, path: Path, delivery: ResultDelivery) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        connection: sqlite3.Connection,
+        path: Path,
+        delivery: ResultDelivery,
+        committed: Callable[[], object] = lambda: None,
+        make_room: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Write nothing yet.
+
+        :param committed: called after each commit, before anybody is told of it; if it raises, everybody is told that.
+        :param make_room: called when the disk is full; whether it is worth another try.
+        """
         super().__init__(worker, path, delivery, at_end=connection.close)
+        self._committed = committed
+        self._make_room = make_room
         self.commits = 0
         """Transactions committed so far."""
         self._connection = connection
@@ -204,6 +229,8 @@ class Writer(WorkThread):
         if isinstance(result, list):
             return result
         if len(batch) == 1:
+            if _is_full(result) and not batch[0].operation.new_work and self._make_room():
+                return self._commit(batch)
             return [result]
         # somebody's operation failed: each for itself, so that only the guilty one pays
         return [self._commit([entry])[0] for entry in batch]
@@ -220,7 +247,13 @@ class Writer(WorkThread):
                 connection.execute("ROLLBACK")
             raise
         self.commits += 1
+        self._committed()
         return results
+
+
+def _is_full(result: object) -> bool:
+    problem = result.value if isinstance(result, Failure) else None
+    return isinstance(problem, StoreFailed) and problem.resource is Resource.DISK
 
 
 def _calls(batch: Sequence[_Submission]) -> list[Callable[[sqlite3.Connection], object]]:

@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from cloudmytask.core.blobs import digest_of
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, InvalidArgument, StartFailed, StoreFailed
-from cloudmytask.model.job import Digest, JobId, JobState
+from cloudmytask.model.job import INLINE_MAX, Digest, JobId, JobState
 from cloudmytask.store.schema import CURRENT_VERSION, STEPS, Step
 from cloudmytask.store.threads import Operation
 from tests.disk_bench import DiskBench
@@ -94,10 +94,11 @@ def test_a_superseded_save_costs_no_row(bench: DiskBench) -> None:
 def test_listing_open_jobs_needs_no_look_at_finished_ones(bench: DiskBench) -> None:
     statement = (
         "EXPLAIN QUERY PLAN SELECT id FROM jobs "
-        "WHERE state IN ('pending', 'waiting', 'staging', 'running') ORDER BY sequence"
+        "WHERE state IN ('pending', 'waiting', 'staging', 'running') AND unreadable IS NULL ORDER BY sequence"
     )
     plans = bench.execute(statement) + bench.execute(
-        "EXPLAIN QUERY PLAN SELECT id FROM jobs WHERE client = 'a' AND state != 'expired' ORDER BY sequence DESC"
+        "EXPLAIN QUERY PLAN SELECT id FROM jobs "
+        "WHERE client = 'a' AND unreadable IS NULL AND state != 'expired' ORDER BY sequence DESC"
     )
     assert "jobs_open" in plans[0][3]
     assert "jobs_newest" in plans[1][3]
@@ -295,7 +296,9 @@ def test_a_full_disk_fails_saves_until_there_is_room(bench: DiskBench, little_ro
     assert bench.result(bench.store.read(contents[-1].blob, 0, 60_000)) == contents[-1].data
 
 
-def test_a_spool_that_met_a_full_disk_has_no_gaps(bench: DiskBench, little_room: Callable[[], None]) -> None:
+def test_row_05_what_a_full_disk_took_of_a_spool_is_sealed_and_has_no_gaps(
+    bench: DiskBench, little_room: Callable[[], None]
+) -> None:
     spool = bench.store.spool("s")
     spool.append(b"x" * 2_000_000)
     bench.result(spool.caught_up())
@@ -304,12 +307,32 @@ def test_a_spool_that_met_a_full_disk_has_no_gaps(bench: DiskBench, little_room:
         bench.result(spool.caught_up())
     little_room()
     spool.append(b"z")
-    assert spool.size == 2_000_000
+    fitted = 2 * 1024 * 1024
+    assert spool.size == fitted
     [file] = (bench.directory / "spool").iterdir()
-    assert file.stat().st_size == 2_000_000
-    assert bench.result(spool.read(1_999_999, 10)) == b"x"
-    with pytest.raises(StoreFailed, match="too large"):
-        bench.result(spool.seal())
+    assert file.stat().st_size == fitted
+    kept = b"x" * 2_000_000 + b"y" * (fitted - 2_000_000)
+    assert bench.result(spool.read(1_999_990, 20)) + bench.result(spool.read(2_000_000, fitted)) == kept[1_999_990:]
+    assert spool.failure is not None and "too large" in str(spool.failure)
+    blob = bench.result(spool.seal())
+    assert blob == blob_of(kept)
+    spool.discard()
+    assert bench.result(bench.store.read(blob, fitted - 1, 10)) == b"y"
+
+
+def test_row_05_a_small_spool_needs_no_room(bench: DiskBench, little_room: Callable[[], None]) -> None:
+    _soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    spool = bench.store.spool("s")
+    spool.append(b"first line\n")
+    with pytest.raises(StoreFailed):
+        bench.result(spool.caught_up())
+    spool.append(b"second line\n")
+    assert bench.result(spool.read(5, 100)) == b" line\nsecond line\n"
+    spool.append(b"x" * INLINE_MAX)
+    spool.append(b"after a gap")
+    sealed = bench.result(spool.seal())
+    assert sealed == content_of((b"first line\nsecond line\n" + b"x" * INLINE_MAX)[:INLINE_MAX])
     spool.discard()
 
 
@@ -374,7 +397,7 @@ def test_a_half_made_database_is_made_anew(tmp_path: Path) -> None:
     bench = DiskBench(directory)
     assert bench.store.recover().next_sequence == 1
     bench.result(bench.store.close())
-    assert [path.name for path in sorted(directory.iterdir()) if path.is_file()] == ["jobs.sqlite"]
+    assert [path.name for path in sorted(directory.iterdir()) if path.is_file()] == ["jobs.sqlite", "reserve"]
 
 
 @pytest.mark.parametrize("contents", [b"", b"something else entirely\n" * 500])

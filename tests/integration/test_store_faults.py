@@ -6,15 +6,18 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from cloudmytask.model.errors import StartFailed, StoreFailed
+from cloudmytask.model.errors import InternalError, StartFailed, StoreFailed
 from cloudmytask.model.job import Job, JobId, JobQuery, JobState
-from cloudmytask.store import removal
+from cloudmytask.store import jobs, removal
 from cloudmytask.store.blobs import bury
+from cloudmytask.store.jobs import _read
+from cloudmytask.version import VERSION
 from tests.conftest import ExpectFailures, LoggedFailures
 from tests.disk_bench import DiskBench
 from tests.store_conformance import ANN, HOUR, SCRIPT, STDIN, blob_of, large_bytes, make_job
@@ -128,6 +131,67 @@ def test_listings_skip_unreadable_records_and_say_so_once(
     assert ([job.sequence for job in page.jobs], page.next) == ([4, 2, 1], None)
     assert [event["record"].job_id for event in logged_failures.events] == ["job0007", "job0006", "job0005", "job0003"]
     logged_failures.expect()
+
+
+def test_row_17_an_unreadable_record_is_set_aside_and_looked_at_no_more(
+    bench: DiskBench, damage: Callable[..., None], logged_failures: LoggedFailures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save(bench, *(make_job(number) for number in range(1, 6)))
+    damage(2, 4)
+    assert len(bench.result(bench.store.newest(ANN, JobQuery())).jobs) == 3
+    bench.result(bench.store.checkpoint(1.0, 2.0))  # the writer has done what it was given before
+    assert bench.execute("SELECT sequence, unreadable FROM jobs WHERE unreadable IS NOT NULL ORDER BY 1") == [
+        (2, VERSION),
+        (4, VERSION),
+    ]
+    read: list[object] = []
+
+    def count(*row: Any) -> Job | jobs.UnreadableRecord:
+        read.append(row)
+        return _read(*row)
+
+    monkeypatch.setattr(jobs, "_read", count)
+    bench.restart()
+    assert [job.sequence for job in bench.store.recover().own] == [1, 3, 5]
+    assert len(bench.result(bench.store.newest(ANN, JobQuery())).jobs) == 3
+    assert len(read) == 6
+    assert [event["record"].job_id for event in logged_failures.events] == ["job0004", "job0002"]
+    # its job is written once more, or another version of the program has a look
+    _save(bench, make_job(2, JobState.FAILED))
+    assert len(bench.result(bench.store.newest(ANN, JobQuery())).jobs) == 4
+    monkeypatch.setattr("cloudmytask.store.sqlite_store.VERSION", "another")
+    bench.restart()
+    assert [job.sequence for job in bench.store.recover().own] == [1, 3, 5]
+    assert [event["record"].job_id for event in logged_failures.events][2:] == ["job0004"]
+    logged_failures.expect()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"retention": float("nan")}, {"submitted_at": 1e308}, {"sequence": -1}, {"retention": "soon"}, {"attempts": (1,)}],
+    ids=str,
+)
+def test_row_17_nothing_is_stored_that_cannot_be_read_back(bench: DiskBench, odd: dict[str, Any]) -> None:
+    go = bench.pause_writer()
+    saves = [bench.store.save(job, [SCRIPT]) for job in (make_job(1), evolve(make_job(2), **odd), make_job(3))]
+    held = bench.store.hold(evolve(make_job(4), **odd))
+    go.set()
+    bench.result(saves[0])
+    with pytest.raises((InternalError, ValueError, AttributeError)):
+        bench.result(saves[1])
+    bench.result(saves[2])
+    with pytest.raises((InternalError, ValueError, AttributeError)):
+        bench.result(held)
+    assert [job.sequence for job in bench.restart().recover().own] == [1, 3]
+
+
+def test_row_17_a_listing_by_prefix_looks_at_no_job_of_others(bench: DiskBench) -> None:
+    query = (
+        "SELECT rowid AS place, sequence FROM jobs INDEXED BY jobs_prefix WHERE client = 'a' AND unreadable IS NULL"
+        " AND id >= 'a' AND id < 'b' AND state IN ('failed', 'lost') ORDER BY sequence DESC LIMIT 5"
+    )
+    plan, *_ = bench.execute(f"EXPLAIN QUERY PLAN {query}")
+    assert plan[3].endswith("COVERING INDEX jobs_prefix (client=? AND id>? AND id<?)")
 
 
 def test_unreadable_records_take_no_place_among_those_due(

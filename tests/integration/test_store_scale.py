@@ -102,7 +102,8 @@ def _history(bench: DiskBench, jobs: int, state: JobState = JobState.SUCCEEDED, 
     with sqlite3.connect(bench.directory / "jobs.sqlite") as connection:
         numbers = [(number,) for number in range(2, jobs + 1)]
         connection.executemany(
-            "INSERT INTO jobs SELECT ?1 || 'x', ?1, client, name, 'succeeded', NULL, spec,"
+            "INSERT INTO jobs (id, sequence, client, name, state, expires, spec, record)"
+            " SELECT ?1 || 'x', ?1, client, name, 'succeeded', NULL, spec,"
             " json_set(record, '$.id', ?1 || 'x', '$.sequence', ?1) FROM jobs WHERE sequence = 1",
             numbers,
         )

@@ -14,7 +14,7 @@ from cloudmytask.model.job import JobId, JobQuery, JobState, NodeId, Owner
 from cloudmytask.store.database import prepare
 from cloudmytask.store.schema import CURRENT_VERSION, STEPS
 from tests.disk_bench import DiskBench
-from tests.store_conformance import ANN, SCRIPT, STDIN
+from tests.store_conformance import ANN, SCRIPT, STDIN, make_job
 
 NODE = "ab" * 16
 
@@ -86,3 +86,28 @@ def test_a_record_that_had_rotted_is_left_as_it_was(old: Path) -> None:
     bench = DiskBench(old)
     assert bench.execute("SELECT spec, record FROM jobs WHERE id = 'rot'") == [(SPEC, "{")]
     bench.result(bench.store.close())
+
+
+def test_row_17_a_store_of_version_2_is_upgraded(tmp_path: Path, expected_failures: Any) -> None:
+    directory = tmp_path / "state"
+    bench = DiskBench(directory)
+    job = make_job(1)
+    bench.result(bench.store.save(job, [SCRIPT]))
+    [row] = bench.execute("SELECT id, sequence, client, name, state, expires, spec, record FROM jobs")
+    bench.result(bench.store.close())
+    old = tmp_path / "old"
+    old.mkdir()
+    prepare(old / "jobs.sqlite", STEPS[:2], lambda: NODE)
+    connection = sqlite3.connect(old / "jobs.sqlite")
+    with connection:
+        connection.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        rotten = ("rot", 2, *row[2:7], "{")
+        connection.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rotten)
+    connection.close()
+    bench = DiskBench(old)
+    assert bench.store.recover().own == (job,)
+    assert bench.execute("PRAGMA user_version") == [(CURRENT_VERSION,)]
+    assert (old / "jobs.sqlite.backup-v2").exists()
+    assert [each.id for each in bench.result(bench.store.newest(ANN, JobQuery(prefix="job"))).jobs] == [job.id]
+    bench.result(bench.store.close())
+    expected_failures()

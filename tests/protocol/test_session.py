@@ -250,7 +250,7 @@ def test_an_upload_that_the_disk_has_no_room_for_leaves_nothing(place: Place, st
         place.host.disk.full = full_from == "the first byte"
         stranger.accept(b"UploadPiece", {b"upload": b"1", b"offset": b"0", b"data": b"abcdef"})
         place.host.disk.full = True
-        assert stranger.refused(b"CommitUpload", {b"upload": b"1"})[0] == "StoreFailed"
+        assert stranger.refused(b"CommitUpload", {b"upload": b"1"})[0] == "DiskShort"
         place.host.disk.full = False
         assert not _uploads(place) and not place.host.disk.blobs
 

@@ -283,7 +283,7 @@ class _Link:
 def test_a_start_is_told_to_a_follower_who_came_before_the_last_one_was_given_up() -> None:
     clock = VirtualClock()
     world: Any = _World(clock)
-    outputs = Outputs(None, OpenSinks(), 1)  # type: ignore[arg-type]
+    outputs = Outputs(None, OpenSinks(), 1, "n")  # type: ignore[arg-type]
     delivery = Delivery(world, outputs, AttemptId(JobId("j"), 1, 1), 60.0, lambda: None, lambda: None)
     old, new = _Sink(answered=False), _Sink()
     link: Any = _Link()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -16,8 +17,8 @@ from cloudmytask.client.sources import Source
 from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.blobs import blob_of
 from cloudmytask.core.job_id import job_id as id_of
-from cloudmytask.model.errors import NodeDraining, NoSuchJob, QueueFull, StoreFailed
-from cloudmytask.model.job import ClientId, JobId, JobQuery, JobState, QoS, Reason, StreamName
+from cloudmytask.model.errors import InternalError, NodeDraining, NoSuchJob, QueueFull, StoreFailed
+from cloudmytask.model.job import ClientId, Content, Job, JobId, JobQuery, JobState, Loss, QoS, Reason, StreamName
 from cloudmytask.node.running.outputs import Outputs
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.simulation.store import MemoryStore
@@ -123,11 +124,84 @@ def test_the_disk_is_full_when_a_job_ends(output: bytes, expected_failures: Expe
     assert (done.state, done.exit_code) == (JobState.FAILED, 3) == (place.record(job).state, 3)
     assert [status.state for status in told] == [JobState.FAILED]
     out, _, end = place.read(ann, job)
-    if output is LARGE:  # there was no room for it when it had to be stored
-        assert out == b"" and end.discarded[OUT] == len(LARGE)
-    else:
-        assert out == output
+    assert out == output and not end.missing(OUT)
     assert _at_rest(place)
+
+
+def test_row_03_the_work_directory_goes_before_the_outcome_is_durable(expected_failures: ExpectFailures) -> None:
+    """What a script has filled the disk with is there, or the outcome would never have room."""
+    place = Place(RARE_SWEEPS)
+    ann = place.connect("ann")
+    job = place.submit(ann, ScriptPlan(duration=1.0, output=((0.1, OUT, LARGE),)))
+    place.clock.advance(0.5)
+    assert [*place.host.disk.directories]
+    place.host.disk.full = True
+    place.clock.advance(10.0)
+    assert place.record(job).state is JobState.RUNNING and not place.host.disk.directories
+    place.host.disk.full = False
+    assert place.wait(ann, job, patience=40.0).state is JobState.SUCCEEDED
+    expected_failures()
+
+
+@pytest.mark.parametrize("at_most_once", [False, True])
+def test_row_03_a_kill_between_directory_and_outcome_is_as_any_other(
+    at_most_once: bool, expected_failures: ExpectFailures
+) -> None:
+    place = Place(RARE_SWEEPS)
+    ann = place.connect("ann")
+    job = place.submit(ann, ScriptPlan(duration=1.0), ScriptPlan(), at_most_once=at_most_once)
+    place.clock.advance(0.5)
+    place.host.disk.full = True
+    place.clock.advance(10.0)
+    assert not place.host.disk.directories and place.record(job).state is JobState.RUNNING
+    place.host.kill()
+    place.host.disk.full = False
+    place.host.start()
+    ended = place.wait(place.connect("ann"), job, patience=40.0)
+    assert (ended.state, ended.attempt) == ((JobState.LOST, 1) if at_most_once else (JobState.SUCCEEDED, 2))
+    expected_failures()
+
+
+def test_row_17_an_end_that_cannot_be_recorded_ends_the_job_nevertheless(
+    monkeypatch: pytest.MonkeyPatch, expected_failures: ExpectFailures
+) -> None:
+    """By a bug of ours its record would not be read back: the job does not run for ever because of that."""
+    place = Place(RARE_SWEEPS)
+    ann = place.connect("ann")
+    job = place.submit(ann, ScriptPlan(duration=1.0, exit_code=3))
+    save = MemoryStore.save
+
+    def refuse(store: MemoryStore, job: Job, contents: Sequence[Content] = ()) -> Deferred[None]:
+        if job.outcome is not None and job.outcome.exit_code == 3:
+            return fail(InternalError("it would not be read back"))
+        return save(store, job, contents)
+
+    monkeypatch.setattr(MemoryStore, "save", refuse)
+    ended = place.wait(ann, job)
+    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.LAUNCH)
+    assert "would not be read back" in place.result(ann.explain(job.id)).sentence
+    assert _at_rest(place)
+    expected_failures(InternalError)
+
+
+def test_row_05_what_was_on_the_disk_when_it_was_full_is_shown_and_the_rest_is_told() -> None:
+    place = Place(RARE_SWEEPS)
+    ann = place.connect("ann")
+    pieces = ((0.1, OUT, LARGE), (1.0, OUT, b"more"), (2.0, OUT, b"later"))
+    job = place.submit(ann, ScriptPlan(duration=3.0, output=pieces))
+    place.clock.advance(0.5)
+    place.host.disk.full = True
+    place.clock.advance(1.0)
+    place.host.disk.full = False
+    done = place.wait(ann, job)
+    assert (done.state, done.exit_code) == (JobState.SUCCEEDED, 0)
+    out, _, end = place.read(ann, job)
+    node = place.host.name
+    assert out == LARGE and end.lost == {OUT: Loss(node, len(LARGE), 9)} and not end.discarded[OUT]
+    why = place.result(ann.explain(job.id))
+    for line in (why.sentence, why.details[-1]):
+        assert f"the disk of node {node} was full after" in line and "9 bytes of stdout are missing" in line
+        assert "output_max" not in line
 
 
 def test_a_full_disk_delays_a_retry_but_does_not_lose_it(expected_failures: ExpectFailures) -> None:

@@ -50,6 +50,7 @@ class Kept:
 
     data: bytes = b""
     behind: bool = False
+    failure: StoreFailed | None = None
 
     def caught_up(self) -> Deferred[None]:
         raise NotImplementedError
@@ -108,7 +109,7 @@ class Bench:
         self.runner = Recording(self.clock, self._plan, self.sinks)
         config = NodeConfig(state=Path("/none"), name="n", slots=2, kill_grace=3.0)
         world: Any = self
-        self.outputs = Outputs(world, self.sinks, 10)
+        self.outputs = Outputs(world, self.sinks, 10, "n")
         self.shortages = ShortageWatch(world, Gate("n"))
         self.executor = Executor(world, config, self.outputs, self.shortages)
 

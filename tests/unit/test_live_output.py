@@ -6,6 +6,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 
 from cloudmytask.boundaries import Spool
+from cloudmytask.model.errors import StoreFailed
 from cloudmytask.model.job import Blob, Content, StreamName
 from cloudmytask.node.running.outputs import CappedSpool, LiveOutput
 
@@ -19,6 +20,7 @@ class SlowSpool:
     reads: list[Deferred[bytes]] = field(factory=list)
 
     behind: bool = False
+    failure: StoreFailed | None = None
 
     def append(self, data: bytes) -> None:
         self.size += len(data)
@@ -41,7 +43,7 @@ class SlowSpool:
 def _live() -> tuple[SlowSpool, LiveOutput]:
     spool = SlowSpool()
     kept: Spool = spool
-    return spool, LiveOutput({stream: CappedSpool(kept, 10) for stream in StreamName})
+    return spool, LiveOutput({stream: CappedSpool(kept, 10, "n") for stream in StreamName})
 
 
 def test_a_spool_is_given_up_when_nobody_reads_it_any_more() -> None:

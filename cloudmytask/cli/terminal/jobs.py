@@ -144,10 +144,12 @@ def _attempt(job: Document) -> str | None:
 
 
 def _stream(attempt: Document, stream: str) -> str | None:
-    size, discarded = attempt.get(f"{stream}_size"), attempt.get(f"{stream}_discarded")
+    size, discarded, lost = (attempt.get(f"{stream}_{what}") for what in ("size", "discarded", "lost"))
     if attempt.get("ended") is None or size is None:
         return None
-    return f"{format_size(size)} bytes, {discarded} more discarded" if discarded else f"{format_size(size)} bytes"
+    more = f", {discarded} more discarded" if discarded else ""
+    more += f", {lost['size']} more lost by the disk of node {lost['node']}" if lost else ""
+    return f"{format_size(size)} bytes{more}"
 
 
 def _known(form: Any, value: float | None) -> str | None:

@@ -22,6 +22,7 @@ from cloudmytask.cli.terminal.jobs import with_output
 from cloudmytask.cli.terminal.output import Display, OutputWriter
 from cloudmytask.client import JobStatus
 from cloudmytask.client.node_session import NodeSession
+from cloudmytask.core.explain import describe_loss
 from cloudmytask.model.errors import ExitCode, JobExpired, JobNotFinished, NoSuchJob, OutputTruncated
 from cloudmytask.model.job import JobState, StreamName
 
@@ -114,8 +115,8 @@ class Reading:
             collected[stream] += data
 
         end = await self._read(take)
-        discarded = {} if end is None else end.discarded
-        self._console.document(with_output(self._job.document, collected, discarded))
+        missing = {} if end is None else {stream: end.missing(stream) for stream in self._streams}
+        self._console.document(with_output(self._job.document, collected, missing))
         self._mention(end)
 
     async def show(self, *, raw: bool) -> None:
@@ -181,4 +182,7 @@ def tell_discarded(console: Console, end: OutputEnd, streams: Iterable[StreamNam
     cut = [f"{stream}: {end.discarded[stream]} bytes" for stream in streams if end.discarded[stream]]
     if cut:
         console.report(OutputTruncated(f"{', '.join(cut)} beyond the node's output_max were discarded"))
-    return bool(cut)
+    lost = [describe_loss(stream, end.lost[stream]) for stream in streams if stream in end.lost]
+    for sentence in lost:
+        console.report(OutputTruncated(sentence))
+    return bool(cut or lost)

@@ -72,7 +72,7 @@ class Foreground:
     _take: Callable[[StreamName, bytes], Deferred[None] | None] = field(init=False)
     _display: Display = field(init=False)
     _collected: dict[StreamName, bytearray] = field(init=False, factory=lambda: {s: bytearray() for s in StreamName})
-    _discarded: Counter[StreamName] = field(init=False, factory=Counter)
+    _missing: Counter[StreamName] = field(init=False, factory=Counter)
     """Bytes of each stream that the node did not keep, of all attempts that were shown."""
     _stderr_tail: bytes = field(init=False, default=b"")
     _embedded: EmbeddedNode | None = field(init=False, default=None)
@@ -175,7 +175,7 @@ class Foreground:
             if end.attempt:
                 await self._display.end()
                 tell_discarded(self._console, end, StreamName)
-                self._discarded.update(end.discarded)
+                self._missing.update({stream: end.missing(stream) for stream in StreamName})
             if not job.state.terminal:
                 self._note_in_order(f"attempt {end.attempt} has ended; another follows, with output of its own")
         return job
@@ -195,7 +195,7 @@ class Foreground:
 
     async def _farewell(self, node: NodeSession, job: JobStatus) -> int:
         if self._console.as_json:
-            self._console.document(with_output(job.document, self._collected, self._discarded))
+            self._console.document(with_output(job.document, self._collected, self._missing))
         code = exit_codes.of_job(job.state, job.reason, job.exit_code, job.signal)
         if job.state is JobState.CANCELLED and self._signals:
             return exit_codes.of_interrupted(self._signals[0], job.exit_code)
@@ -206,7 +206,7 @@ class Foreground:
             why = await node.client.explain(job.id)
             self._console.note(f"{job.state.value.replace('_', '-')}: {why.sentence}")
         # output that is not whole is no success, no matter what the script says
-        return exit_codes.OURS if code == 0 and self._discarded.total() else code
+        return exit_codes.OURS if code == 0 and self._missing.total() else code
 
     def _hint(self) -> None:
         if self._options.script != DASH:

@@ -23,14 +23,25 @@ from cloudmytask.core.placement import Choice, Course
 from cloudmytask.deferreds import Signal, first_of, pause
 from cloudmytask.model.cluster import OfferAnswer, PeerIdentity
 from cloudmytask.model.errors import BlobCorrupt, BlobMissing, CloudMyTaskError, StoreFailed
-from cloudmytask.model.job import AttemptId, ClientId, Content, Interruption, Job, JobId, JobState, Outcome, Reason
+from cloudmytask.model.job import (
+    AttemptId,
+    ClientId,
+    Content,
+    Interruption,
+    Job,
+    JobId,
+    JobState,
+    Outcome,
+    Output,
+    Reason,
+)
 from cloudmytask.node.gate import Gate
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.node.placing.placer import Placer
 from cloudmytask.node.remote.delegate import Delegate
 from cloudmytask.node.remote.remote import Remote
 from cloudmytask.node.running.executor import Executor
-from cloudmytask.node.running.outputs import Finished
+from cloudmytask.node.running.outputs import Finished, LiveOutput
 
 _log = Logger()
 
@@ -175,14 +186,14 @@ class Attempts:
         while self._ledger.live(identity) is not None:  # not so if another save of it went before us
             last = self._gate.draining
             tries += 1
-            delay = 0.0 if last else STORE_RETRY.delay(tries, self._world.entropy.random.random())
+            delay = self._retry_delay(tries)
             _log.error(
                 "job {job_id}: not durable ({problem}); next try in {delay:.1f} s",
                 job_id=identity,
                 problem=str(problem),
                 delay=delay,
             )
-            await first_of(self._gate.closing.wait(), pause(self._world.clock, delay))
+            await self._pause(delay)
             try:
                 await self._ledger.resave(identity)
             except StoreFailed as again:
@@ -192,6 +203,30 @@ class Attempts:
             if last:
                 _log.error("job {job_id}: given up, it runs again after the next start", job_id=identity)
                 return
+
+    async def _sealed(self, identity: JobId, live: LiveOutput) -> tuple[Output, Output, tuple[Content, ...]]:
+        """An attempt's output as it goes into the job's record, however long the disk refuses."""
+        tries = 0
+        while True:
+            try:
+                return await live.seal(last=self._gate.draining)
+            except StoreFailed as problem:
+                tries += 1
+                delay = self._retry_delay(tries)
+                _log.error(
+                    "job {job_id}: its output is not durable ({problem}); next try in {delay:.1f} s",
+                    job_id=identity,
+                    problem=str(problem),
+                    delay=delay,
+                )
+                await self._pause(delay)
+
+    def _retry_delay(self, tries: int) -> float:
+        return 0.0 if self._gate.draining else STORE_RETRY.delay(tries, self._world.entropy.random.random())
+
+    async def _pause(self, delay: float) -> None:
+        """So many seconds, or less if the node shuts down."""
+        await first_of(self._gate.closing.wait(), pause(self._world.clock, delay))
 
     def _staged(self, identity: JobId) -> Job:
         return self._ledger.note(identity, Stage(at=self._world.wall(), node=self._config.name))
@@ -244,7 +279,7 @@ class Attempts:
         del self._remotes[attempt.job]
         self._placer.returned(client)
         finished.settled()
-        await self._clean(attempt)
+        await self._executor.clean(attempt)
 
     async def _reclaim(self, job: Job) -> None:
         attempt = job.attempt
@@ -262,10 +297,10 @@ class Attempts:
     async def _conclude(self, attempt: AttemptId, finished: Finished, note: str = "the node shut down") -> None:
         """Record how an attempt ended, and go on from there."""
         identity = attempt.job
-        stdout, stderr, contents = await finished.live.seal()
+        stdout, stderr, contents = await self._sealed(identity, finished.live)
         live = self._ledger.live(identity)
         if live is None:  # its acceptance failed while it ran, and its client was told so
-            await self._clean(attempt)  # a new job of that id would use the same names
+            await self._executor.clean(attempt)  # a new job of that id would use the same names
             return
         now, node = self._world.wall(), self._config.name
         event: End | Interrupt
@@ -292,13 +327,15 @@ class Attempts:
                 trail=finished.trail,
             )
         unstarted = finished.interruption is Interruption.UNSTARTED
-        if unstarted and live.cancellation is None and not live.spec.at_most_once:
-            self._ledger.note(identity, event)  # nobody was promised anything, and the disk may be what is lacking
-        else:
-            await self._record(identity, event, contents)
-        Deferred.fromCoroutine(self._clean(attempt)).addErrback(  # nothing of the job waits for it
-            lambda failure: _log.failure("attempt {attempt}: its files stay", failure, attempt=attempt)
-        )
+        try:
+            if unstarted and live.cancellation is None and not live.spec.at_most_once:
+                self._ledger.note(identity, event)  # nobody was promised anything, and the disk may be what is lacking
+            else:
+                await self._record(identity, event, contents)
+        finally:
+            Deferred.fromCoroutine(self._executor.clean(attempt)).addErrback(  # nothing of the job waits for it
+                lambda failure: _log.failure("attempt {attempt}: its files stay", failure, attempt=attempt)
+            )
         job = self._ledger.live(identity)
         if job is None:
             self.resumed.discard(identity)
@@ -311,9 +348,3 @@ class Attempts:
             await self._ledger.record(identity, event, contents)
         except StoreFailed as problem:
             await self.insist(identity, problem)
-
-    async def _clean(self, attempt: AttemptId) -> None:
-        try:
-            await self._executor.clean(attempt)
-        except StoreFailed as problem:
-            _log.error("attempt {attempt}: its directory stays: {problem}", attempt=attempt, problem=str(problem))

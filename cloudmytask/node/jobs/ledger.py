@@ -19,7 +19,15 @@ from cloudmytask.core.job import Event, Expire, Move, step
 from cloudmytask.core.retention import RetentionClock
 from cloudmytask.deferreds import Signal
 from cloudmytask.listeners import Listeners, Registration
-from cloudmytask.model.errors import CloudMyTaskError, JobExpired, JobMoved, JobNotFinished, NoSuchJob, StoreFailed
+from cloudmytask.model.errors import (
+    CloudMyTaskError,
+    InternalError,
+    JobExpired,
+    JobMoved,
+    JobNotFinished,
+    NoSuchJob,
+    StoreFailed,
+)
 from cloudmytask.model.job import TERMINAL_STATES, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery, JobState
 
 _log = Logger()
@@ -141,6 +149,7 @@ class Ledger:
         """Apply an event durably; an outcome is published, and the job leaves memory, once it is safe.
 
         :raises StoreFailed: it is not durable. The event stays applied in memory; see :meth:`resave`.
+        :raises InternalError: it cannot be recorded, by a bug of ours; the event is taken back.
         """
         entry = self._entries[job_id]
         before, entry.job = entry.job, step(entry.job, event)
@@ -150,7 +159,12 @@ class Ledger:
         entry.unsaved += tuple(contents)
         if not job.state.terminal:
             self._publish_later_state(entry)
-        return await self._save(entry)
+        try:
+            return await self._save(entry)
+        except InternalError:
+            if entry.job is job:  # it has no record, so it has not happened
+                entry.job = before
+            raise
 
     async def resave(self, job_id: JobId) -> None:
         """Try once more to make a job's record durable, unless it has ended meanwhile.

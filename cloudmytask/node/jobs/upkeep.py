@@ -12,7 +12,8 @@ from twisted.logger import Logger
 
 from cloudmytask.boundaries import World
 from cloudmytask.deferreds import Signal
-from cloudmytask.model.job import Digest, JobState
+from cloudmytask.model.errors import StoreFailed
+from cloudmytask.model.job import Digest, Job, JobId, JobState
 from cloudmytask.node.jobs.ledger import Ledger
 from cloudmytask.periodic import Periodic, every
 
@@ -60,13 +61,23 @@ class Upkeep:
             await self._swept.wait()
         await self._world.store.checkpoint(self._ledger.age(), self._world.wall())
 
+    async def _swept_job(self, job: Job) -> None:
+        if job.state is JobState.EXPIRED:
+            await self._world.store.forget(job.id)
+        else:
+            await self._ledger.expire(job, removed=False)
+
     async def _sweep(self) -> None:
         store, age = self._world.store, self._ledger.age()
-        while due := await store.due(age, SWEEP_BATCH):
+        broken: set[JobId] = set()
+        while due := [job for job in await store.due(age, SWEEP_BATCH + len(broken)) if job.id not in broken]:
             for job in due:
-                if job.state is JobState.EXPIRED:
-                    await store.forget(job.id)
-                else:
-                    await self._ledger.expire(job, removed=False)
+                try:
+                    await self._swept_job(job)
+                except StoreFailed:
+                    raise
+                except Exception:  # noqa: BLE001 - a bug of ours, which must not keep the others
+                    _log.failure("job {job_id} has fallen due and cannot be swept", job_id=job.id)
+                    broken.add(job.id)
         await store.collect((*self._ledger.digests(), *self._needed()))
         await store.checkpoint(self._ledger.age(), self._world.wall())

@@ -176,7 +176,8 @@ class Delivery:
                 return
             while window:
                 await window.popleft()
-            await self._told(sink.ended(self._end))
+            live = self._outputs.live(self._attempt)
+            await self._told(sink.ended(self._end if live is None else evolve(self._end, lost=live.lost)))
         except CloudMyTaskError as problem:
             _log.debug("attempt {attempt}: its follower is gone: {why}", attempt=self._attempt, why=str(problem))
             self._lost(sink)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
 
 from cloudmytask.boundaries import JobStore, Link, Spool, World
 from cloudmytask.core.blobs import EMPTY, UPLOAD_PREFIX
-from cloudmytask.model.errors import InvalidArgument, UploadFailed
+from cloudmytask.model.errors import CloudMyTaskError, DiskShort, InvalidArgument, StoreFailed, UploadFailed
 from cloudmytask.model.job import Blob, Content, JobSpec
+from cloudmytask.model.words import Resource
+from cloudmytask.node.gate import Gate
 
 RIDES_MAX = 60 * 1024
 """Bytes of a blob that rides along; it has to fit into one AMP value."""
@@ -58,20 +61,27 @@ def _sent(store: JobStore, link: Link, blob: Blob) -> Deferred[None]:
 
 @define(eq=False)
 class IncomingBlob:
-    """One upload (``boundaries.Upload``)."""
+    """One upload (``boundaries.Upload``). One that was refused for want of room hears nothing else."""
 
     _world: World
+    _gate: Gate
     _blob: Blob
     _spool: Spool
+    _next: int = field(init=False, default=0)
+    """The offset of the next piece."""
+    _refused: CloudMyTaskError | None = field(init=False, default=None)
 
     def append(self, offset: int, data: bytes) -> Deferred[None]:
         """The next piece; fires when another one may come."""
-        if offset != self._spool.size:
-            raise UploadFailed(f"upload: a piece for offset {offset} came where {self._spool.size} was next")
+        self._check()
+        if offset != self._next:
+            raise UploadFailed(f"upload: a piece for offset {offset} came where {self._next} was next")
         if offset + len(data) > self._blob.size:
             raise UploadFailed(f"upload: more than the announced {self._blob.size} bytes came")
         self._spool.append(data)
-        return self._spool.caught_up() if self._spool.behind else succeed(None)
+        self._next += len(data)
+        self._world.disk_taken(len(data))
+        return self._spool.caught_up().addErrback(self._not_written) if self._spool.behind else succeed(None)
 
     def commit(self) -> Deferred[Blob]:
         """All pieces are here."""
@@ -81,14 +91,44 @@ class IncomingBlob:
         """Forget it."""
         self._spool.discard()
 
+    def _check(self) -> None:
+        """Look at the disk.
+
+        :raises CloudMyTaskError: there is no room; what came is forgotten.
+        """
+        if self._refused is None:
+            try:
+                if self._spool.failure is not None:
+                    raise self._worded(self._spool.failure)
+                self._gate.admit_bytes(0)
+            except CloudMyTaskError as problem:
+                self._refused = problem
+                self._spool.discard()
+        if self._refused is not None:
+            raise self._refused
+
+    def _not_written(self, failure: Failure) -> None:
+        failure.trap(StoreFailed)
+        self._check()
+
+    def _worded(self, problem: StoreFailed) -> CloudMyTaskError:
+        if problem.resource is not Resource.DISK:
+            return problem
+        return DiskShort(f"the disk of node {self._gate.node} was full after {self._next} of {self._blob.size} bytes")
+
     async def _commit(self) -> Blob:
         try:
+            self._check()
             return await self._verified()
+        except StoreFailed as problem:
+            raise self._worded(problem) from None
         finally:
             self._spool.discard()
 
     async def _verified(self) -> Blob:
         sealed = await self._spool.seal()
+        if self._spool.failure is not None:
+            raise self._spool.failure
         found = sealed.blob if isinstance(sealed, Content) else sealed
         if found is None:
             found = EMPTY.blob
@@ -102,13 +142,14 @@ class IncomingBlob:
         return found
 
 
-async def receive(world: World, blob: Blob) -> IncomingBlob | None:
+async def receive(world: World, gate: Gate, blob: Blob) -> IncomingBlob | None:
     """Start to receive ``blob``; None if it is here already.
 
-    :raises InvalidArgument: it is larger than any blob may be.
+    :raises InvalidArgument: it is larger than any blob may be. :raises DiskShort: there is no room for it.
     """
     if blob.size > UPLOAD_MAX:
         raise InvalidArgument(f"size: {blob.size} bytes are more than the limit, {UPLOAD_MAX} bytes")
     if await world.store.has(blob):
         return None
-    return IncomingBlob(world, blob, world.store.spool(f"{UPLOAD_PREFIX}{world.entropy.token(12).hex()}"))
+    gate.admit_bytes(blob.size)
+    return IncomingBlob(world, gate, blob, world.store.spool(f"{UPLOAD_PREFIX}{world.entropy.token(12).hex()}"))

@@ -133,7 +133,7 @@ class Remote:
     def _take(self, stream: StreamName, offset: int, data: bytes) -> None:
         live = self._live
         if live is not None and not self._over:
-            known = live.streams[stream].size + live.streams[stream].discarded
+            known = live.streams[stream].known
             if offset <= known < offset + len(data):
                 live.write(stream, data[known - offset :])
 
@@ -147,7 +147,7 @@ class Remote:
         if live is None or self._over or node_id is None:
             return
         for stream, kept in live.streams.items():
-            kept.discarded += end.discarded.get(stream, 0)
+            kept.end_there(end.discarded.get(stream, 0), end.lost.get(stream))
         settled = self._settled.wait()
         settle, why = self._settled.fire, end.interruption
         self._finish(Finished(end.outcome, end.interrupted, live, end.executor, end.trail, settle, why))
@@ -200,7 +200,7 @@ class Remote:
                 if self._boot not in (None, link.peer.boot_id):
                     self._lose(f"node {self._name} was started again", Interruption.NODE_DIED)
                     return
-                offsets = {stream: kept.size + kept.discarded for stream, kept in live.streams.items()}
+                offsets = {stream: kept.known for stream, kept in live.streams.items()}
                 await link.follow(self.attempt, offsets, self)
             except NoSuchJob:
                 self._lose(f"node {self._name} does not know it any more")

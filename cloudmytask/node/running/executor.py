@@ -65,6 +65,10 @@ class Executor:
     _active: dict[AttemptId, _Active] = Factory(dict)
     _slots: SlotTable = field(init=False)
     _directories: WorkDirectories = field(init=False)
+    _clearing: set[AttemptId] = Factory(set)
+    """Attempts whose directories are being deleted."""
+    _cleared: Signal = Factory(Signal)
+    """Fired when one of them is gone, or stays."""
 
     def __attrs_post_init__(self) -> None:
         self._slots = SlotTable(self._config.slots, self.slots_changed)
@@ -116,6 +120,9 @@ class Executor:
             record = ExitRecord(Outcome(reason=Reason.LAUNCH, detail=node_failed(bug)))
         del self._active[attempt]
         active.claim.release()
+        Deferred.fromCoroutine(self._clear(attempt)).addErrback(
+            lambda failure: _log.failure("attempt {attempt}: its directory stays", failure, attempt=attempt)
+        )
         self._outputs.end(attempt)
         live.finish()
         freed()
@@ -179,9 +186,23 @@ class Executor:
         return Finished(outcome, True, live, self._config.name, interruption=died)
 
     async def clean(self, attempt: AttemptId) -> None:
-        """Give up the files of an attempt whose record is durable."""
+        """Give up the files of an attempt whose record is durable, or is not wanted; done when they are gone, or stay:
+        that is logged."""
         self._outputs.retire(attempt)
-        await self._directories.remove(attempt)
+        while attempt in self._clearing:
+            await self._cleared.wait()
+
+    async def _clear(self, attempt: AttemptId) -> None:
+        """Delete the work directory of an attempt that has ended. That waits for nothing: a script that has filled the
+        disk leaves no room for its outcome."""
+        self._clearing.add(attempt)
+        try:
+            await self._directories.remove(attempt)
+        except StoreFailed as problem:
+            _log.error("attempt {attempt}: its directory stays: {problem}", attempt=attempt, problem=str(problem))
+        finally:
+            self._clearing.discard(attempt)
+            self._cleared.fire()
 
     async def _execute(
         self, active: _Active, before_start: Callable[[], Awaitable[None]], contents: Sequence[Content]

@@ -7,53 +7,104 @@ given up only when its bytes are safe elsewhere and nobody is reading from it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import cast
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from cloudmytask.boundaries import JobStore, OpenSinks, OutputEnd, OutputPiece, Spool, StreamTarget
 from cloudmytask.deferreds import Signal
 from cloudmytask.model.errors import StoreFailed
-from cloudmytask.model.job import Attempt, AttemptId, Content, Interruption, Job, Outcome, Output, Stamp, StreamName
+from cloudmytask.model.job import (
+    Attempt,
+    AttemptId,
+    Blob,
+    Content,
+    Interruption,
+    Job,
+    Loss,
+    Outcome,
+    Output,
+    Stamp,
+    StreamName,
+)
+from cloudmytask.model.words import Resource
 
 _log = Logger()
 
 
 @define(eq=False)
 class CappedSpool:
-    """A spool that keeps at most ``limit`` bytes and counts the rest."""
+    """A spool that keeps at most ``limit`` bytes and counts the rest, and what the disk does not take.
+
+    :ivar node: this node's name.
+    """
 
     spool: Spool
     limit: int
+    node: str
     discarded: int = 0
+    _lost_there: Loss | None = field(init=False, default=None)
+    """What the disk of the node that the bytes come from did not take, of those that did not come."""
+    _taken: int = field(init=False, default=Factory(lambda self: self.spool.size, takes_self=True))
+    """Bytes within the limit, kept or not."""
 
     @property
     def size(self) -> int:
         """Bytes kept."""
         return self.spool.size
 
+    @property
+    def known(self) -> int:
+        """Bytes that have come, kept or not."""
+        return self._taken + self.discarded
+
+    @property
+    def lost(self) -> Loss | None:
+        """What is missing because a disk, here or on the way, did not take it."""
+        there = self._lost_there
+        if missing := self._taken - self.size:
+            return self._loss(self.size, missing + (0 if there is None else there.size), self.spool.failure)
+        return there
+
+    def end_there(self, discarded: int, lost: Loss | None) -> None:
+        """The node that the bytes come from has said how many beyond its limit it threw away, and what it lost."""
+        if lost is not None and (missing := lost.after + lost.size - self.known) > 0:
+            self._lost_there = evolve(lost, after=self.size, size=missing)
+        self.discarded += discarded
+
     def append(self, data: bytes) -> Deferred[None] | None:
         """Keep what fits. A Deferred: bring no more before it fires."""
-        room = self.limit - self.spool.size
+        room = self.limit - self._taken
         if len(data) > room:
             self.discarded += len(data) - max(0, room)
             data = data[: max(0, room)]
         if data:
+            self._taken += len(data)
             self.spool.append(data)
         return self.spool.caught_up() if self.spool.behind else None
 
-    async def seal(self) -> tuple[Output, Content | None]:
-        """What goes into the job's record, and the bytes that have to be saved along with it. Output that the disk
-        has no room for counts as discarded: it must not keep the outcome from being told."""
+    async def seal(self, *, last: bool) -> tuple[Output, Content | None]:
+        """What goes into the job's record, and the bytes that have to be saved along with it. What the disk did not
+        take is counted: it must not keep the outcome from being told.
+
+        :param last: nobody will try again.
+        :raises StoreFailed: the disk has no room even for a note of what is in the file.
+        """
         try:
             sealed = await self.spool.seal()
         except StoreFailed as problem:
+            if problem.resource is Resource.DISK and not last:
+                raise
             _log.error("output of {size} bytes is lost: {problem}", size=self.size, problem=str(problem))
-            return Output(discarded=self.discarded + self.size), None
-        if isinstance(sealed, Content):
-            return Output(blob=sealed.blob, discarded=self.discarded), sealed
-        return Output(blob=sealed, discarded=self.discarded), None
+            return Output(discarded=self.discarded, lost=self._loss(0, self._taken, problem)), None
+        content = sealed if isinstance(sealed, Content) else None
+        blob = content.blob if content is not None else cast("Blob | None", sealed)
+        return Output(blob=blob, discarded=self.discarded, lost=self.lost), content
+
+    def _loss(self, after: int, size: int, problem: StoreFailed | None) -> Loss:
+        return Loss(self.node, after, size, problem is not None and problem.resource is Resource.DISK)
 
 
 @define(eq=False)
@@ -92,10 +143,16 @@ class LiveOutput:
         self.grown.fire()
         self._give_up()
 
-    async def seal(self) -> tuple[Output, Output, tuple[Content, ...]]:
-        """Both streams as they go into the job's record, and the bytes that have to be saved along with it."""
-        stdout, first = await self.streams[StreamName.STDOUT].seal()
-        stderr, second = await self.streams[StreamName.STDERR].seal()
+    @property
+    def lost(self) -> dict[StreamName, Loss]:
+        """What is missing because a disk did not take it."""
+        return {stream: kept.lost for stream, kept in self.streams.items() if kept.lost is not None}
+
+    async def seal(self, *, last: bool) -> tuple[Output, Output, tuple[Content, ...]]:
+        """Both streams as they go into the job's record, and the bytes that have to be saved along with it; may be
+        repeated. See :meth:`CappedSpool.seal`."""
+        stdout, first = await self.streams[StreamName.STDOUT].seal(last=last)
+        stderr, second = await self.streams[StreamName.STDERR].seal(last=last)
         return stdout, stderr, tuple(content for content in (first, second) if content is not None)
 
     def _give_up(self) -> None:
@@ -127,12 +184,14 @@ class Outputs:
     _sinks: OpenSinks
     _limit: int
     """Bytes kept of each stream."""
+    _node: str
+    """This node's name."""
     _live: dict[AttemptId, LiveOutput] = Factory(dict)
 
     def open(self, attempt: AttemptId, *, resume: bool = False) -> LiveOutput:
         """Begin to keep an attempt's output; ``resume`` takes over what an earlier life of the node left of it."""
         streams = {
-            stream: CappedSpool(self._store.spool(target.spool, resume=resume), target.limit)
+            stream: CappedSpool(self._store.spool(target.spool, resume=resume), target.limit, self._node)
             for stream, target in self._targets(attempt).items()
         }
         live = self._live[attempt] = LiveOutput(streams)
@@ -268,10 +327,13 @@ class Reader:
         if live is not None:
             sizes = {stream: kept.size for stream, kept in live.streams.items()}
             discarded = {stream: kept.discarded for stream, kept in live.streams.items()}
+            lost = live.lost
         else:
-            sizes = {stream: attempt.output(stream).size for stream in StreamName}
-            discarded = {stream: attempt.output(stream).discarded for stream in StreamName}
-        return OutputEnd(attempt=attempt.number, sizes=sizes, discarded=discarded)
+            outputs = {stream: attempt.output(stream) for stream in StreamName}
+            sizes = {stream: output.size for stream, output in outputs.items()}
+            discarded = {stream: output.discarded for stream, output in outputs.items()}
+            lost = {stream: output.lost for stream, output in outputs.items() if output.lost is not None}
+        return OutputEnd(attempt.number, sizes, discarded, lost)
 
     async def _wait(self, event: Deferred[None]) -> None:
         if self._closed:
