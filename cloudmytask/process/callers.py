@@ -87,7 +87,7 @@ def _tagged(pid: int) -> bool:
     try:
         variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except PermissionError:
-        # root's, or of a process of our own user that hides its memory
+        # root's, or of a process of this user that hides its memory
         return _user(pid) == os.geteuid()
     return any(each.startswith(f"{STATE_TAG}=".encode()) for each in variables)
 

@@ -39,7 +39,7 @@ class OwnProcess:
 
 
 def raise_descriptor_limit() -> int:
-    """Use the hard limit of open descriptors, which is there for whoever asks: each connection is one.
+    """Use the hard limit of open descriptors, which any process may: each connection is one.
 
     :returns: the soft limit as it was, which scripts are given back: programs rely on it (select(2) ends at 1,024).
     """

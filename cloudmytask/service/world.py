@@ -134,7 +134,7 @@ def make_runner(
 ) -> ProcessRunner:
     """Make the runner of this node's scripts, which are marked with its state directory.
 
-    :param open_files: the soft limit of open descriptors that scripts get; None: our own.
+    :param open_files: the soft limit of open descriptors that scripts get; None: this process's.
     """
     tag = str(config.state.resolve())
     return ProcessRunner(reactor, clock, sinks, tag, exit_grace=config.exit_grace, open_files=open_files)
