@@ -24,6 +24,8 @@ from cloudmytask.wire.announcement import encode_message
 
 JOBS = 600
 LISTS = 4500
+UNREAD = 30.0
+"""Seconds for which the client does not read."""
 STREAMS = 1000
 CONNECTIONS = 20
 FAKES = 200
@@ -50,8 +52,9 @@ def lists(directory: Path) -> list[Figure]:
             watched = Watched(node)
             watched.start()
             rude = Rude(node.socket)
-            rude.push(request * LISTS, 30)
-            time.sleep(max(0.0, 5))
+            began = time.monotonic()
+            rude.push(request * LISTS, UNREAD)
+            time.sleep(max(0.0, began + UNREAD - time.monotonic()))
             rude.close()
             growth = watched.growth()
             time.sleep(2)

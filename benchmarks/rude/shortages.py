@@ -92,13 +92,12 @@ def filled_work_directory(directory: Path) -> list[Figure]:
             note = f"outcome after {time.monotonic() - began:.1f} s" if over else "no outcome within 30 s"
             persons = not over
         found = [needed("row 3, a script fills the disk", int(persons or not works(node)), note)]
-        if persons:
-            return [*found, needed("row 3, the same, killed and started", 1, "not tried: it is stuck before")]
-        with at(node) as cloud:
-            cloud.submit(FILL + b"\nimport time\ntime.sleep(60)\n")
-            deadline = time.monotonic() + 20
-            while os.statvfs(disk).f_bavail > 0 and time.monotonic() < deadline:
-                time.sleep(0.05)
+        if not persons:
+            with at(node) as cloud:
+                cloud.submit(FILL + b"\nimport time\ntime.sleep(60)\n")
+                deadline = time.monotonic() + 20
+                while os.statvfs(disk).f_bavail > 0 and time.monotonic() < deadline:
+                    time.sleep(0.05)
         node.process.send_signal(signal.SIGKILL)
         node.process.wait()
         try:
