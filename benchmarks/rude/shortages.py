@@ -104,7 +104,9 @@ def filled_work_directory(directory: Path) -> list[Figure]:
             node = daemons.again(node)
         except TimeoutError:
             return [*found, needed("row 3, the same, killed and started", 1, "it does not come up")]
-        return [*found, needed("row 3, the same, killed and started", int(not works(node)), "it came up")]
+        serves = works(node)
+        note = "it came up, and jobs run" if serves else "it came up, and no job runs within 20 s"
+        return [*found, needed("row 3, the same, killed and started", int(not serves), note)]
 
 
 def waiting_jobs(directory: Path) -> list[Figure]:
