@@ -4,6 +4,7 @@
 # make lint      the same without the tests
 # make lock      renew constraints.txt from the newest releases
 # make benchmarks what one node and several achieve, five minutes on a quiet machine
+# make rude      what shortages and rude clients cost the others, ten minutes; needs root for some rows
 # make placement how well jobs are placed, in the simulation, half an hour
 # make paper      the paper's experiment, twelve minutes; make paper PAPER=--full with the original's times, an hour
 # make clean
@@ -18,7 +19,7 @@ DRAWING := .venv/drawing
 PIP := -m pip --quiet --quiet --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: run cluster test lint lock benchmarks placement paper clean
+.PHONY: run cluster test lint lock benchmarks rude placement paper clean
 
 run: $(STAMP)
 	@$(BIN)/cmt run examples/primes.py
@@ -39,6 +40,9 @@ lint: $(STAMP)
 benchmarks: $(STAMP)
 	@$(BIN)/python -m benchmarks.run
 	@$(BIN)/python -m benchmarks.cluster
+
+rude: $(STAMP)
+	@$(BIN)/python -m benchmarks.rude
 
 placement: $(STAMP)
 	@$(BIN)/python -m benchmarks.placement

@@ -30,12 +30,14 @@ class Daemon:
     """A node that serves.
 
     :ivar ready_at: when it said so, by ``time.monotonic``.
+    :ivar port: on :data:`HOST`.
     """
 
     name: str
     socket: Path
     process: subprocess.Popen[bytes]
     ready_at: float
+    port: int
 
     @property
     def pid(self) -> int:
@@ -48,10 +50,14 @@ class Daemons:
     """Nodes ``n0``, ``n1`` ... below a directory; a context manager.
 
     :ivar options: of each node, besides where it is.
+    :ivar before: a command line that executes the rest of its arguments, put before each node's.
+    :ivar logs: the directory of what they print; the same as their states' if absent.
     """
 
     directory: Path
     options: Sequence[str] = ("--slots", "1")
+    before: Sequence[str] = ()
+    logs: Path | None = None
     running: list[Daemon] = field(init=False, factory=list)
     _started: int = field(init=False, default=0)
     _manager: socket.socket = field(init=False)
@@ -73,7 +79,33 @@ class Daemons:
         :returns: them, when all serve.
         :raises TimeoutError: one does not.
         """
-        begun = [self._launch() for _ in range(count)]
+        names = [f"n{number}" for number in range(self._started, self._started + count)]
+        self._started += count
+        return self._begin(names)
+
+    def again(self, ended: Daemon) -> Daemon:
+        """Start one that has ended by itself once more, on its state.
+
+        :raises TimeoutError: it does not serve.
+        """
+        ended.process.wait()
+        self.running.remove(ended)
+        [found] = self._begin([ended.name])
+        return found
+
+    @property
+    def group(self) -> tuple[str, int]:
+        """Where they multicast."""
+        own = os.getpid()
+        return f"239.255.77.{own % 200 + 20}", 20000 + own % 10000
+
+    @property
+    def cluster(self) -> str:
+        """What they call it."""
+        return f"bench-{os.getpid()}"
+
+    def _begin(self, names: Sequence[str]) -> list[Daemon]:
+        begun = [self._launch(name) for name in names]
         try:
             ready = self._ready({process.pid for _, _, process in begun})
         except BaseException:
@@ -81,7 +113,10 @@ class Daemons:
                 process.kill()
                 process.wait()
             raise
-        found = [Daemon(name, where, process, ready[process.pid]) for name, where, process in begun]
+        found = [
+            Daemon(name, self.directory / name / "node.sock", process, ready[process.pid], port)
+            for name, port, process in begun
+        ]
         self.running.extend(found)
         return found
 
@@ -99,19 +134,16 @@ class Daemons:
                 each.process.wait()
             self.running.remove(each)
 
-    def _launch(self) -> tuple[str, Path, subprocess.Popen[bytes]]:
-        name = f"n{self._started}"
-        self._started += 1
-        state = self.directory / name
-        own = os.getpid()
+    def _launch(self, name: str) -> tuple[str, int, subprocess.Popen[bytes]]:
+        state, port = self.directory / name, free_port()
         twistd = str(Path(sys.executable).with_name("twistd"))
-        command = [sys.executable, twistd, "-n", "--pidfile=", "cmt-node"]
-        command += ["--state", str(state), "--name", name, "--listen", f"{HOST}:{free_port()}"]
-        command += ["--group", f"239.255.77.{own % 200 + 20}:{20000 + own % 10000}", "--interface", HOST]
-        command += ["--cluster", f"bench-{own}", "--load-source", "none", "--drain-timeout", "0s", *self.options]
+        command = [*self.before, sys.executable, twistd, "-n", "--pidfile=", "cmt-node"]
+        command += ["--state", str(state), "--name", name, "--listen", f"{HOST}:{port}"]
+        command += ["--group", "{}:{}".format(*self.group), "--interface", HOST]
+        command += ["--cluster", self.cluster, "--load-source", "none", "--drain-timeout", "0s", *self.options]
         address = self._manager.getsockname().decode().replace("\0", "@")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CMT_", "XDG_"))}
-        with (self.directory / f"{name}.log").open("wb") as log:
+        with (self.logs or self.directory).joinpath(f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
                 env={**kept, "NOTIFY_SOCKET": address},
@@ -120,7 +152,7 @@ class Daemons:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us: we end them
             )
-        return name, state / "node.sock", process
+        return name, port, process
 
     def _ready(self, wanted: set[int]) -> dict[int, float]:
         """Who said when that it serves; told apart by the credentials that the kernel adds: unix(7)."""

@@ -9,7 +9,7 @@ from attrs import define, evolve
 from twisted.internet.defer import Deferred
 
 from cloudmytask.boundaries import Launch, Sinks, StreamTarget
-from cloudmytask.model.job import AttemptId, JobId, StreamName
+from cloudmytask.model.job import AttemptId, ClientId, JobId, StreamName
 
 Written = Callable[[StreamName, bytes], Deferred[None] | None]
 
@@ -19,7 +19,13 @@ def launch(job: str = "job", **changes: Any) -> Launch:
     attempt = AttemptId(JobId(job), 1, 1)
     streams = {stream: StreamTarget(f"{attempt}.{stream}", 1 << 40) for stream in StreamName}
     plain = Launch(
-        id=attempt, python="/venv/bin/python", files={}, script_name="s.py", streams=streams, kill_grace=3600.0
+        id=attempt,
+        client=ClientId("ann"),
+        python="/venv/bin/python",
+        files={},
+        script_name="s.py",
+        streams=streams,
+        kill_grace=3600.0,
     )
     return evolve(plain, **changes)
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 
-from cloudmytask.model.job import AttemptId, Blob, Limits, Outcome, Reason, Resource, StreamName
+from cloudmytask.model.job import AttemptId, Blob, ClientId, Limits, Outcome, Reason, Resource, StreamName
 
 
 @frozen
@@ -68,6 +68,8 @@ class Launch:
     node's."""
 
     id: AttemptId
+    client: ClientId
+    """Whose job it is."""
     python: str
     """Absolute path of the interpreter; not resolved, for a venv is known by its path."""
     files: Mapping[str, Blob]

@@ -39,6 +39,14 @@ class Proof(enum.StrEnum):
 
 
 @frozen
+class ScriptCaller:
+    """The process at the other end of a unix socket belongs to a script that a node runs."""
+
+    client: ClientId | None = None
+    """Whose job the script is; None if that is not known here."""
+
+
+@frozen
 class Principal:
     """Who is at the other end of a connection."""
 
@@ -50,6 +58,8 @@ class Principal:
     """The host that it is connected from, as far as is known; for people."""
     uid: int | None = None
     """The user who came over the unix socket, as the kernel says; None if it came another way."""
+    script: bool = False
+    """Whether it is a script that a node on this machine runs."""
 
 
 def allowed(*roles: AccessRole) -> Callable[[Verb], Verb]:

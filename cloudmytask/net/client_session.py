@@ -23,6 +23,7 @@ from cloudmytask.boundaries import Clock, ClusterDoor, DelayedCall, JobEvent
 from cloudmytask.codec import decode, encode
 from cloudmytask.codec.people import job_to_document, node_to_document
 from cloudmytask.deferreds import Pace
+from cloudmytask.model.access import ScriptCaller
 from cloudmytask.model.errors import (
     HelloRequired,
     InvalidArgument,
@@ -32,7 +33,7 @@ from cloudmytask.model.errors import (
 from cloudmytask.model.job import Job, JobId, JobSpec, QoS, StreamName
 from cloudmytask.net.channels import Channel, Channels
 from cloudmytask.net.client_calls import CALLS, Answer, Call, receipt_answer
-from cloudmytask.net.credentials import peer_uid
+from cloudmytask.net.credentials import peer_pid, peer_uid
 from cloudmytask.net.event_push import FOLLOWED_MAX, EventPush
 from cloudmytask.net.incoming import IncomingUploads
 from cloudmytask.net.peer_links import Introduction, PeerLinks
@@ -50,12 +51,23 @@ HEAVY_MAX = 4
 connection ends."""
 
 
+ScriptOf = Callable[[int], ScriptCaller | None]
+"""Tells of the process that connected to a unix socket whether it belongs to a script."""
+
+
 class ClientSession:
     """What one connection has begun, and the responders to its commands."""
 
-    def __init__(self, door: ClusterDoor, clock: Clock, links: PeerLinks | None = None) -> None:
+    def __init__(
+        self,
+        door: ClusterDoor,
+        clock: Clock,
+        links: PeerLinks | None = None,
+        script_of: ScriptOf = lambda _pid: None,
+    ) -> None:
         self._door = door
         self._links = links
+        self._script_of = script_of
         self._introduction: Introduction | None = None
         self._api: ClientApi | None = None
         self._turns = DeferredSemaphore(HEAVY_MAX)
@@ -87,7 +99,9 @@ class ClientSession:
         if role != "client":
             raise InvalidArgument(f"role: {role!r} is not client")
         transport: Any = self.protocol.transport
-        principal = client_principal(client, transport.getPeer(), peer_uid(transport))
+        pid = peer_pid(transport)
+        script = None if pid is None else self._script_of(pid)
+        principal = client_principal(client, transport.getPeer(), peer_uid(transport), script)
         if self._api is not None and self._api.principal != principal:
             raise InvalidArgument(
                 f"client: this connection is {self._api.principal.name}'s and cannot become {principal.name}'s"
@@ -268,19 +282,27 @@ class NodeFactory(Factory):
     """Accepts clients, and peers. ``connections``: the protocols that are connected, for an orderly end.
 
     :param links: where connections of peers become links; None if only clients are welcome.
+    :param script_of: tells scripts from people.
     """
 
     noisy = False
 
-    def __init__(self, door: ClusterDoor, clock: Clock, links: PeerLinks | None = None) -> None:
+    def __init__(
+        self,
+        door: ClusterDoor,
+        clock: Clock,
+        links: PeerLinks | None = None,
+        script_of: ScriptOf = lambda _pid: None,
+    ) -> None:
         self._door = door
+        self._script_of = script_of
         self._clock = clock
         self._links = links
         self.connections: dict[int, GuardedAMP] = {}
 
     def buildProtocol(self, addr: IAddress | None) -> GuardedAMP:  # noqa: ARG002 - Twisted's interface
         """Twisted's interface."""
-        protocol = ClientSession(self._door, self._clock, self._links).protocol
+        protocol = ClientSession(self._door, self._clock, self._links, self._script_of).protocol
         self.connections[id(protocol)] = protocol
         protocol.gone.add(lambda: self.connections.pop(id(protocol), None))
         return protocol

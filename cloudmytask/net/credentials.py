@@ -18,9 +18,20 @@ def peer_uid(transport: Any) -> int | None:
 
     :param transport: of a connection.
     """
+    found = _credentials(transport)
+    return None if found is None else found[1]
+
+
+def peer_pid(transport: Any) -> int | None:
+    """The process that connected, which may have ended since; None as for :func:`peer_uid`."""
+    found = _credentials(transport)
+    return None if found is None else found[0]
+
+
+def _credentials(transport: Any) -> tuple[int, int, int] | None:
     option = getattr(socket, "SO_PEERCRED", None)
     handle = transport.getHandle() if hasattr(transport, "getHandle") else None
     if option is None or handle is None or handle.family != socket.AF_UNIX:
         return None
-    _, uid, _ = _CREDENTIALS.unpack(handle.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
-    return int(uid)
+    pid, uid, gid = _CREDENTIALS.unpack(handle.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
+    return pid, uid, gid

@@ -36,11 +36,16 @@ _GROUP_POLLS = (0.01, 0.5)
 
 
 class ScriptProtocol(ProcessProtocol):
-    """One attempt; implements :class:`cloudmytask.boundaries.Running`."""
+    """One attempt; implements :class:`cloudmytask.boundaries.Running`.
+
+    :ivar client: whose job it is.
+    :ivar group: its process group; 0 before it has one.
+    """
 
     transport: ScriptProcess
 
     def __init__(self, clock: Clock, launch: Launch, sinks: Mapping[StreamName, StreamSink], exit_grace: float) -> None:
+        self.client = launch.client
         self._clock = clock
         self._sinks = sinks
         self._stopping = Stopping(clock, launch, self._terminate, self.kill)
@@ -50,7 +55,7 @@ class ScriptProtocol(ProcessProtocol):
         self._peak = PeakMemory()
         self._early_sample = clock.callLater(_EARLY_SAMPLE, self.sample)
         self._closing: DelayedCall | None = None
-        self._group = 0
+        self.group = 0
         self._ended: Deferred[ExitRecord] = Deferred()
 
     @property
@@ -82,7 +87,7 @@ class ScriptProtocol(ProcessProtocol):
 
     def connectionMade(self) -> None:
         assert self.transport.pid is not None
-        self._group = self.transport.pid
+        self.group = self.transport.pid
         self._stopping.begin()
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N803 - Twisted's name
@@ -131,7 +136,7 @@ class ScriptProtocol(ProcessProtocol):
 
     def _await_group(self, died: Outcome, deadline: float, delay: float) -> None:
         """The group was sent SIGKILL before its leader was reaped; as a rule it is gone by now."""
-        if not group_exists(self._group):
+        if not group_exists(self.group):
             self._conclude(died)
         else:
             self._clock.callLater(delay, self._look_closer, died, deadline, min(2 * delay, _GROUP_POLLS[1]))
@@ -145,17 +150,17 @@ class ScriptProtocol(ProcessProtocol):
             elif self._clock.seconds() < deadline:
                 self._await_group(died, deadline, delay)
             else:
-                _log.error("processes of group {group} have survived SIGKILL", group=self._group)
+                _log.error("processes of group {group} have survived SIGKILL", group=self.group)
                 self._conclude(died)
 
         def unknown(failure: Failure) -> None:
-            _log.failure("cannot tell whether process group {group} lives", failure=failure, group=self._group)
+            _log.failure("cannot tell whether process group {group} lives", failure=failure, group=self.group)
             self._conclude(died)
 
-        if not group_exists(self._group):
+        if not group_exists(self.group):
             self._conclude(died)
         else:
-            deferToThread(group_lives, self._group).addCallbacks(looked, unknown)
+            deferToThread(group_lives, self.group).addCallbacks(looked, unknown)
 
     def _conclude(self, died: Outcome) -> None:
         self._stopping.end()

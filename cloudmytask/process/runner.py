@@ -18,10 +18,11 @@ from twisted.internet.interfaces import IReactorFDSet
 
 from cloudmytask.boundaries import Clock, ExitRecord, Launch, Running, Sinks
 from cloudmytask.core.shortages import resource_of
-from cloudmytask.model.job import Outcome, Reason, Resource
+from cloudmytask.model.job import ClientId, Outcome, Reason, Resource
 from cloudmytask.periodic import Periodic, every
 from cloudmytask.process.attempt import ScriptProtocol
 from cloudmytask.process.child import ScriptProcess
+from cloudmytask.process.endowment import Endowment
 from cloudmytask.process.program import ProgramMaker, Unlaunchable
 from cloudmytask.process.spawn import can_return
 from cloudmytask.process.sweep import sweep
@@ -29,6 +30,8 @@ from cloudmytask.process.sweep import sweep
 EXIT_GRACE = 0.5
 """Seconds that a script's pipes may stay open after its exit."""
 _SAMPLE_INTERVAL = 1.0
+ENDOW_AGAIN = 0.002
+"""Seconds after which a script gets what it could not be given at its start."""
 
 
 @frozen
@@ -59,6 +62,7 @@ class ProcessRunner:
     :ivar sinks: where the output of scripts is brought.
     :ivar tag: names the state directory of this node; no other node on the machine has the same.
     :ivar exit_grace: seconds; see :data:`EXIT_GRACE`.
+    :ivar open_files: the soft limit of open descriptors that scripts get; None: the daemon's own.
     :ivar inherited: the daemon's environment, of which scripts see locale and time zone only.
     """
 
@@ -67,13 +71,16 @@ class ProcessRunner:
     _sinks: Sinks
     _tag: str
     _exit_grace: float = field(default=EXIT_GRACE, kw_only=True)
+    _open_files: int | None = field(default=None, kw_only=True)
     _inherited: Mapping[str, str] = field(factory=lambda: dict(os.environ), kw_only=True)
     _program: ProgramMaker = field(init=False)
+    _endowment: Endowment = field(init=False)
     _running: set[ScriptProtocol] = field(init=False, factory=set)
     _sampling: Periodic | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self._program = ProgramMaker(self._tag, self._inherited)
+        self._endowment = Endowment.of(self._open_files)
         # inherited by every script: none leaves a core file in a directory that is about to be deleted
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -99,6 +106,10 @@ class ProcessRunner:
         """See :class:`cloudmytask.boundaries.Runner`."""
         return sweep(self._tag)
 
+    def owner_of(self, group: int) -> ClientId | None:
+        """Whose running script leads that process group; None if none does."""
+        return next((each.client for each in self._running if each.group == group), None)
+
     def _check(self, launch: Launch, directory: str) -> None:
         """Find the usual mistakes while there is a sentence for each; others end in the shell, and as well.
 
@@ -122,9 +133,17 @@ class ProcessRunner:
             sinks = {stream: self._sinks(target) for stream, target in launch.streams.items()}
             protocol = ScriptProtocol(self._clock, launch, sinks, self._exit_grace)
             undo.callback(protocol.abandon)
-            ScriptProcess(self._reactor, program, stdin, protocol)
+            script = ScriptProcess(self._reactor, program, stdin, protocol)
             undo.pop_all()
+        if script.pid is not None and not self._endowment.give(
+            script.pid, own_limits=launch.limits.open_files is not None
+        ):
+            self._clock.callLater(ENDOW_AGAIN, self._endow_again, script)
         return protocol
+
+    def _endow_again(self, script: ScriptProcess) -> None:
+        if script.pid is not None:
+            self._endowment.give(script.pid, own_limits=True)
 
     def _sample(self) -> None:
         for protocol in self._running:

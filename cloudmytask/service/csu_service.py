@@ -14,6 +14,7 @@ from cloudmytask.boundaries.supervision import SupervisionWorld
 from cloudmytask.config import CsuConfig
 from cloudmytask.csu.unit import CentralSupervisoryUnit
 from cloudmytask.net.client_session import NodeFactory
+from cloudmytask.process.callers import Callers
 from cloudmytask.service.claim import claim
 from cloudmytask.service.instance_service import InstanceService, Life, Step
 from cloudmytask.service.world import make_peers
@@ -43,7 +44,7 @@ class CsuService(InstanceService[CsuConfig, CentralSupervisoryUnit]):
         begun.append(("leave the group", peers.bus.close))
         world = SupervisionWorld(reactor, time.time, peers.entropy, store, peers.bus, peers.links)
         unit = CentralSupervisoryUnit(world, config, held.address)
-        factory = NodeFactory(unit, reactor, peers.links)
+        factory = NodeFactory(unit, reactor, peers.links, Callers(lambda _group: None, self._own.mark))
         ports = self._listen(held, factory, begun)
         self._repeat(begun)
         begun.append(("stop its work", unit.stop_now))

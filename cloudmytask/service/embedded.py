@@ -24,6 +24,7 @@ from cloudmytask.config import NodeConfig
 from cloudmytask.config.instance import SOCKET_PATH_MAX
 from cloudmytask.directories import socket_path
 from cloudmytask.model.errors import StartFailed
+from cloudmytask.process.daemon import OwnProcess
 from cloudmytask.service.claim import LOCK_NAME
 from cloudmytask.service.node_service import NodeService
 from cloudmytask.service.world import make_runner
@@ -43,6 +44,9 @@ class _Service(NodeService):
     """A node whose failed start is the business of the process that it is part of. It lives for one script."""
 
     RESERVE = 0
+
+    def _settle_process(self) -> OwnProcess:
+        return OwnProcess()
 
     def _abort(self, sentence: str) -> NoReturn:
         raise StartFailed(sentence)

@@ -29,6 +29,7 @@ from cloudmytask.config import InstanceConfig
 from cloudmytask.model.errors import StartFailed, StoreFailed
 from cloudmytask.net.client_session import NodeFactory
 from cloudmytask.periodic import Periodic, every
+from cloudmytask.process.daemon import OwnProcess
 from cloudmytask.service.claim import SOCKET_MODE, InstanceClaim
 from cloudmytask.systemd import Notifier
 
@@ -153,6 +154,7 @@ class InstanceService(Service, Generic[Config, Role]):
     _stopping: bool = field(init=False, default=False)
     _stopped: Deferred[None] | None = field(init=False, default=None)
     _periodic: list[Periodic] = field(init=False, factory=list)
+    _own: OwnProcess = field(init=False, default=OwnProcess())
 
     # what each role says for itself
 
@@ -163,6 +165,10 @@ class InstanceService(Service, Generic[Config, Role]):
         :raises StartFailed: something is in the way; ``begun`` says what is to be undone.
         """
         raise NotImplementedError
+
+    def _settle_process(self) -> OwnProcess:
+        """Make the process fit for a daemon."""
+        return OwnProcess.settled()
 
     def _tell_ready(self) -> str:
         """Log that it serves; a line for ``systemctl status``."""
@@ -249,6 +255,7 @@ class InstanceService(Service, Generic[Config, Role]):
 
         :raises StartFailed: what was begun is being undone; :meth:`stopService` tells when that is done.
         """
+        self._own = self._settle_process()
         begun: list[Step] = []
         try:
             return self._begin_all(begun)

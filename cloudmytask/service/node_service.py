@@ -18,6 +18,7 @@ from cloudmytask.net.client_session import NodeFactory
 from cloudmytask.node.node import Node
 from cloudmytask.probe import SAMPLE_INTERVAL
 from cloudmytask.process import ProcessRunner
+from cloudmytask.process.callers import Callers
 from cloudmytask.service.claim import claim
 from cloudmytask.service.instance_service import InstanceService, Life, Reactor, StartAborted, Step
 from cloudmytask.service.world import DiskRoom, make_peers, make_probe, make_runner, make_world
@@ -46,7 +47,7 @@ class NodeService(InstanceService[NodeConfig, Node]):
     def _begin_all(self, begun: list[Step]) -> Life[Node]:
         config, reactor = self._config, self._reactor
         sinks = OpenSinks()
-        runner = make_runner(config, IReactorFDSet(reactor), reactor, sinks)
+        runner = make_runner(config, IReactorFDSet(reactor), reactor, sinks, self._own.open_files)
         held = claim(config, partial(self._clear_up, runner))
         begun.append(("release the claim", held.release))
         store = SqliteStore(config.state, call_from_thread=reactor.callFromThread, reserve=self.RESERVE)
@@ -58,7 +59,7 @@ class NodeService(InstanceService[NodeConfig, Node]):
         disk = DiskRoom(config.state)
         disk.sample()
         node = Node(make_world(reactor, store, runner, sinks, probe, peers, disk), config, held.address)
-        factory = NodeFactory(node.front_door, reactor, peers.links)
+        factory = NodeFactory(node.front_door, reactor, peers.links, Callers(runner.owner_of, self._own.mark))
         ports = self._listen(held, factory, begun)
         self._repeat(begun, (SAMPLE_INTERVAL, probe.sample), (SAMPLE_INTERVAL, disk.sample))
         # Last, because it begins to run what an earlier life left. Nobody is served before we return.

@@ -129,9 +129,15 @@ def make_probe(config: NodeConfig, running: Callable[[], int]) -> SampledProbe:
     return CpuProbe(own_jobs=lambda: min(1.0, running() / cores))
 
 
-def make_runner(config: NodeConfig, reactor: IReactorFDSet, clock: Clock, sinks: OpenSinks) -> ProcessRunner:
-    """Make the runner of this node's scripts, which are marked with its state directory."""
-    return ProcessRunner(reactor, clock, sinks, str(config.state.resolve()), exit_grace=config.exit_grace)
+def make_runner(
+    config: NodeConfig, reactor: IReactorFDSet, clock: Clock, sinks: OpenSinks, open_files: int | None = None
+) -> ProcessRunner:
+    """Make the runner of this node's scripts, which are marked with its state directory.
+
+    :param open_files: the soft limit of open descriptors that scripts get; None: this process's.
+    """
+    tag = str(config.state.resolve())
+    return ProcessRunner(reactor, clock, sinks, tag, exit_grace=config.exit_grace, open_files=open_files)
 
 
 @define(eq=False)

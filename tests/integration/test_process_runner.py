@@ -730,7 +730,7 @@ def start():
 {before}
     runner = ProcessRunner(reactor, reactor, Sink, {tag!r})
     launch = Launch(
-        id=AttemptId("job", 1, 1), python=sys.executable, files={{}}, script_name="script.py",
+        id=AttemptId("job", 1, 1), client="ann", python=sys.executable, files={{}}, script_name="script.py",
         streams={{stream: StreamTarget(stream.value, 1 << 20) for stream in StreamName}}, kill_grace=10.0,
     )
     ended = runner.start(launch, {directory!r}).ended.addCallback(print)

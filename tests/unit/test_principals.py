@@ -14,7 +14,7 @@ from twisted.internet.testing import StringTransport
 from cloudmytask.api.client_api import ClientApi
 from cloudmytask.api.principals import check_allowed, client_principal, peer_principal
 from cloudmytask.csu.door import SupervisorDoor
-from cloudmytask.model.access import AccessRole, Principal, Proof, allowed_roles
+from cloudmytask.model.access import AccessRole, Principal, Proof, ScriptCaller, allowed_roles
 from cloudmytask.model.cluster import BootId, NodeId, PeerIdentity, Role
 from cloudmytask.model.errors import InvalidArgument, NotPermitted
 from cloudmytask.model.job import ClientId
@@ -121,3 +121,12 @@ def test_a_peer_is_what_its_introduction_proved() -> None:
     assert peer_principal(identity, keyed=False).proof is Proof.NETWORK
     with pytest.raises(NotPermitted, match="csu is a csu; only nodes hand jobs over"):
         check_allowed(csu, NodePeerDoor.offered)
+
+
+def test_a_script_is_its_jobs_client_and_no_administrator() -> None:
+    script = client_principal("bob", UNIXAddress(None), 7, ScriptCaller(ClientId("ann")))
+    assert (script.name, set(script.roles), script.script) == ("ann", {AccessRole.CLIENT}, True)
+    with pytest.raises(NotPermitted, match="this is a script of ann's"):
+        check_allowed(script, ClientApi.ban)
+    with pytest.raises(NotPermitted, match="belongs to a script"):
+        client_principal("bob", UNIXAddress(None), 7, ScriptCaller())

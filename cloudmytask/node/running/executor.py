@@ -249,6 +249,7 @@ class Executor:
             files[stdin] = spec.stdin
         return Launch(
             id=assignment.id,
+            client=assignment.client,
             python=self._world.python,
             files=files,
             script_name=spec.script_name,

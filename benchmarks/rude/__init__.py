@@ -1,0 +1,1 @@
+"""Rude company: what shortages and rude clients cost the others. See ``__main__``."""
