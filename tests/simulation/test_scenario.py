@@ -163,5 +163,5 @@ def test_results_that_never_grow_old(plant: Plant) -> None:
 
 def test_a_job_that_is_left_behind(plant: Plant) -> None:
     """A retry that is forgotten."""
-    plant(Origin, "_pause", lambda self, job: None)
+    plant(Origin, "_pause", lambda self, job, delay: None)
     _is_noticed("in no place", kills=0, jobs=40)
