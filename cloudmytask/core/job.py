@@ -139,6 +139,15 @@ class Interrupt:
 
 
 @frozen
+class Died:
+    """The node of that attempt, which was believed gone, is back in another life: it did die."""
+
+    at: float
+    node: str
+    attempt: AttemptId
+
+
+@frozen
 class Move:
     """Another node owns it from now on."""
 
@@ -157,7 +166,7 @@ class Expire:
     removed: bool = False
 
 
-Event = Wait | Stage | Remark | Start | End | Cancel | Interrupt | Move | Expire
+Event = Wait | Stage | Remark | Start | End | Cancel | Interrupt | Died | Move | Expire
 
 
 def next_attempt(job: Job) -> AttemptId:
@@ -292,7 +301,7 @@ def _interrupt_attempt(job: Job, event: Interrupt) -> Job:
         state = JobState.CANCELLED
     elif unstarted:
         return _wait_again(interrupted, event)
-    elif event.interruption is Interruption.NODE_DIED and len(interrupted.died_on) >= event.deaths_max:
+    elif len(interrupted.died_on) >= event.deaths_max:
         state, interrupted = JobState.LOST, _given_up(interrupted)
     elif (job.spec.at_most_once and job.state is JobState.RUNNING) or _count(attempts) >= ATTEMPTS_MAX:
         state = JobState.LOST
@@ -300,6 +309,15 @@ def _interrupt_attempt(job: Job, event: Interrupt) -> Job:
         return _wait_again(interrupted, event)
     trail = _stamped(job, event, "ended", f"{state.value}: {event.note}")
     return evolve(interrupted, state=state, ended_at=event.at, trail=trail)
+
+
+def _died(job: Job, event: Died) -> Job:
+    """It counts from now on; what runs meanwhile may end."""
+    named, died = (event.attempt.epoch, event.attempt.number), Interruption.NODE_DIED
+    found = [each for each in job.attempts if (each.epoch, each.number) == named and each.ended_at is not None]
+    if not found or found[0].interruption is not None:
+        return job
+    return evolve(job, attempts=tuple(evolve(e, interruption=died) if e is found[0] else e for e in job.attempts))
 
 
 def _wait_again(job: Job, event: Interrupt) -> Job:
@@ -314,7 +332,7 @@ def _given_up(job: Job) -> Job:
     died = [each for each in job.attempts if each.interruption is Interruption.NODE_DIED]
     told = ", ".join(f"attempt {each.number} on {each.executor}" for each in died)
     outcome = Outcome(reason=Reason.LOST, detail=f"its node died during {told}"[:DETAIL_MAX])
-    last = died[-1].outcome
+    last = _latest(job).outcome
     return evolve(job, attempts=_latest_evolved(job, outcome=evolve(outcome, usage=last.usage if last else Usage())))
 
 
@@ -398,14 +416,15 @@ TABLE: dict[tuple[JobState, type], Callable[..., Job]] = {
     (_S, Cancel): _cancel_started,  # the executor aborts and reports End
     (_S, Interrupt): _interrupt_attempt,
     (_S, Remark): _remark,
+    **{(state, Died): _died for state in (_P, _W, _S, _R)},
     (_R, Start): _late,  # told once more, because the answer was lost
     (_R, End): _end,
     (_R, Cancel): _cancel_started,  # the executor terminates the script and reports End
     (_R, Interrupt): _interrupt_attempt,
     (_R, Remark): _remark,
-    **{(state, event): _late for state in _ENDED for event in (Start, End, Cancel, Interrupt, Remark)},
+    **{(state, event): _late for state in _ENDED for event in (Start, End, Cancel, Interrupt, Died, Remark)},
     **{(state, Expire): _expire for state in _ENDED},
-    **{(_X, event): _late for event in (Start, End, Cancel, Interrupt, Remark, Expire)},
+    **{(_X, event): _late for event in (Start, End, Cancel, Interrupt, Died, Remark, Expire)},
 }
 
 

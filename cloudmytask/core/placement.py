@@ -79,7 +79,7 @@ ANYWHERE = Course()
 
 @frozen
 class Peer:
-    """Another node that takes jobs: alive, neither draining nor short of disk."""
+    """Another node that takes jobs: alive, not draining, and not without room for want of something."""
 
     node_id: NodeId
     name: str

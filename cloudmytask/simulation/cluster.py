@@ -140,7 +140,7 @@ class ClusterRun:
     def _checker(self) -> ClusterChecker:
         plan, interval = self.plan, AnnouncementPace().heartbeat(self.plan.nodes)
         # Who has just lost its peers, or what they said, does not know who waits, or who is free.
-        quiet = plan.policy == RESERVE_PULL and not (plan.kill or plan.partitions or plan.loss)
+        quiet = plan.policy == RESERVE_PULL and not (plan.kill or plan.partitions or plan.shortages or plan.loss)
         # Where all jobs come from one node, it knows all that is sent to anybody.
         lonely = quiet and plan.gateway == Gateway.ONE
         return ClusterChecker(

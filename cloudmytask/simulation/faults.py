@@ -1,4 +1,5 @@
-"""What goes wrong in a simulated cluster: nodes die and come back, the network falls in two, a client is banned.
+"""What goes wrong in a simulated cluster: nodes die and come back or are short of something, the network
+falls in two, a client is banned.
 
 Invariant: what happens, and when, is decided by the dice it is given; each fault is over after a while.
 """
@@ -12,7 +13,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from cloudmytask.model.cluster import Ban
-from cloudmytask.model.job import ClientId
+from cloudmytask.model.job import ClientId, Resource
 from cloudmytask.simulation.clock import VirtualClock
 from cloudmytask.simulation.cluster_checker import ClusterChecker
 from cloudmytask.simulation.host import Host
@@ -51,6 +52,9 @@ class Faults:
         for number in range(plan.partitions):
             share = (number + dice.random()) / plan.partitions
             self._later(start + share * span, self._partition, dice.uniform(5.0, 15.0))
+        for _ in range(plan.shortages):
+            host = dice.choice(list(self._hosts.values()))
+            self._later(start + dice.uniform(0.1, 0.9) * span, self._starve, host, dice.uniform(2.0, 20.0))
         if plan.ban:
             self._later(start + 0.4 * span, self._ban)
 
@@ -93,6 +97,17 @@ class Faults:
         self._checker.healed(self._clock.seconds())
         self._network.paths.partition()
         self._over()
+
+    def _starve(self, host: Host, seconds: float) -> None:
+        self._note("starve", host.name)
+        host.machine.short = Resource.PROCESSES
+
+        def fed() -> None:
+            self._note("feed", host.name)
+            host.machine.short = None
+            self._over()
+
+        self._clock.callLater(seconds, fed)
 
     def _ban(self) -> None:
         host = self._dice.choice([host for host in self._hosts.values() if host.up])

@@ -55,6 +55,8 @@ class ClusterPlan:
     """Share of the nodes that are killed once, and started again a little later."""
     partitions: int = 0
     """How often the network falls into two halves for a while."""
+    shortages: int = 0
+    """How often a node can start no script for a while."""
     loss: float = 0.0
     """Share of all multicast deliveries that are lost."""
     ban: bool = False

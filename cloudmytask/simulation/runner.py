@@ -36,8 +36,6 @@ class ScriptPlan:
     """It catches SIGTERM and exits with this code; None dies by the signal."""
     launch_failure: str | None = None
     """It cannot even be started, for this reason."""
-    short: Resource | None = None
-    """What the node lacks, if that is why."""
     cpu_seconds: float | None = None
     peak_memory: int | None = None
 
@@ -50,6 +48,8 @@ class SimulatedMachine:
     """The most scripts that ever ran at once."""
     started: int = field(init=False, default=0)
     """How many scripts were started altogether."""
+    short: Resource | None = None
+    """What the machine lacks: while it does, no script can be started."""
     _scripts: dict[ScriptedAttempt, None] = field(init=False, factory=dict)
 
     @property
@@ -112,9 +112,11 @@ class ScriptedAttempt:
 
     def begin(self) -> None:
         """Start it, or fail to."""
-        if self.plan.launch_failure is not None:
-            died = Outcome(Reason.LAUNCH, detail=self.plan.launch_failure)
-            self._ended.callback(ExitRecord(died, short=self.plan.short))
+        short, failure = self._machine.short, self.plan.launch_failure
+        if short is not None:
+            failure = f"The system could not start the script: there are no more {short.words}."
+        if failure is not None:
+            self._ended.callback(ExitRecord(Outcome(Reason.LAUNCH, detail=failure), short=short))
             return
         self._alive = True
         self._machine.enter(self)

@@ -227,6 +227,7 @@ class MemoryStore:
         given = {content.blob: content for content in contents}
 
         def make() -> str:
+            self._need_room()
             self._disk.directories.pop(name, None)
             self._disk.directories[name] = {
                 file_name: verified(given[blob]) if blob in given else self._verified(blob)
@@ -265,11 +266,14 @@ class MemoryStore:
 
     def _change(self, apply: Callable[[], T]) -> Deferred[T]:
         def apply_if_room() -> T:
-            if self._disk.full:
-                raise disk_is_full()
+            self._need_room()
             return apply()
 
         return self._commits.submit(apply_if_room)
+
+    def _need_room(self) -> None:
+        if self._disk.full:
+            raise disk_is_full()
 
 
 def _sequence(job: Job) -> int:

@@ -93,8 +93,9 @@ def test_a_twin_of_a_refused_job_is_accepted_on_its_own(place: Place, ann: NodeC
     other = place.connect("ann")
     spec, source = place.spec()
     place.commit = 0.2
-    place.host.disk.full = True
     first, second = ann.submit(spec, source, key="k"), other.submit(spec, source, key="k")
+    place.until(lambda: bool(place.launches))  # its script runs, and has to be ended first
+    place.host.disk.full = True
     entries = place.host.node._ledger._entries
     place.until(lambda: any(entry.refused for entry in entries.values()))
     place.host.disk.full = False
@@ -438,9 +439,12 @@ def test_a_cancel_survives_a_kill(place: Place, ann: NodeClient) -> None:
     assert _at_rest(place)
 
 
-def test_a_node_that_dies_again_and_again(place: Place, ann: NodeClient) -> None:
+def test_a_node_that_dies_again_and_again() -> None:
+    place = Place({"poison_max": 8})
+    ann = place.connect()
     job = place.submit(ann, ScriptPlan(duration=5.0))
     for _ in range(7):
+        place.reach(place.connect("ann"), job, JobState.RUNNING)
         place.clock.advance(1.0)
         place.restart()
     done = place.wait(place.connect("ann"), job)

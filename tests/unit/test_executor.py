@@ -23,9 +23,11 @@ from cloudmytask.model.job import (
     ClientId,
     Content,
     Digest,
+    Interruption,
     JobId,
     JobSpec,
     Reason,
+    Resource,
     StreamName,
 )
 from cloudmytask.node.gate import Gate
@@ -137,11 +139,11 @@ class Bench:
     async def nothing(self) -> None:
         """Before a script starts."""
 
-    def run(self, name: str, before_start: Callable[[], Any] | None = None, **spec: Any) -> None:
+    def run(self, name: str, before_start: Callable[[], Any] | None = None, *, deaths: int = 0, **spec: Any) -> None:
         async def ready() -> None:
             self.events.append(f"{name} starts")
 
-        assignment = Assignment(attempt(name), ClientId("ann"), JobSpec(SCRIPT, "s.py", **spec), "n")
+        assignment = Assignment(attempt(name), ClientId("ann"), JobSpec(SCRIPT, "s.py", **spec), "n", deaths)
         running = self.executor.run(assignment, before_start or ready, lambda: self.events.append(f"{name} freed"))
         Deferred.fromCoroutine(running).addCallback(lambda finished: self.finished.update({name: finished}))
 
@@ -363,3 +365,43 @@ def test_a_bug_ends_the_attempt_with_a_word(bench: Bench, expected_failures: Cal
     assert outcome.reason is Reason.LAUNCH and "ZeroDivisionError" in outcome.detail
     assert bench.taken() == (0, 0)
     expected_failures(ZeroDivisionError)
+
+
+def test_a_shortage_in_staging_is_an_interruption_of_an_attempt_that_never_started(bench: Bench) -> None:
+    bench.run("a")
+    bench.staging["a"].errback(StoreFailed("No space left.", resource=Resource.DISK))
+    finished = bench.finished["a"]
+    assert (finished.interrupted, finished.interruption) == (True, Interruption.UNSTARTED)
+    assert finished.outcome.detail == "node n is short of room on its disk (No space left)"
+    assert bench.shortages.short == (Resource.DISK,)
+
+
+def test_a_disk_that_refuses_for_another_reason_is_no_shortage(bench: Bench) -> None:
+    bench.run("a")
+    bench.staging["a"].errback(StoreFailed("Input/output error."))
+    assert bench.reason("a") is Reason.LAUNCH and not bench.finished["a"].interrupted
+    assert bench.shortages.short == ()
+
+
+@pytest.mark.parametrize("resource", [each for each in Resource if each is not Resource.DISK])
+def test_a_shortage_at_the_launch_is_over_when_a_launch_works(bench: Bench, resource: Resource) -> None:
+    bench.runner.machine.short = resource
+    bench.run("a")
+    bench.ready("a")
+    assert bench.finished["a"].interruption is Interruption.UNSTARTED
+    assert list(bench.shortages.short) == [resource] and bench.shortages.offered(2) == 0
+    bench.clock.advance(10.0)
+    assert bench.shortages.offered(2) == 1
+    bench.runner.machine.short = None
+    bench.run("b")
+    assert bench.shortages.offered(1) == 0, "one at a time"
+    bench.ready("b")
+    assert list(bench.shortages.short) == [] and bench.shortages.offered(1) == 1
+
+
+def test_a_job_on_its_last_chance_does_not_run_beside_another(bench: Bench) -> None:
+    assert bench.executor.may_join(2)
+    bench.run("a", deaths=1)
+    assert bench.executor.may_join(2)
+    bench.run("b", deaths=2)
+    assert not bench.executor.may_join(2) and bench.executor.may_join(1) and bench.executor.may_join(0)

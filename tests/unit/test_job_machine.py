@@ -16,6 +16,7 @@ from cloudmytask.core.job import (
     TRAIL_HEAD,
     TRAIL_MAX,
     Cancel,
+    Died,
     End,
     Event,
     Expire,
@@ -36,6 +37,7 @@ from cloudmytask.model.job import (
     Blob,
     ClientId,
     Digest,
+    Interruption,
     Job,
     JobId,
     JobSpec,
@@ -119,6 +121,7 @@ EVENTS: dict[str, Event] = {
     "expire": Expire(5.0, NODE),
     "move": Move(5.0, NODE, "b at 127.0.0.2:7001"),
     "remark": Remark(5.0, NODE, "refused", "by b: busy"),
+    "died": Died(5.0, NODE, FIRST),
 }
 SAME = "the very same object"
 CHANGES: dict[tuple[JobState, str], JobState | str] = {
@@ -146,7 +149,13 @@ CHANGES: dict[tuple[JobState, str], JobState | str] = {
     (R, "cancel"): R,
     (R, "interrupt"): W,
     (R, "remark"): R,
-    **{(state, event): SAME for state in (*ENDED, X) for event in ("start", "end", "cancel", "interrupt", "remark")},
+    **{
+        (state, event): SAME
+        for state in (*ENDED, X)
+        for event in ("start", "end", "cancel", "interrupt", "remark", "died")
+    },
+    **{(state, "died"): SAME for state in (P, S, R)},  # of an attempt that has not ended
+    (W, "died"): W,
     **{(state, "expire"): X for state in ENDED},
     (X, "expire"): SAME,
 }
@@ -165,7 +174,7 @@ def test_every_event_in_every_state(state: JobState, event: str) -> None:
     else:
         after = step(job, EVENTS[event])
         assert after.state is expected and after is not job
-        assert len(after.trail) > len(job.trail) and after.trail[: len(job.trail)] == job.trail
+        assert (len(after.trail) > len(job.trail)) is (event != "died") and after.trail[: len(job.trail)] == job.trail
         assert all(stamp.at == 5.0 and stamp.node == NODE for stamp in after.trail[len(job.trail) :])
 
 
@@ -375,3 +384,60 @@ def test_a_job_of_a_thousand_attempts_fits_into_an_answer_and_keeps_the_first_an
     assert job.trail.index(omitted) == TRAIL_HEAD
     assert len(dump(job_to_document(job))) < DOCUMENT_MAX
     assert len(job_to_record(job)) < DOCUMENT_MAX
+
+
+UNSTARTED, NODE_DIED = Interruption.UNSTARTED, Interruption.NODE_DIED
+
+
+def _interrupted(job: Job, interruption: Interruption | None, *, deaths_max: int = 3) -> Job:
+    """One attempt more that is interrupted."""
+    job = step(job, Stage(at=1.0, node=NODE))
+    job = step(job, Start(at=2.0, node=NODE, attempt=job.attempt_id))
+    return step(job, Interrupt(5.0, NODE, "so it was", interruption=interruption, deaths_max=deaths_max))
+
+
+@pytest.mark.parametrize("once_only", [False, True])
+def test_a_job_whose_script_certainly_never_started_goes_back_to_the_queue(once_only: bool) -> None:
+    job = _interrupted(_new(at_most_once=once_only), UNSTARTED)
+    assert job.state is W and failures(job) == 0 and job.died_on == ()
+    (attempt,) = job.attempts
+    assert attempt.started_at is None and attempt.outcome is not None and attempt.outcome.usage.wall_seconds is None
+
+
+def test_shortages_never_end_a_job_and_make_no_long_record() -> None:
+    job = _new()
+    for _ in range(ATTEMPTS_MAX + 10):
+        job = _interrupted(job, UNSTARTED)
+    assert job.state is W and [each.number for each in job.attempts] == [ATTEMPTS_MAX + 10]
+    assert machine.next_attempt(job).number == ATTEMPTS_MAX + 11, "no name is given twice"
+
+
+@pytest.mark.parametrize("deaths_max", [1, 3, 5])
+def test_row_08_a_job_is_given_up_after_so_many_deaths_of_its_nodes(deaths_max: int) -> None:
+    job = _new()
+    for _ in range(deaths_max - 1):
+        job = _interrupted(job, NODE_DIED, deaths_max=deaths_max)
+        job = _interrupted(job, None, deaths_max=deaths_max)
+        job = _interrupted(job, UNSTARTED, deaths_max=deaths_max)
+        assert job.state is W, "a drain and a shortage do not count"
+    job = _interrupted(job, NODE_DIED, deaths_max=deaths_max)
+    assert job.state is LOST and job.outcome is not None
+    assert job.outcome.detail.startswith(f"its node died during attempt 1 on {NODE}")
+    assert job.outcome.detail.count(" on ") == deaths_max
+
+
+def test_a_cancelled_job_whose_node_dies_is_cancelled() -> None:
+    job = step(_new(), Stage(at=1.0, node=NODE))
+    job = step(job, Cancel(2.0, NODE, "ann"))
+    assert step(job, Interrupt(3.0, NODE, "died", interruption=NODE_DIED, deaths_max=1)).state is CANCELLED
+    assert step(job, Interrupt(3.0, NODE, "short", interruption=UNSTARTED)).state is CANCELLED
+
+
+def test_a_death_that_is_heard_of_late_counts_once() -> None:
+    job = _interrupted(_new(), None)
+    job = step(job, Stage(at=6.0, node=NODE))
+    for _ in range(2):
+        job = step(job, Died(7.0, NODE, FIRST))
+        assert job.died_on == (NODE,) and job.state is S
+    assert step(job, Died(7.0, NODE, _attempt(2))) is job, "that one is under way"
+    assert step(job, Interrupt(8.0, NODE, "gone", deaths_max=1)).state is LOST

@@ -18,7 +18,7 @@ from cloudmytask.boundaries import World
 from cloudmytask.config import NodeConfig
 from cloudmytask.core.backoff import Backoff
 from cloudmytask.core.explain import node_failed
-from cloudmytask.core.job import End, Interrupt, Remark, Stage, Start, next_attempt, retriable
+from cloudmytask.core.job import Died, End, Interrupt, Remark, Stage, Start, next_attempt, retriable
 from cloudmytask.core.placement import Choice, Course
 from cloudmytask.deferreds import Signal, first_of, pause
 from cloudmytask.model.cluster import OfferAnswer, PeerIdentity
@@ -77,6 +77,8 @@ class Attempts:
     """Attempts that are on offer to other nodes."""
     _under_way: list[JobId] = Factory(list)
     """Jobs of which an attempt is not recorded yet."""
+    resumed: set[JobId] = Factory(set)
+    """Open jobs of an earlier life of this node, which may have been ended by one before that was recorded."""
 
     def __contains__(self, identity: JobId) -> bool:
         """Whether an attempt of that job is not recorded yet."""
@@ -123,6 +125,12 @@ class Attempts:
             self.follow(identity, self._elsewhere(self._ledger.note(identity, stage), remote))
         remote.noted()
         return answer
+
+    def died(self, attempt: AttemptId) -> None:
+        """The node of an attempt that was given up did die."""
+        live = self._ledger.live(attempt.job)
+        if live is not None:
+            self._ledger.note_soon(live.id, Died(self._world.wall(), self._config.name, attempt))
 
     def reclaim(self, job: Job) -> None:
         """Take up again an attempt that an earlier life of this node left."""
@@ -239,7 +247,7 @@ class Attempts:
         if live is None:
             return
         started = Start(at=self._world.wall(), node=self._config.name, attempt=attempt)
-        if live.spec.at_most_once:
+        if live.spec.at_most_once or identity in self.resumed:
             await self._ledger.record(identity, started)
         else:
             self._ledger.note_soon(identity, started)
@@ -329,7 +337,9 @@ class Attempts:
                 lambda failure: _log.failure("attempt {attempt}: its files stay", failure, attempt=attempt)
             )
         job = self._ledger.live(identity)
-        if job is not None and job.state is JobState.WAITING:  # otherwise it has ended, perhaps by a cancel meanwhile
+        if job is None:
+            self.resumed.discard(identity)
+        elif job.state is JobState.WAITING:  # otherwise it has ended, perhaps by a cancel meanwhile
             self._again(job, finished.interrupted)
 
     async def _record(self, identity: JobId, event: End | Interrupt, contents: Sequence[Content] = ()) -> None:

@@ -104,6 +104,7 @@ class Origin:
             again=self._again,
             broken=self._break_off,
         )
+        self._delegate.died.add(self._attempts.died)
 
     def enqueue(self, job: Job) -> None:
         """Take over an accepted job: place it, or let it wait."""
@@ -114,6 +115,7 @@ class Origin:
         waiting = []
         for job in jobs:
             self._ledger.adopt(job)
+            self._attempts.resumed.add(job.id)
             if job.state in (JobState.STAGING, JobState.RUNNING):
                 if job.attempt is not None and job.attempt.executor_id is not None:
                     self._queue.begun(job.client)

@@ -18,7 +18,7 @@ from cloudmytask.cluster.member import ClusterMember
 from cloudmytask.core.membership import Member
 from cloudmytask.core.placement import Peer
 from cloudmytask.deferreds import Signal, first_of, pause
-from cloudmytask.listeners import Registration
+from cloudmytask.listeners import Listeners, Registration
 from cloudmytask.model.cluster import BootId, Capacity, NodeId, Offer, OfferAnswer, Standing
 from cloudmytask.model.errors import (
     BlobCorrupt,
@@ -56,16 +56,19 @@ class Delegate:
     attempts: set[AttemptId] = field(init=False, factory=set)
     """Those that run elsewhere now."""
     there: dict[tuple[NodeId, str], None] = field(init=False, factory=dict)
-    abandoned: dict[tuple[NodeId, AttemptId], None] = field(init=False, factory=dict)
+    abandoned: dict[tuple[NodeId, AttemptId], BootId | None] = field(init=False, factory=dict)
+    """With the life of that node that had it, if that is known."""
+    died: Listeners[[AttemptId]] = field(init=False, factory=Listeners)
+    """Told of such an attempt when its node is back in another life."""
 
     @property
     def running(self) -> int:
         """Attempts elsewhere."""
         return len(self.attempts)
 
-    def abandon(self, node_id: NodeId, attempt: AttemptId) -> None:
+    def abandon(self, node_id: NodeId, attempt: AttemptId, boot: BootId | None = None) -> None:
         """That attempt was given up, as its executor seemed to be gone: should it come back, it is told."""
-        self.abandoned[node_id, attempt] = None
+        self.abandoned[node_id, attempt] = boot
         while len(self.abandoned) > REMEMBERED_MAX:
             del self.abandoned[next(iter(self.abandoned))]
 
@@ -75,6 +78,10 @@ class Delegate:
         if member.standing is not Standing.ALIVE:
             return
         attempts = [attempt for where, attempt in self.abandoned if where == node_id]
+        for attempt in attempts:
+            boot = self.abandoned[node_id, attempt]
+            if boot is not None and member.announcement.boot_id > boot:
+                self.died.tell(attempt)
         if attempts:
             told = Deferred.fromCoroutine(self._end_abandoned(node_id, attempts))
             told.addErrback(lambda failure: _log.failure("attempts that were given up were not ended", failure))

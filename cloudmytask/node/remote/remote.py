@@ -182,8 +182,7 @@ class Remote:
             return
         self._link, self._boot = link, link.peer.boot_id
         if self._interest is None:
-            ended = lambda: self._lose(f"node {self._name} died")  # noqa: E731 - a callback of one line
-            self._interest = self._delegate.others.watch(link.peer.node_id, self._boot, ended)
+            self._interest = self._delegate.others.watch(link.peer.node_id, self._boot, self._life_over)
         self._listening = link.gone.add(self._link_lost)
 
     def _link_lost(self) -> None:
@@ -217,6 +216,14 @@ class Remote:
                     self.stop(self._stop)
                 return
 
+    def _life_over(self) -> None:
+        """Its executor is believed dead, or is there in another life: only then is it certain."""
+        member = None if self.node_id is None else self._delegate.others.detector.get(self.node_id)
+        if member is not None and self._boot is not None and member.announcement.boot_id > self._boot:
+            self._lose(f"node {self._name} was started again", Interruption.NODE_DIED)
+        else:
+            self._lose(f"node {self._name} died")
+
     def _lose(self, why: str, interruption: Interruption | None = None) -> None:
         wall = self._delegate.world.clock.seconds() - self._began
         self._finish_with(Outcome(Reason.LOST, detail=why, usage=Usage(wall_seconds=wall)), True, interruption)
@@ -226,7 +233,7 @@ class Remote:
         if self._over or self._live is None:
             return
         assert self.node_id is not None
-        self._delegate.abandon(self.node_id, self.attempt)
+        self._delegate.abandon(self.node_id, self.attempt, self._boot)
         self._finish(Finished(outcome, interrupted, self._live, self._name, interruption=interruption))
 
     def _finish(self, finished: Finished) -> None:
