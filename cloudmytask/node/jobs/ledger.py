@@ -19,7 +19,7 @@ from cloudmytask.core.job import Event, Expire, Move, step
 from cloudmytask.core.retention import RetentionClock
 from cloudmytask.deferreds import Signal
 from cloudmytask.listeners import Listeners, Registration
-from cloudmytask.model.errors import CloudMyTaskError, JobExpired, JobMoved, JobNotFinished, NoSuchJob, StoreFailed
+from cloudmytask.model.errors import JobExpired, JobMoved, JobNotFinished, NoSuchJob, StoreFailed
 from cloudmytask.model.job import TERMINAL_STATES, ClientId, Content, Digest, Job, JobId, JobPage, JobQuery, JobState
 
 _log = Logger()
@@ -102,7 +102,7 @@ class Ledger:
         entry = self._entries[job.id] = _Entry(job, published=None)
         try:
             await self._world.store.save(job, contents)
-        except CloudMyTaskError:
+        except Exception:
             entry.refused = True
             raise
         if entry.published is None:
