@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from cloudmytask.model.job import JobId, JobState, Reason
+from cloudmytask.client.sources import Source
+from cloudmytask.model.errors import InternalError
+from cloudmytask.model.job import JobId, JobSpec, JobState, Reason
 from cloudmytask.node.jobs.attempts import Attempts
 from cloudmytask.node.jobs.handover import Handover
 from cloudmytask.node.jobs.ledger import Ledger
@@ -17,6 +19,7 @@ from cloudmytask.node.remote.guest import Guest
 from cloudmytask.node.remote.remote import Remote
 from cloudmytask.node.running.outputs import LiveOutput
 from cloudmytask.simulation.runner import ScriptPlan
+from cloudmytask.simulation.store import MemoryStore
 from tests.conftest import ExpectFailures
 from tests.virtual import FOREVER, Place
 from tests.virtual_cluster import Company
@@ -65,6 +68,22 @@ def test_an_own_job_ends_with_a_reason(
     assert expected_failures(Bug)
     assert place.host.node.whereabouts() == {}
     assert place.wait(ann, place.submit(ann, SHORT)).state is JobState.SUCCEEDED, "the slot is free again"
+
+
+@pytest.mark.parametrize("at_most_once", [False, True])
+def test_a_job_whose_acceptance_broke_is_nowhere(
+    monkeypatch: pytest.MonkeyPatch, expected_failures: ExpectFailures, at_most_once: bool
+) -> None:
+    place = Place()
+    ann = place.connect()
+    source = Source.of_bytes(b"x")
+    spec = JobSpec(script=source.blob, at_most_once=at_most_once)
+    once(monkeypatch, MemoryStore, "save")
+    place.refused(ann.submit(spec, source, key="once"), InternalError)
+    assert expected_failures(Bug)
+    assert place.host.node.whereabouts() == {}
+    again = place.result(ann.submit(spec, source, key="once"))
+    assert place.wait(ann, again).state is JobState.SUCCEEDED, "its key is free again, and nobody waits for ever"
 
 
 def test_a_running_script_whose_attempt_broke_is_killed(

@@ -23,7 +23,6 @@ from cloudmytask.model.cluster import OfferAnswer
 from cloudmytask.model.errors import (
     Banned,
     BlobMissing,
-    CloudMyTaskError,
     IdempotencyConflict,
     InvalidArgument,
     JobExpired,
@@ -198,7 +197,7 @@ class Acceptance:
         self._origin.enqueue(job)
         try:
             await durable
-        except CloudMyTaskError:
+        except Exception:
             await self._origin.withdraw(job.id)
             raise
 
@@ -207,7 +206,7 @@ class Acceptance:
         self._queue.expected += 1
         try:
             await self._ledger.accept(job, contents)
-        except CloudMyTaskError:
+        except Exception:
             await self._origin.withdraw(job.id)
             raise
         finally:

@@ -275,9 +275,11 @@ class Attempts:
 
     async def _discard(self, attempt: AttemptId, client: ClientId, remote: Remote) -> None:
         """An attempt that nobody wants any more was accepted all the same."""
-        finished = await remote.finished()
-        del self._remotes[attempt.job]
-        self._placer.returned(client)
+        try:
+            finished = await remote.finished()
+        finally:
+            del self._remotes[attempt.job]
+            self._placer.returned(client)
         finished.settled()
         await self._executor.clean(attempt)
 

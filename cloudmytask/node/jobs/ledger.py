@@ -20,7 +20,6 @@ from cloudmytask.core.retention import RetentionClock
 from cloudmytask.deferreds import Signal
 from cloudmytask.listeners import Listeners, Registration
 from cloudmytask.model.errors import (
-    CloudMyTaskError,
     InternalError,
     JobExpired,
     JobMoved,
@@ -110,7 +109,7 @@ class Ledger:
         entry = self._entries[job.id] = _Entry(job, published=None)
         try:
             await self._world.store.save(job, contents)
-        except CloudMyTaskError:
+        except Exception:
             entry.refused = True
             raise
         if entry.published is None:
