@@ -127,7 +127,7 @@ def test_an_outcome_that_is_told_before_it_is_durable(plant: Plant) -> None:
         return await save(self, entry)
 
     plant(Ledger, "_save", tell_and_save)
-    _is_noticed("was told as", prepare=_slow_commits)
+    _is_noticed("was told as", prepare=_slow_commits, kills=10)
 
 
 def test_an_acceptance_that_is_told_before_it_is_durable(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,7 +188,8 @@ class Origin:
     def begin_move(self, identity: JobId) -> bool:
         """A waiting job is about to become another node's: nothing else happens to it until :meth:`end_move`. False if
         it does not wait any more."""
-        if not self.waits(identity) or self._placer.holds(identity) == "offer":
+        unrecorded = identity in self._attempts  # it waits, and how its last attempt ended is on its way to the disk
+        if unrecorded or not self.waits(identity) or self._placer.holds(identity) == "offer":
             return False
         self._end_pause(identity)
         self._placer.withdraw(identity)
