@@ -85,7 +85,7 @@ class Announcer:
 
     def refute(self, incarnation: int) -> None:
         """Somebody declared our ``incarnation`` dead: say that we live. That is one more than what we said before,
-        whatever was declared: others hold nothing dead that they never heard of."""
+        however high that was: others hold nothing dead that they never heard of."""
         if incarnation >= self._incarnation:
             self._incarnation += 1
             _log.info("thought dead; announcing incarnation {incarnation}", incarnation=self._incarnation)

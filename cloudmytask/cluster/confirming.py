@@ -33,7 +33,7 @@ class Liveness(enum.Enum):
 
 
 @frozen
-class Verdict:
+class Finding:
     """What came of the question; of one that lives, who it is, and what it said."""
 
     liveness: Liveness
@@ -41,7 +41,7 @@ class Verdict:
     pulse: Pulse | None = None
 
 
-async def ask(clock: Clock, pool: LinkPool, node_id: NodeId, last: Announcement) -> Verdict:
+async def ask(clock: Clock, pool: LinkPool, node_id: NodeId, last: Announcement) -> Finding:
     """Ping over the link that there is; if that stays silent over a new one, since the old one's other end may be gone
     without a word.
 
@@ -56,14 +56,14 @@ async def ask(clock: Clock, pool: LinkPool, node_id: NodeId, last: Announcement)
             if link is None:
                 link = await patiently(clock, PATIENCE, pool.dial(last.address))
             if (link.peer.node_id, link.peer.boot_id) != (node_id, last.boot_id):
-                return Verdict(Liveness.GONE)
+                return Finding(Liveness.GONE)
             pulse = await link.ping(PATIENCE)
         except NoNode:
-            return Verdict(Liveness.GONE)
+            return Finding(Liveness.GONE)
         except NO_ANSWER:
             link = None
             rest = max(0.0, started + PATIENCE - clock.seconds())
             await deferLater(cast(IReactorTime, clock), rest)  # it uses no more of it than our Clock has
         else:
-            return Verdict(Liveness.LIVES, link.peer, pulse)
-    return Verdict(Liveness.SILENT)
+            return Finding(Liveness.LIVES, link.peer, pulse)
+    return Finding(Liveness.SILENT)

@@ -9,7 +9,7 @@ believes that before any announcement: so a forged one never keeps the true ones
 
 Invariant: of two boots of one node the greater stays, in any order of arrival, so two instances with one id are
 flagged as a conflict and never take turns; but for a greater one that proves nothing, where the other does. The table
-and its memory of the departed are bounded, and a full one has room for whoever proves to be there.
+and its memory of the departed are bounded, and a full one has room for an instance that proves to be there.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What other nodes send of jobs: offers, jobs that change hands, last words on attempts.
 
-Invariant: what passes can be stored, read back, listed and shown, whoever sent it, and goes on counting: none of its
+Invariant: what passes can be stored, read back, listed and shown, from any node, and goes on counting: none of its
 numbers is near the end of its type. A job id is whole and in its canonical form, a state is one that can travel, and no
 reading of a foreign clock passes.
 """

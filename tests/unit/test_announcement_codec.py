@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudmytask.model.cluster import (
+    COUNTER_MAX,
+    SLOTS_MAX,
     Announcement,
     Backlog,
     BootId,
@@ -46,17 +48,19 @@ printable = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size
 node_ids = st.from_regex(r"[0-9a-f]{32}", fullmatch=True).map(NodeId)
 boot_ids = st.from_regex(r"[0-9a-f]{16}", fullmatch=True).map(BootId)
 counts = st.integers(0, COUNT_MAX)
+counters = st.integers(0, COUNTER_MAX)
+slots = st.integers(0, SLOTS_MAX)
 shares = st.floats(0, 1)
 addresses = st.tuples(st.sampled_from(["127.0.0.1", "[fd00::1]", "lab-7.example.org"]), st.integers(1, 65_535)).map(
     lambda pair: f"{pair[0]}:{pair[1]}"
 )
-capacities = st.builds(Capacity, counts, counts, st.none() | shares, st.none() | shares, shares, counts)
+capacities = st.builds(Capacity, slots, slots, st.none() | shares, st.none() | shares, shares, counts)
 clients = st.from_regex(r"[A-Za-z0-9._@+-]{1,64}", fullmatch=True).map(ClientId)
 runs = st.lists(st.tuples(clients, counts), max_size=8).map(tuple)
 backlogs = st.builds(Backlog, st.dictionaries(st.sampled_from(QoS), counts), st.floats(0, 1e9), runs)
 trees = st.builds(
     TreePosition,
-    st.builds(RootKey, counts, node_ids),
+    st.builds(RootKey, counters, node_ids),
     counts,
     st.none() | node_ids,
     st.lists(node_ids, max_size=4).map(tuple),
@@ -67,8 +71,8 @@ announcements = st.builds(
     role=st.sampled_from(Role),
     node_id=node_ids,
     boot_id=boot_ids,
-    incarnation=counts,
-    sequence=counts,
+    incarnation=counters,
+    sequence=counters,
     name=names,
     address=addresses,
     interval=st.floats(0.05, 120),
@@ -82,7 +86,7 @@ announcements = st.builds(
     bans=printable,
     version=printable,
 )
-obituaries = st.builds(Obituary, names, node_ids, node_ids, boot_ids, counts)
+obituaries = st.builds(Obituary, names, node_ids, node_ids, boot_ids, counters)
 keys = st.none() | st.binary(min_size=16, max_size=100)
 
 PLAIN = Announcement(
@@ -108,16 +112,16 @@ LONGEST = evolve(
     cluster="x" * 64,
     name="n" * 64,
     address="h" * 122 + ":65535",
-    incarnation=COUNT_MAX,
-    sequence=COUNT_MAX,
+    incarnation=COUNTER_MAX,
+    sequence=COUNTER_MAX,
     interval=LONG_SHARE,
-    capacity=Capacity(COUNT_MAX, COUNT_MAX, LONG_SHARE, LONG_SHARE, LONG_SHARE, COUNT_MAX),
+    capacity=Capacity(SLOTS_MAX, SLOTS_MAX, LONG_SHARE, LONG_SHARE, LONG_SHARE, COUNT_MAX),
     backlog=Backlog(
         dict.fromkeys(QoS, COUNT_MAX),
         1234567.8901234567,
         tuple((ClientId(f"{number}".rjust(64, "@")), COUNT_MAX) for number in range(8)),
     ),
-    tree=TreePosition(RootKey(COUNT_MAX, NodeId("b" * 32)), COUNT_MAX, NodeId("b" * 32), (NodeId("c" * 32),) * 4),
+    tree=TreePosition(RootKey(COUNTER_MAX, NodeId("b" * 32)), COUNT_MAX, NodeId("b" * 32), (NodeId("c" * 32),) * 4),
     bans='"' * 64,
     version="\\" * 64,
 )

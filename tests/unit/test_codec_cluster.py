@@ -38,6 +38,7 @@ names = st.text('aZ0 ~"\\', min_size=1, max_size=5)
 clients = st.text("aZ0._@+-", min_size=1, max_size=5).map(ClientId)
 addresses = st.integers(1, 65_535).map(lambda port: f"[fd00::1]:{port}")
 counts = st.integers(0, 2**40)
+slots = st.integers(0, 2**16)
 seconds = st.floats(0, 1e9)
 shares = st.none() | st.floats(0, 1)
 
@@ -64,7 +65,7 @@ def members(draw: st.DrawFn) -> MemberStatus:
         name=draw(names),
         address=draw(addresses),
         interval=draw(st.floats(0.05, 120)),
-        capacity=Capacity(draw(counts), draw(counts), draw(shares), draw(shares), draw(st.floats(0, 1)), draw(counts)),
+        capacity=Capacity(draw(slots), draw(slots), draw(shares), draw(shares), draw(st.floats(0, 1)), draw(counts)),
         backlog=Backlog(
             {qos: draw(counts) for qos in QoS},
             draw(seconds),
