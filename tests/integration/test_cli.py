@@ -581,6 +581,20 @@ def test_selectors(cmt: Commands) -> None:
     assert cmt("cancel").returncode == 2
 
 
+def test_last_is_never_an_older_job(cmt: Commands) -> None:
+    older = cmt.submit("print('older')\n")
+    last = cmt.submit("print('last')\n")
+    assert cmt("wait", older, last).returncode == 0
+    assert cmt("rm", "last").returncode == 0
+    for verb in "retry", "rm", "result", "logs":
+        done = cmt(verb, "last")
+        assert (done.returncode, done.stdout) == (3, b""), verb
+        assert done.stderr.startswith(f"cmt: job-expired: job {last}".encode()), verb
+    assert cmt.text("status", "-q", "last") == "expired"
+    assert cmt.text("why", "-q", "last") == "Its client removed it; only this note is left."
+    assert [each["id"] for each in cmt.json("ps")["jobs"]] == [older]
+
+
 @pytest.mark.parametrize("verb", ["status", "result", "logs", "cancel", "retry", "why", "rm"])
 def test_an_unknown_job(cmt: Commands, verb: str) -> None:
     done = cmt(verb, "--json", job_id(ClientId("nobody"), "k"))
