@@ -383,6 +383,17 @@ def test_a_progress_line_is_shown_on_a_terminal_and_is_gone_before_output(cmt: C
     assert shown == "done\r\n"
 
 
+def test_run_says_why_it_waits(tmp_path: Path) -> None:
+    with node(["-n", "--pidfile=", "cmt-node", "--state", "state", "--name", "off", "--threshold", "0"], tmp_path):
+        cmt = Commands(tmp_path, f"unix:{tmp_path}/state/node.sock")
+        with cmt.started("run", cmt.script("print()\n")) as process:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            assert said == b"cmt: waiting: off runs nothing (threshold 0), and no other node is known.\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == 130
+
+
 def test_a_list_fits_a_terminal_and_heeds_no_color(cmt: Commands) -> None:
     job = cmt.submit("print()\n", "--name", "[bold]a name that is rather long, longer than there is room for in a row")
     cmt("wait", job)
