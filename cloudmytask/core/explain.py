@@ -11,7 +11,7 @@ from attrs import frozen
 
 from cloudmytask.codec.people import format_time
 from cloudmytask.core.units import show_duration, show_size
-from cloudmytask.model.job import Attempt, Explanation, Job, JobState, Outcome, QoS, Reason
+from cloudmytask.model.job import Attempt, Explanation, Job, JobState, Limits, Outcome, QoS, Reason
 
 
 @frozen
@@ -45,9 +45,12 @@ def node_failed(bug: BaseException | None) -> str:
     return f"the node failed: {bug!r}"
 
 
-def describe_outcome(outcome: Outcome) -> str:
-    """How an attempt ended, as the end of a sentence: "it exited with code 3"."""
-    return _what_happened(outcome) + _in_detail(outcome)
+def describe_outcome(outcome: Outcome, limits: Limits) -> str:
+    """How an attempt ended, as the end of a sentence: "it exited with code 3".
+
+    :param limits: of the job; the one that fits the end is named.
+    """
+    return _what_happened(outcome) + _in_detail(outcome, limits)
 
 
 def _what_happened(outcome: Outcome) -> str:
@@ -70,10 +73,23 @@ def _what_happened(outcome: Outcome) -> str:
             return "it was interrupted"
 
 
-def _in_detail(outcome: Outcome) -> str:
+def _in_detail(outcome: Outcome, limits: Limits) -> str:
     """What is known beyond the reason; a sentence of its own has to fit into ours."""
-    detail = outcome.detail.rstrip(".")
+    detail = outcome.detail.rstrip(".") or _limit_reached(outcome, limits)
     return f": {detail}" if detail else ""
+
+
+def _limit_reached(outcome: Outcome, limits: Limits) -> str:
+    """The limit that the kernel kills for with that signal; see setrlimit(2)."""
+    if outcome.reason is not Reason.SIGNAL:
+        return ""
+    cpu, size, used = limits.cpu_seconds, limits.file_size, outcome.usage.cpu_seconds
+    killed = outcome.signal == signal.SIGKILL and used is not None and cpu is not None and used >= cpu
+    if cpu is not None and (outcome.signal == signal.SIGXCPU or killed):
+        return f"its limit of CPU time is {show_duration(cpu)}"
+    if size is not None and outcome.signal == signal.SIGXFSZ:
+        return f"its limit of the size of a file is {show_size(size)}"
+    return ""
 
 
 def signal_name(number: int | None) -> str:
@@ -114,7 +130,7 @@ def _why_waiting(job: Job, around: Surroundings) -> str:
     if around.draining:
         return f"{around.node} is shutting down; the job stays queued and runs when the node is back."
     if around.retry_in is not None:
-        last = describe_outcome(job.outcome) if job.outcome is not None else "it failed"
+        last = describe_outcome(job.outcome, job.spec.limits) if job.outcome is not None else "it failed"
         pause = show_duration(around.retry_in)
         return f"Attempt {len(job.attempts)} failed ({last}); the next one starts in about {pause}."
     ahead = ""
@@ -164,7 +180,7 @@ def _why_failed(job: Job) -> str:
     how = _what_happened(outcome) if outcome is not None else "it failed"
     if job.state is JobState.TIMED_OUT and job.spec.timeout is not None:
         how += f" of {show_duration(job.spec.timeout)}"
-    detail = _in_detail(outcome) if outcome is not None else ""
+    detail = _in_detail(outcome, job.spec.limits) if outcome is not None else ""
     return f"{how[0].upper()}{how[1:]} on {_executor(job)}{_after(job)}{_tries(job)}{detail}."
 
 
@@ -186,11 +202,11 @@ def _why_cancelled(job: Job) -> str:
 
 def _details(job: Job) -> list[str]:
     lines = [f"{format_time(s.at)} {s.stage} on {s.node}" + (f": {s.note}" if s.note else "") for s in job.trail]
-    lines.extend(_attempt_line(a, a.outcome) for a in job.attempts if a.outcome is not None)
+    lines.extend(_attempt_line(a, a.outcome, job.spec.limits) for a in job.attempts if a.outcome is not None)
     return lines
 
 
-def _attempt_line(attempt: Attempt, outcome: Outcome) -> str:
+def _attempt_line(attempt: Attempt, outcome: Outcome, limits: Limits) -> str:
     usage = outcome.usage
     figures = [
         f"{label} {text}"
@@ -206,7 +222,8 @@ def _attempt_line(attempt: Attempt, outcome: Outcome) -> str:
         for stream, discarded in (("stdout", attempt.stdout.discarded), ("stderr", attempt.stderr.discarded))
         if discarded
     ]
-    return "; ".join([f"attempt {attempt.number} on {attempt.executor}: {describe_outcome(outcome)}", *figures, *cut])
+    how = describe_outcome(outcome, limits)
+    return "; ".join([f"attempt {attempt.number} on {attempt.executor}: {how}", *figures, *cut])
 
 
 def _tries(job: Job) -> str:
