@@ -392,6 +392,18 @@ def test_run_says_why_it_waits(tmp_path: Path) -> None:
             assert said == b"cmt: waiting: off runs nothing (threshold 0), and no other node is known.\n"
             process.send_signal(signal.SIGINT)
             assert process.wait(PATIENCE) == 130
+        with cmt.started("run", "--avoid", "to-come", "script.py") as process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == said, "a name that no node has may be avoided"
+            assert cmt("cancel", "last").returncode == 0
+            assert process.wait(PATIENCE) == 143
+        assert (
+            cmt("run", "--node", "zz", "script.py").returncode,
+            cmt("submit", "--node", "zz", "script.py").returncode,
+        ) == (
+            125,
+            5,
+        )
 
 
 def test_a_list_fits_a_terminal_and_heeds_no_color(cmt: Commands) -> None:
