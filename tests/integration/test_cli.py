@@ -650,6 +650,8 @@ def test_doctor(cmt: Commands) -> None:
     assert checks["reactor"]["level"] == "ok"
     assert {"python", "clock", "state", "disk", "bwrap", "nft", "ip", "chromium", "systemd-notify"} <= set(checks)
     assert "lab" in cmt("doctor").stdout.decode()
+    state = cmt.environment["CMT_NODE"].removeprefix("unix:").removesuffix("/node.sock")
+    assert state in checks["state"]["text"] and state in checks["disk"]["text"], "that of the node that answers"
     cmt.environment["CMT_NODE"] = "unix:/nowhere"
     done = cmt("doctor", "-q")
     assert done.returncode == 1
