@@ -103,7 +103,8 @@ def meant(text: str) -> JobId | JobQuery:
     :raises NoSuchJob: no job can have that id.
     """
     if text == LAST:
-        return JobQuery(limit=1)
+        # Also if it has expired: an older one is not what was meant.
+        return JobQuery(states=frozenset(JobState), limit=1)
     try:
         canonical = normalize(text)
     except InvalidArgument as problem:

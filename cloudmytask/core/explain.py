@@ -16,6 +16,7 @@ from cloudmytask.model.job import (
     Explanation,
     Job,
     JobState,
+    Limits,
     Loss,
     Outcome,
     QoS,
@@ -58,9 +59,12 @@ def node_failed(bug: BaseException | None) -> str:
     return f"the node failed: {bug!r}"
 
 
-def describe_outcome(outcome: Outcome) -> str:
-    """How an attempt ended, as the end of a sentence: "it exited with code 3"."""
-    return _what_happened(outcome) + _in_detail(outcome)
+def describe_outcome(outcome: Outcome, limits: Limits) -> str:
+    """How an attempt ended, as the end of a sentence: "it exited with code 3".
+
+    :param limits: of the job; the one that fits the end is named.
+    """
+    return _what_happened(outcome) + _in_detail(outcome, limits)
 
 
 def _what_happened(outcome: Outcome) -> str:
@@ -83,9 +87,9 @@ def _what_happened(outcome: Outcome) -> str:
             return "it was interrupted"
 
 
-def _in_detail(outcome: Outcome) -> str:
+def _in_detail(outcome: Outcome, limits: Limits) -> str:
     """What is known beyond the reason; a sentence of its own has to fit into ours."""
-    detail = outcome.detail.rstrip(".")
+    detail = outcome.detail.rstrip(".") or _limit_reached(outcome, limits)
     return f": {detail}" if detail else ""
 
 
@@ -95,6 +99,19 @@ def describe_loss(stream: str, lost: Loss) -> str:
     return (
         f"the disk of node {lost.node} {how} after {show_size(lost.after)}: {lost.size} bytes of {stream} are missing"
     )
+
+
+def _limit_reached(outcome: Outcome, limits: Limits) -> str:
+    """The limit that the kernel kills for with that signal; see setrlimit(2)."""
+    if outcome.reason is not Reason.SIGNAL:
+        return ""
+    cpu, size, used = limits.cpu_seconds, limits.file_size, outcome.usage.cpu_seconds
+    killed = outcome.signal == signal.SIGKILL and used is not None and cpu is not None and used >= cpu
+    if cpu is not None and (outcome.signal == signal.SIGXCPU or killed):
+        return f"its limit of CPU time is {show_duration(cpu)}"
+    if size is not None and outcome.signal == signal.SIGXFSZ:
+        return f"its limit of the size of a file is {show_size(size)}"
+    return ""
 
 
 def signal_name(number: int | None) -> str:
@@ -135,7 +152,7 @@ def _why_waiting(job: Job, around: Surroundings) -> str:
     if around.draining:
         return f"{around.node} is shutting down; the job stays queued and runs when the node is back."
     if around.retry_in is not None:
-        last = describe_outcome(job.outcome) if job.outcome is not None else "it failed"
+        last = describe_outcome(job.outcome, job.spec.limits) if job.outcome is not None else "it failed"
         pause = show_duration(around.retry_in)
         return f"Attempt {_number(job)} failed ({last}); the next one starts in about {pause}."
     ahead = ""
@@ -188,7 +205,7 @@ def _why_failed(job: Job) -> str:
     how = _what_happened(outcome) if outcome is not None else "it failed"
     if job.state is JobState.TIMED_OUT and job.spec.timeout is not None:
         how += f" of {show_duration(job.spec.timeout)}"
-    detail = _in_detail(outcome) if outcome is not None else ""
+    detail = _in_detail(outcome, job.spec.limits) if outcome is not None else ""
     return f"{how[0].upper()}{how[1:]} on {_executor(job)}{_after(job)}{_tries(job)}{detail}{_lost(job)}."
 
 
@@ -210,11 +227,11 @@ def _why_cancelled(job: Job) -> str:
 
 def _details(job: Job) -> list[str]:
     lines = [f"{format_time(s.at)} {s.stage} on {s.node}" + (f": {s.note}" if s.note else "") for s in job.trail]
-    lines.extend(_attempt_line(a, a.outcome) for a in job.attempts if a.outcome is not None)
+    lines.extend(_attempt_line(a, a.outcome, job.spec.limits) for a in job.attempts if a.outcome is not None)
     return lines
 
 
-def _attempt_line(attempt: Attempt, outcome: Outcome) -> str:
+def _attempt_line(attempt: Attempt, outcome: Outcome, limits: Limits) -> str:
     usage = outcome.usage
     figures = [
         f"{label} {text}"
@@ -233,6 +250,14 @@ def _attempt_line(attempt: Attempt, outcome: Outcome) -> str:
         if output.lost is not None:
             cut.append(describe_loss(stream, output.lost))
     return "; ".join([f"attempt {attempt.number} on {attempt.executor}: {describe_outcome(outcome)}", *figures, *cut])
+
+    cut = [
+        f"{discarded} bytes of {stream} discarded beyond output_max"
+        for stream, discarded in (("stdout", attempt.stdout.discarded), ("stderr", attempt.stderr.discarded))
+        if discarded
+    ]
+    how = describe_outcome(outcome, limits)
+    return "; ".join([f"attempt {attempt.number} on {attempt.executor}: {how}", *figures, *cut])
 
 
 def _lost(job: Job) -> str:

@@ -113,7 +113,7 @@ class DiskShort(CloudMyTaskError):
 class NodeDraining(CloudMyTaskError):
     """The node is shutting down and accepts no new work."""
 
-    exit_code = ExitCode.NO_NODE
+    exit_code = ExitCode.QUOTA
 
 
 class Banned(CloudMyTaskError):

@@ -383,6 +383,29 @@ def test_a_progress_line_is_shown_on_a_terminal_and_is_gone_before_output(cmt: C
     assert shown == "done\r\n"
 
 
+def test_run_says_why_it_waits(tmp_path: Path) -> None:
+    with node(["-n", "--pidfile=", "cmt-node", "--state", "state", "--name", "off", "--threshold", "0"], tmp_path):
+        cmt = Commands(tmp_path, f"unix:{tmp_path}/state/node.sock")
+        with cmt.started("run", cmt.script("print()\n")) as process:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            assert said == b"cmt: waiting: off runs nothing (threshold 0), and no other node is known.\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == 130
+        with cmt.started("run", "--avoid", "to-come", "script.py") as process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == said, "a name that no node has may be avoided"
+            assert cmt("cancel", "last").returncode == 0
+            assert process.wait(PATIENCE) == 143
+        assert (
+            cmt("run", "--node", "zz", "script.py").returncode,
+            cmt("submit", "--node", "zz", "script.py").returncode,
+        ) == (
+            125,
+            5,
+        )
+
+
 def test_a_list_fits_a_terminal_and_heeds_no_color(cmt: Commands) -> None:
     job = cmt.submit("print()\n", "--name", "[bold]a name that is rather long, longer than there is room for in a row")
     cmt("wait", job)
@@ -581,6 +604,20 @@ def test_selectors(cmt: Commands) -> None:
     assert cmt("cancel").returncode == 2
 
 
+def test_last_is_never_an_older_job(cmt: Commands) -> None:
+    older = cmt.submit("print('older')\n")
+    last = cmt.submit("print('last')\n")
+    assert cmt("wait", older, last).returncode == 0
+    assert cmt("rm", "last").returncode == 0
+    for verb in "retry", "rm", "result", "logs":
+        done = cmt(verb, "last")
+        assert (done.returncode, done.stdout) == (3, b""), verb
+        assert done.stderr.startswith(f"cmt: job-expired: job {last}".encode()), verb
+    assert cmt.text("status", "-q", "last") == "expired"
+    assert cmt.text("why", "-q", "last") == "Its client removed it; only this note is left."
+    assert [each["id"] for each in cmt.json("ps")["jobs"]] == [older]
+
+
 @pytest.mark.parametrize("verb", ["status", "result", "logs", "cancel", "retry", "why", "rm"])
 def test_an_unknown_job(cmt: Commands, verb: str) -> None:
     done = cmt(verb, "--json", job_id(ClientId("nobody"), "k"))
@@ -613,6 +650,8 @@ def test_doctor(cmt: Commands) -> None:
     assert checks["reactor"]["level"] == "ok"
     assert {"python", "clock", "state", "disk", "bwrap", "nft", "ip", "chromium", "systemd-notify"} <= set(checks)
     assert "lab" in cmt("doctor").stdout.decode()
+    state = cmt.environment["CMT_NODE"].removeprefix("unix:").removesuffix("/node.sock")
+    assert state in checks["state"]["text"] and state in checks["disk"]["text"], "that of the node that answers"
     cmt.environment["CMT_NODE"] = "unix:/nowhere"
     done = cmt("doctor", "-q")
     assert done.returncode == 1

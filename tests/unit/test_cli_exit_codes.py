@@ -5,6 +5,19 @@ from __future__ import annotations
 import pytest
 
 from cloudmytask.cli.exit_codes import of_interrupted, of_job
+from cloudmytask.model.errors import (
+    Banned,
+    CloudMyTaskError,
+    DiskShort,
+    JobExpired,
+    JobNotFinished,
+    NodeDraining,
+    NoNode,
+    NoSuchJob,
+    NoSuchNode,
+    QueueFull,
+    TooManyRequests,
+)
 from cloudmytask.model.job import TERMINAL_STATES, JobState, Reason
 
 
@@ -31,6 +44,25 @@ def test_each_end_has_its_code(
     state: JobState, reason: Reason | None, exit_code: int | None, signal: int | None, code: int
 ) -> None:
     assert of_job(state, reason, exit_code, signal) == code
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (NoSuchJob, 3),
+        (JobExpired, 3),
+        (JobNotFinished, 4),
+        (NoNode, 5),
+        (NoSuchNode, 5),
+        (Banned, 6),
+        (QueueFull, 7),
+        (DiskShort, 7),
+        (TooManyRequests, 7),
+        (NodeDraining, 7),
+    ],
+)
+def test_the_guides_table_of_the_other_verbs(failure: type[CloudMyTaskError], code: int) -> None:
+    assert failure.exit_code == code
 
 
 def test_only_success_is_zero() -> None:

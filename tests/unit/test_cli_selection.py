@@ -66,6 +66,12 @@ def test_last_is_the_newest() -> None:
     assert answer(one(jobs, "last")) == IDS[3]
 
 
+@pytest.mark.parametrize("state", list(JobState))
+def test_last_never_means_an_older_job(state: JobState) -> None:
+    jobs: Any = Jobs([job(IDS[3], state=state), job(IDS[1])])
+    assert answer(one(jobs, "last")) == IDS[3]
+
+
 def test_last_of_nothing() -> None:
     with pytest.raises(NoSuchJob, match="you have no jobs"):
         answer(one(Jobs([]), "last"))  # type: ignore[arg-type]  # as much of a client as is needed

@@ -15,6 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from cloudmytask.addresses import Address
 from cloudmytask.cli import exit_codes
 from cloudmytask.cli import options as kinds
 from cloudmytask.cli.commands import run, submit, verbs, wait
@@ -22,9 +23,10 @@ from cloudmytask.cli.failures import NoReader, OutputFailed
 from cloudmytask.cli.selection import JobChoice
 from cloudmytask.cli.terminal.console import write
 from cloudmytask.cli.verb import Verb
-from cloudmytask.cli.verbs.doctor import check_clock, check_disk, check_python, check_state, check_tool
+from cloudmytask.cli.verbs.doctor import check_clock, check_disk, check_python, check_state, check_tool, state_of
 from cloudmytask.cli.verbs.run import missing_neighbor
 from cloudmytask.cli.verbs.submit import JobOptions
+from cloudmytask.directories import default_state
 from cloudmytask.model.job import JobSpec, Limits
 from cloudmytask.simulation.plan import ClusterPlan
 
@@ -192,3 +194,16 @@ def test_checks(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
     assert check_tool("sh", "dash", "tests").level == "ok"
     assert check_tool("no-such-program", "nothing", "tests").level == "note"
+
+
+def test_doctor_looks_at_the_state_of_the_node_that_answers(tmp_path: Path) -> None:
+    environment = {"XDG_STATE_HOME": str(tmp_path / "xdg")}
+    usual = default_state(environment)
+    for text, found in (
+        (f"unix:{tmp_path}/mine/node.sock", tmp_path / "mine"),
+        (f"unix:{tmp_path}/ours/csu.sock", tmp_path / "ours"),
+        (f"unix:{tmp_path}/proxy", usual),
+        ("node.example:7001", usual),
+    ):
+        assert state_of(Address.parse(text, "test"), environment) == found
+    assert state_of(None, environment) == usual

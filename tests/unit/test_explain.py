@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 
 import pytest
 from attrs import evolve
@@ -19,6 +20,7 @@ from cloudmytask.model.job import (
     JobId,
     JobSpec,
     JobState,
+    Limits,
     NodeId,
     Outcome,
     Output,
@@ -216,8 +218,36 @@ def test_discarded_output_is_told() -> None:
 
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_can_be_said(reason: Reason) -> None:
-    said = describe_outcome(Outcome(reason, exit_code=1, signal=11, detail="More of it."))
+    said = describe_outcome(Outcome(reason, exit_code=1, signal=11, detail="More of it."), Limits())
     assert re.fullmatch(r"its? .*: More of it", said)
+
+
+@pytest.mark.parametrize(
+    ("number", "limits", "said"),
+    [
+        ("SIGXCPU", Limits(cpu_seconds=1), ": its limit of CPU time is 1 s"),
+        ("SIGXCPU", Limits(), ""),
+        ("SIGXCPU", Limits(file_size=2048), ""),
+        ("SIGKILL", Limits(cpu_seconds=2), ": its limit of CPU time is 2 s"),
+        ("SIGKILL", Limits(cpu_seconds=60), ""),
+        ("SIGXFSZ", Limits(file_size=2048), ": its limit of the size of a file is 2 KiB"),
+        ("SIGXFSZ", Limits(cpu_seconds=1), ""),
+        ("SIGSEGV", Limits(1, 2048, 2048, 20), ""),
+    ],
+)
+def test_the_limit_that_killed_a_script_is_named(number: str, limits: Limits, said: str) -> None:
+    """The script used 2.25 s of CPU time."""
+    job = _job(*_ended(Reason.SIGNAL, signal=signal.Signals[number]), limits=limits)
+    found = explain(job, AROUND)
+    assert found.sentence == f"It was killed by {number} on alpha after 2.5 s{said}."
+    assert f"attempt 1 on alpha: it was killed by {number}{said}; wall 2.5 s" in found.details[-1]
+
+
+def test_a_limit_is_named_before_the_next_attempt_too() -> None:
+    outcome = Outcome(Reason.SIGNAL, signal=signal.SIGXCPU)
+    job = _job(*STARTED, End(4.5, "alpha", ONE, outcome, retry=True), limits=Limits(cpu_seconds=1))
+    said = explain(job, evolve(AROUND, retry_in=2.0)).sentence
+    assert said.startswith("Attempt 1 failed (it was killed by SIGXCPU: its limit of CPU time is 1 s); ")
 
 
 def test_signals_have_names() -> None:

@@ -21,6 +21,7 @@ from typing import Any
 from twisted.internet.threads import deferToThreadPool
 
 import cloudmytask
+from cloudmytask.addresses import Address
 from cloudmytask.cli.invocation import Invocation, conduct
 from cloudmytask.cli.reach import START_A_NODE, reach_one
 from cloudmytask.cli.terminal import tables
@@ -28,7 +29,8 @@ from cloudmytask.cli.terminal.console import Console
 from cloudmytask.cli.verbs.network_checks import Check, check_network
 from cloudmytask.client.known_nodes import candidates
 from cloudmytask.client.node_session import NodeSession
-from cloudmytask.directories import default_state
+from cloudmytask.directories import default_state, socket_path
+from cloudmytask.model.cluster import Role
 from cloudmytask.model.errors import CloudMyTaskError, ExitCode, NoNode
 from cloudmytask.version import VERSION
 
@@ -70,16 +72,26 @@ async def check_all(reactor: Any, via: str | None, environment: Mapping[str, str
     async def in_thread(function: Callable[..., Check], *arguments: Any) -> Check:
         return await deferToThreadPool(reactor, reactor.getThreadPool(), function, *arguments)
 
-    state = default_state(environment)
+    answering, of_node = await check_node(reactor, via, environment)
+    state = state_of(answering, environment)
     return [
         check_python(sys.version_info[:3]),
         check_reactor(reactor),
         check_clock(time.time(), Path(cloudmytask.__file__).stat().st_mtime),
         check_state(state),
         await in_thread(check_disk, state),
-        *await check_node(reactor, via, environment),
+        *of_node,
         *(check_tool(*tool) for tool in TOOLS),
     ]
+
+
+def state_of(node: Address | None, environment: Mapping[str, str]) -> Path:
+    """The state directory of the node at that address, if the address tells; otherwise that of a node of this user."""
+    if node is not None and node.path is not None:
+        socket = Path(node.path)
+        if socket in [socket_path(socket.parent, role) for role in Role]:
+            return socket.parent
+    return default_state(environment)
 
 
 def check_python(version: tuple[int, ...]) -> Check:
@@ -110,7 +122,7 @@ def check_clock(now: float, installed: float) -> Check:
 
 
 def check_state(state: Path) -> Check:
-    """Look whether a node of this user can keep its state in its usual place."""
+    """Look whether a node of this user can keep its state there."""
     try:
         found = state.stat()
     except FileNotFoundError:
@@ -153,22 +165,26 @@ def check_disk(state: Path) -> Check:
     return Check("disk", "ok", text)
 
 
-async def check_node(reactor: Any, via: str | None, environment: Mapping[str, str]) -> list[Check]:
-    """Look whether a node can be reached, how it is, and how its network is. That there is none is a problem only if
-    one was named."""
+async def check_node(
+    reactor: Any, via: str | None, environment: Mapping[str, str]
+) -> tuple[Address | None, list[Check]]:
+    """Look whether a node can be reached, and where; how it is, and how its network is. That there is none is a problem
+    only if one was named."""
     try:
         node = await reach_one(reactor, candidates(via, environment))
     except NoNode as problem:
         named = via is not None or environment.get("CMT_NODE")
-        return [Check("node", "problem" if named else "note", f"{problem}; {START_A_NODE}")]
+        return None, [Check("node", "problem" if named else "note", f"{problem}; {START_A_NODE}")]
     except CloudMyTaskError as problem:
-        return [Check("node", "problem", f"{problem.name}: {problem}")]
+        return None, [Check("node", "problem", f"{problem.name}: {problem}")]
+    where, found = node.address, [described(node)]
     try:
-        return [described(node), *check_network(await node.ask(lambda client: client.cluster()))]
+        found += check_network(await node.ask(lambda client: client.cluster()))
     except CloudMyTaskError as problem:
-        return [described(node), Check("cluster", "problem", f"{problem.name}: {problem}")]
+        found.append(Check("cluster", "problem", f"{problem.name}: {problem}"))
     finally:
         node.close()
+    return where, found
 
 
 def described(reached: NodeSession) -> Check:

@@ -47,6 +47,11 @@ class Progress:
             self._reactor, INTERVAL, lambda: Deferred.fromCoroutine(self._draw(job_id, self._reactor.seconds() - began))
         )
 
+    @property
+    def begun(self) -> bool:
+        """Whether it is being shown, or will be at the next drawing."""
+        return self._periodic is not None
+
     def stop(self) -> None:
         """Erase the line. Idempotent."""
         if self._periodic is not None:

@@ -29,6 +29,7 @@ from cloudmytask.cli.terminal.output import Display, OutputWriter
 from cloudmytask.cli.verbs.output import tell_discarded
 from cloudmytask.cli.verbs.progress import Progress
 from cloudmytask.cli.verbs.submit import DASH, JobOptions, Ready, check_script, gather
+from cloudmytask.cli.verbs.waiting import WaitingNotes
 from cloudmytask.client import JobStatus
 from cloudmytask.client.node_session import NodeSession
 from cloudmytask.client.watched import Submitted
@@ -79,6 +80,7 @@ class Foreground:
     _node: NodeSession | None = field(init=False, default=None)
     _job: JobStatus | None = field(init=False, default=None)
     _progress: Progress | None = field(init=False, default=None)
+    _waiting: WaitingNotes | None = field(init=False, default=None)
     _submitting: bool = field(init=False, default=False)
     _signals: list[int] = field(init=False, factory=list)
     _following: Deferred[JobStatus] | None = field(init=False, default=None)
@@ -102,8 +104,9 @@ class Foreground:
             return code
         finally:
             inputs.close()
-            if self._progress is not None:
-                self._progress.stop()
+            self._quiet_progress()
+            if self._waiting is not None:
+                self._waiting.stop()
             if self._node is not None:
                 self._node.close()
             if self._embedded is not None:
@@ -153,6 +156,9 @@ class Foreground:
         if os.isatty(STDERR) and not self._console.quiet:
             self._progress = Progress(self._invocation.reactor, node, self._writer)
             self._progress.start(submitted.job.id)
+        if not self._console.quiet:
+            self._waiting = WaitingNotes(self._invocation.reactor, node, submitted, self._note_in_order, self._drawn)
+            self._waiting.start()
         self._following = Deferred.fromCoroutine(self._follow(node, submitted))
         if self._signals:
             self._cancel()
@@ -192,6 +198,9 @@ class Foreground:
     def _quiet_progress(self) -> None:
         if self._progress is not None:
             self._progress.stop()
+
+    def _drawn(self) -> bool:
+        return self._progress is not None and self._progress.begun
 
     async def _farewell(self, node: NodeSession, job: JobStatus) -> int:
         if self._console.as_json:
