@@ -249,13 +249,6 @@ def _attempt_line(attempt: Attempt, outcome: Outcome, limits: Limits) -> str:
             cut.append(f"{output.discarded} bytes of {stream} discarded beyond output_max")
         if output.lost is not None:
             cut.append(describe_loss(stream, output.lost))
-    return "; ".join([f"attempt {attempt.number} on {attempt.executor}: {describe_outcome(outcome)}", *figures, *cut])
-
-    cut = [
-        f"{discarded} bytes of {stream} discarded beyond output_max"
-        for stream, discarded in (("stdout", attempt.stdout.discarded), ("stderr", attempt.stderr.discarded))
-        if discarded
-    ]
     how = describe_outcome(outcome, limits)
     return "; ".join([f"attempt {attempt.number} on {attempt.executor}: {how}", *figures, *cut])
 
