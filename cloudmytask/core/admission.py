@@ -12,6 +12,7 @@ import re
 
 from cloudmytask.codec import decode
 from cloudmytask.core.job_id import KEY_MAX, LENGTH, normalize
+from cloudmytask.core.units import format_duration
 from cloudmytask.model.cluster import Offer
 from cloudmytask.model.errors import EmptyScript, InvalidArgument, ScriptTooLarge
 from cloudmytask.model.fields import CLIENT, CLIENT_MAX
@@ -152,7 +153,8 @@ def check_duration(field: str, seconds: float | None) -> None:
     :raises InvalidArgument: no duration that can be meant.
     """
     if seconds is not None and not (math.isfinite(seconds) and 0 < seconds <= DURATION_MAX):
-        raise InvalidArgument(f"{field}: {seconds:g} is not within 0 (excluded) and {DURATION_MAX:.0f} seconds")
+        most = f"{DURATION_MAX:.0f} s ({format_duration(DURATION_MAX)})"
+        raise InvalidArgument(f"{field}: {seconds:g} s is not more than 0 and at most {most}")
 
 
 def _check_whereabouts(spec: JobSpec) -> None:
