@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from cloudmytask.cli.exit_codes import OURS
-from cloudmytask.cli.options import STATE, STATES, choose_jobs, complete_file, describe_job, duration, share
+from cloudmytask.cli.options import STATE, STATES, choose_jobs, complete_file, describe_job, duration, share, whole
 from cloudmytask.cli.verb import Verbs, verb
 from cloudmytask.model.words import POLICIES, RESERVE_PULL, StreamName
 from cloudmytask.version import VERSION
@@ -139,8 +139,8 @@ def result() -> None:
 @verb(verbs, "output", short_help="Show the output of a job so far.")
 @click.argument("selector")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
-@click.option("--attempt", type=click.IntRange(min=1), metavar="N", help="Of this attempt. [default: the latest]")
-@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines of each stream.")
+@click.option("--attempt", type=whole(1), metavar="N", help="Of this attempt. [default: the latest]")
+@click.option("--tail", type=whole(0), metavar="N", help="Only the last N lines of each stream.")
 @_RAW
 def logs() -> None:
     """Show the output of a job so far, in any state.
@@ -313,15 +313,9 @@ def ban_why() -> None:
 
 
 @verb(verbs, "simulate", short_help="Simulate a whole cluster, and print its figures.")
-@click.option(
-    "--nodes", type=click.IntRange(1, 10_000), metavar="N", default=16, show_default=True, help="How many nodes."
-)
-@click.option(
-    "--slots", type=click.IntRange(1, 4096), metavar="N", default=4, show_default=True, help="Slots of each node."
-)
-@click.option(
-    "--jobs", type=click.IntRange(1, 10_000_000), metavar="N", default=2000, show_default=True, help="How many jobs."
-)
+@click.option("--nodes", type=whole(1, 10_000), metavar="N", default=16, show_default=True, help="How many nodes.")
+@click.option("--slots", type=whole(1, 4096), metavar="N", default=4, show_default=True, help="Slots of each node.")
+@click.option("--jobs", type=whole(1, 10_000_000), metavar="N", default=2000, show_default=True, help="How many jobs.")
 @click.option(
     "--load",
     metavar="FACTOR",
@@ -356,9 +350,7 @@ def ban_why() -> None:
     metavar="SHARE",
     help="Share of the nodes that are killed and started again.",
 )
-@click.option(
-    "--partitions", type=click.IntRange(0, 1000), metavar="N", default=0, help="How often the network falls in two."
-)
+@click.option("--partitions", type=whole(0, 1000), metavar="N", default=0, help="How often the network falls in two.")
 @click.option(
     "--seed", type=int, metavar="N", default=1, show_default=True, help="Another one gives another course of events."
 )
@@ -383,11 +375,11 @@ def doctor() -> None:
 
 
 @verb(verbs, "completion", short_help="Print code that completes cmt in your shell.")
-@click.argument("shell", type=click.Choice(SHELLS), required=False)
+@click.argument("shell", metavar="[SHELL]", type=click.Choice(SHELLS), required=False)
 def completion() -> None:
     """Print code that makes your shell complete cmt's verbs and options.
 
-    Without SHELL it is the one that $SHELL names.
+    SHELL is bash, zsh or fish; without it, the one that $SHELL names.
 
     \b
     Example:  eval "$(cmt completion bash)"

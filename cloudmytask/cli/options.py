@@ -53,11 +53,28 @@ def share(text: str) -> float:
     return found
 
 
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Make the kind that is a whole number within limits."""
+
+    def read(text: str) -> int:
+        try:
+            found = int(text)
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is not a whole number") from None
+        if most is not None and not least <= found <= most:
+            raise click.BadParameter(f"{found} is not from {least} to {most}")
+        if found < least:
+            raise click.BadParameter(f"{found} is less than {least}")
+        return found
+
+    return read
+
+
 def variable(text: str) -> tuple[str, str]:
-    """Read ``K=V``."""
+    """Read ``NAME=VALUE``."""
     key, equals, value = text.partition("=")
     if not equals:
-        raise click.BadParameter(f"{text!r} is not of the form K=V")
+        raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE")
     return key, value
 
 
@@ -105,7 +122,7 @@ describe_job = together(
     ),
     click.option(
         "--retries",
-        type=click.IntRange(min=0),
+        type=whole(0),
         metavar="N",
         default=0,
         help="Further attempts that a failure is worth. [default: 0]",
@@ -118,7 +135,7 @@ describe_job = together(
         "--env",
         "variables",
         type=variable,
-        metavar="K=V",
+        metavar="NAME=VALUE",
         multiple=True,
         help="A variable for the script; may be repeated.",
     ),
@@ -131,9 +148,7 @@ describe_job = together(
     click.option(
         "--max-file-size", "file_size", type=size, metavar="SIZE", help="Size of each file that the script writes."
     ),
-    click.option(
-        "--max-open-files", "open_files", type=click.IntRange(min=1), metavar="N", help="Open files of one process."
-    ),
+    click.option("--max-open-files", "open_files", type=whole(1), metavar="N", help="Open files of one process."),
     click.option("--node", metavar="NAME", help="Run it on the node of this name only."),
     click.option("--avoid", metavar="NAME", multiple=True, help="Not on the node of this name; may be repeated."),
     click.option("--local", is_flag=True, help="Run it on the node that accepts it only."),

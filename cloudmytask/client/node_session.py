@@ -134,7 +134,7 @@ class NodeSession:
         if current is None or current.instead_of is None or type(problem) is not NoSuchJob:
             return problem
         return NoNode(
-            f"{problem} at {current.name}, and {current.instead_of.text} does not answer: what was submitted there is"
+            f"{current.name}: {problem}, and {current.instead_of.text} does not answer: what was submitted there is"
             " kept there, and goes on when that node is back; ask again then"
         )
 

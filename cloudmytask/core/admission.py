@@ -10,6 +10,7 @@ import math
 import re
 
 from cloudmytask.core.job_id import KEY_MAX
+from cloudmytask.core.units import format_duration
 from cloudmytask.model.errors import EmptyScript, InvalidArgument, ScriptTooLarge
 from cloudmytask.model.fields import CLIENT, CLIENT_MAX
 from cloudmytask.model.job import ClientId, JobSpec, Limits
@@ -149,7 +150,8 @@ def check_duration(field: str, seconds: float | None) -> None:
     :raises InvalidArgument: no duration that can be meant.
     """
     if seconds is not None and not (math.isfinite(seconds) and 0 < seconds <= DURATION_MAX):
-        raise InvalidArgument(f"{field}: {seconds:g} is not within 0 (excluded) and {DURATION_MAX:.0f} seconds")
+        most = f"{DURATION_MAX:.0f} s ({format_duration(DURATION_MAX)})"
+        raise InvalidArgument(f"{field}: {seconds:g} s is not more than 0 and at most {most}")
 
 
 def _check_whereabouts(spec: JobSpec) -> None:

@@ -72,6 +72,8 @@ def test_why_a_job_waits_is_said_once_for_each_reason() -> None:
     assert said == []
     place.clock.advance(15.0)
     assert said == ["waiting: The only slot of node is taken, and no other node is known, and 1 job waits before it."]
+    details = place.result(node.client.explain(submitted.job.id)).details
+    assert details[1].endswith("waiting on node: 1 of 1 slots taken, 1 job before it")
     place.clock.advance(8.0)
     assert len(said) == 1, "another number of jobs before it is no other reason"
     place.clock.advance(8.0)

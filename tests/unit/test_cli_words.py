@@ -27,7 +27,8 @@ from cloudmytask.cli.verbs.doctor import check_clock, check_disk, check_python, 
 from cloudmytask.cli.verbs.run import missing_neighbor
 from cloudmytask.cli.verbs.submit import JobOptions
 from cloudmytask.directories import default_state
-from cloudmytask.model.job import JobSpec, Limits
+from cloudmytask.model.errors import InvalidArgument, ScriptTooLarge
+from cloudmytask.model.job import Blob, Digest, JobSpec, Limits
 from cloudmytask.simulation.plan import ClusterPlan
 
 VERBS = [
@@ -194,6 +195,61 @@ def test_checks(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
     assert check_tool("sh", "dash", "tests").level == "ok"
     assert check_tool("no-such-program", "nothing", "tests").level == "note"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["logs", "--tail", "x", "last"], "'x' is not a whole number"),
+        (["logs", "--attempt", "0", "last"], "0 is less than 1"),
+        (["simulate", "--nodes", "10001"], "10001 is not from 1 to 10000"),
+        (["run", "--env", "X", "s.py"], "'X' is not of the form NAME=VALUE"),
+    ],
+)
+def test_a_value_is_refused_in_plain_words(line: list[str], said: str) -> None:
+    done = CliRunner().invoke(verbs, line)
+    assert done.exit_code == 2
+    assert done.output.splitlines()[-1].endswith(f": {said}")
+
+
+@pytest.mark.parametrize("line", [["run", "--help"], ["completion", "--help"]])
+def test_help_names_values_like_the_guide(line: list[str]) -> None:
+    shown = CliRunner().invoke(verbs, line).output
+    assert "K=V" not in shown and "[bash|" not in shown
+    assert ("--env NAME=VALUE" in shown) or ("[SHELL]" in shown and "bash, zsh or fish" in shown)
+
+
+def test_what_is_refused_is_named_by_its_option() -> None:
+    options = JobOptions.of(
+        {
+            **dict.fromkeys(["stdin", "key", "node", "name", "timeout", "retention"]),
+            **dict.fromkeys(["cpu_seconds", "address_space", "file_size", "open_files"]),
+            "script": "s.py",
+            "no_stdin": False,
+            "qos": "batch",
+            "retries": 0,
+            "at_most_once": False,
+            "variables": (),
+            "avoid": (),
+            "arguments": (),
+            "local": False,
+        }
+    )
+    for wishes, beginning in (
+        ({"file_size": 0}, "--max-file-size: 0 is not"),
+        ({"cpu_seconds": 0}, "--max-cpu-time: 0 is not"),
+        ({"timeout": 0.0}, "--timeout: 0 s is not more than 0 and at most 315360000 s (3650d)"),
+        ({"variables": (("CMT_A", "x"),)}, "--env: CMT_A cannot be set"),
+        ({"variables": (("A", "x\0"),)}, "--env A: "),
+        ({"name": ""}, "--name: "),
+        ({"arguments": ("\0",)}, "argument 1: "),
+    ):
+        asked = attrs.evolve(options, wishes={**options.wishes, **wishes})
+        with pytest.raises(InvalidArgument) as raised:
+            asked.checked(Blob(Digest("a" * 64), 5), 100)
+        assert str(raised.value).startswith(beginning)
+    with pytest.raises(ScriptTooLarge):
+        options.checked(Blob(Digest("a" * 64), 5), 4)
 
 
 def test_doctor_looks_at_the_state_of_the_node_that_answers(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ even then. What is not said is left to the node, so that its defaults apply.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -24,6 +25,7 @@ from cloudmytask.client.node_session import NodeSession
 from cloudmytask.client.sources import Source
 from cloudmytask.client.watched import Submitted
 from cloudmytask.core.admission import check_script_size, check_spec
+from cloudmytask.model.errors import InvalidArgument
 from cloudmytask.model.job import Blob, JobSpec, Limits, QoS
 
 DASH = "-"
@@ -89,8 +91,20 @@ class JobOptions:
         if node is not None and node in self.wishes["avoid"]:
             raise UsageError(f"--node and --avoid both name {node}")
 
+    def checked(self, script: Blob, script_max: int) -> JobSpec:
+        """Make the spec of the job that is asked for.
+
+        :raises InvalidArgument: no node would accept it; names the option.
+        """
+        spec = self.spec(script)
+        try:
+            check_spec(spec, script_max)
+        except InvalidArgument as problem:
+            raise type(problem)(_FIELD.sub(_option, str(problem))) from None
+        return spec
+
     def spec(self, script: Blob) -> JobSpec:
-        """Make the spec of the job that is asked for."""
+        """Make the spec of the job that is asked for, unchecked."""
         wishes = {
             **self.wishes,
             "qos": QoS(self.wishes["qos"]),
@@ -100,6 +114,23 @@ class JobOptions:
         limits = Limits(**{each.name: wishes.pop(each.name) for each in fields(Limits)})
         name = STDIN_SCRIPT if self.script == DASH else PurePath(self.script).name
         return JobSpec(script=script, script_name=name, limits=limits, **wishes)
+
+
+_OPTIONS = {
+    "limits.cpu_seconds": "max-cpu-time",
+    "limits.address_space": "max-memory",
+    "limits.file_size": "max-file-size",
+    "limits.open_files": "max-open-files",
+    "variables": "env",
+    **{name: name for name in ("avoid", "name", "node", "retention", "retries", "timeout")},
+}
+"""Fields of a spec, as a refusal names them → the options that they come from."""
+_FIELD = re.compile(r"\A[a-z_.]+(?=[ :])")
+
+
+def _option(field: re.Match[str]) -> str:
+    known = _OPTIONS.get(field[0])
+    return field[0] if known is None else f"--{known}"
 
 
 def check_script(path: str) -> None:
@@ -165,8 +196,7 @@ async def gather(options: JobOptions, node: NodeSession, inputs: Inputs, *, read
         script = await inputs.file(
             Path(options.script), ScriptNotFound, lambda size: check_script_size(size, script_max)
         )
-    spec = options.spec(script.blob)
-    check_spec(spec, script_max)
+    spec = options.checked(script.blob, script_max)
     stdin = None
     if options.stdin == DASH or (options.stdin is None and read_stdin):
         stdin = await inputs.standard_input()

@@ -213,7 +213,8 @@ class Origin:
         waiting = self._ledger.live(identity)
         if waiting is not None and waiting.state is JobState.PENDING:
             running, slots = self._executor.running, self._config.slots
-            note = f"{running} of {slots} slots taken, {len(self._queue) - 1} jobs before it"
+            ahead = len(self._queue) - 1
+            note = f"{running} of {slots} slots taken, {ahead} {'job' if ahead == 1 else 'jobs'} before it"
             self._ledger.note(identity, Wait(at=self._world.wall(), node=self._config.name, note=note))
 
     def surroundings(self, job: Job) -> Surroundings:
