@@ -1,6 +1,7 @@
 # make run       run a script on a node made for it, as a first look
 # make cluster   three nodes and a CSU on this machine, until Ctrl-C
 # make test      everything that must hold: style, types, import contracts, tests
+# make fuzz      100,000 odd records and as many odd datagrams of a peer, half an hour
 # make lint      the same without the tests
 # make lock      renew constraints.txt from the newest releases
 # make benchmarks what one node and several achieve, five minutes on a quiet machine
@@ -19,7 +20,7 @@ DRAWING := .venv/drawing
 PIP := -m pip --quiet --quiet --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: run cluster test lint lock benchmarks rude placement paper clean
+.PHONY: run cluster test fuzz lint lock benchmarks rude placement paper clean
 
 run: $(STAMP)
 	@$(BIN)/cmt run examples/primes.py
@@ -30,6 +31,9 @@ cluster: $(STAMP)
 # A file's tests stay together: some share a cluster.
 test: lint
 	@$(BIN)/pytest -q --numprocesses 2 --dist loadfile
+
+fuzz: $(STAMP)
+	@FUZZ=100000 $(BIN)/pytest -q --timeout 0 tests/protocol/test_peer_fuzz.py
 
 lint: $(STAMP)
 	@$(BIN)/ruff check --quiet
