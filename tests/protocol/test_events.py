@@ -68,7 +68,7 @@ def test_each_state_of_ones_own_jobs_is_told_once_and_in_order(place: Place, ann
 def test_the_jobs_of_everyone_are_for_administrators(
     place: Place, ann: NodeClient, monkeypatch: pytest.MonkeyPatch, peer: object
 ) -> None:
-    monkeypatch.setattr(client_session, "client_principal", lambda claim, _peer, _uid: client_principal(claim, peer))
+    monkeypatch.setattr(client_session, "client_principal", lambda claim, _peer, *_: client_principal(claim, peer))
     carl = place.connect("carl")
     seen: list[JobEvent] = []
     if not isinstance(peer, UNIXAddress):
