@@ -19,6 +19,8 @@ from collections.abc import Iterator
 
 from attrs import Factory, define, evolve, field
 
+from cloudmytask.core.member_record import RIVAL_WORDS, Rival, Tomb
+from cloudmytask.core.member_record import Member as Member
 from cloudmytask.model.cluster import Announcement, BootId, NodeId, Pulse, Standing
 
 SILENCE = 3.5
@@ -26,15 +28,11 @@ SILENCE = 3.5
 host; without the question a lossy network would bury the living)."""
 SILENCE_UNLINKED = 1.0
 """The same once a link to it was lost."""
-INTERVALS = (0.25, 60.0)
-"""Seconds; an announced interval outside is taken as the nearer end."""
 LATE = 0.5
 """Seconds by which this instance's tick may be late before it distrusts its ears instead of the silent (Lifeguard)."""
 REMEMBERED = 600.0
 """Seconds for which the dead and the departed are shown."""
 MEMBERS_MAX = 10_000
-RIVAL_WORDS = 3
-"""Words of an older boot, each newer than the last, that show two instances with one id."""
 ECHOES = 100
 """Announcements of one boot by which a relayed one may be late; what is staler may be the true one."""
 CROSSING = 8
@@ -58,86 +56,6 @@ class Heard(enum.Enum):
 
 
 @define(eq=False)
-class _Rival:
-    """A node of which something else is believed, and that is still heard of."""
-
-    boot_id: BootId
-    incarnation: int
-    sequence: int
-    address: str
-    words: int = 0
-    doubt: int = RIVAL_WORDS
-    """At how many words it is asked; each question doubles it."""
-
-    @classmethod
-    def of(cls, announcement: Announcement) -> _Rival:
-        return cls(announcement.boot_id, announcement.incarnation, announcement.sequence, announcement.address)
-
-    def speaks(self, announcement: Announcement) -> bool:
-        """Take in another word of it, if it is newer; whether its sender should be asked now."""
-        order = (announcement.incarnation, announcement.sequence)
-        if announcement.boot_id != self.boot_id or order <= (self.incarnation, self.sequence):
-            return False
-        self.incarnation, self.sequence = order
-        self.address = announcement.address
-        self.words += 1
-        if self.words < self.doubt:
-            return False
-        self.doubt *= 2
-        return True
-
-
-@define(eq=False)
-class _Tomb:
-    """The last boot and sequence of one that is forgotten."""
-
-    boot_id: BootId
-    sequence: int
-    rival: _Rival | None = None
-
-
-@define(eq=False)
-class Member:
-    """One instance. Times on this instance's clock, seconds."""
-
-    announcement: Announcement
-    """Its latest."""
-    heard: float
-    standing: Standing
-    since: float
-    """When its standing became what it is."""
-    deadline: float
-    """When :meth:`Membership.tick` looks at it next."""
-    direct: float = float("-inf")
-    """When it was last heard over the bus itself, not by relay."""
-    unlinked: bool = False
-    """A link to it was lost, and it has not been heard since."""
-    conflict_until: float = float("-inf")
-    words: int = 1
-    """How many new announcements were heard of it, so far as that matters."""
-    proven: bool = False
-    """It answered over a link, which has not been lost since."""
-    _buried: int = -1
-    """The incarnation that was declared dead."""
-    _rival: _Rival | None = None
-
-    @property
-    def node_id(self) -> NodeId:
-        return self.announcement.node_id
-
-    @property
-    def interval(self) -> float:
-        """Seconds between its announcements, as it says, within reason."""
-        low, high = INTERVALS
-        return min(max(self.announcement.interval, low), high)
-
-    @property
-    def present(self) -> bool:
-        """Neither gone nor thought so."""
-        return self.standing is Standing.ALIVE or self.standing is Standing.SUSPECT
-
-
-@define(eq=False)
 class Membership:
     """The members that are known, and what is believed of each. ``period`` is how often :meth:`tick` is called,
     seconds; ``capacity`` how many it holds."""
@@ -145,7 +63,7 @@ class Membership:
     period: float = 0.25
     capacity: int = MEMBERS_MAX
     _members: dict[NodeId, Member] = Factory(dict)
-    _tombs: dict[NodeId, _Tomb] = Factory(dict)
+    _tombs: dict[NodeId, Tomb] = Factory(dict)
     """Of those forgotten, the oldest first."""
     _ticked: float | None = None
     _awake: float = field(default=float("-inf"))
@@ -192,7 +110,7 @@ class Membership:
             return Heard.STALE if before is Standing.LEFT else Heard.CHANGED
         if (
             before is Standing.DEAD
-            and announcement.incarnation <= member._buried
+            and announcement.incarnation <= member.buried
             and now < member.since + SILENCE * member.interval
         ):
             return Heard.STALE  # it may have been under way when its sender died
@@ -219,7 +137,7 @@ class Membership:
             return False
         if member.standing is Standing.LEFT:
             return False
-        member._buried, member.proven = last.incarnation, False
+        member.buried, member.proven = last.incarnation, False
         self._settle(member, Standing.DEAD, now)
         return True
 
@@ -259,7 +177,7 @@ class Membership:
         else:
             heard = Heard.CHANGED if member.announcement.boot_id == true.boot_id else Heard.NEW
             heard = heard if member.standing is not Standing.ALIVE or heard is Heard.NEW else Heard.FRESH
-            member.announcement, member._buried, member._rival = true, -1, None
+            member.announcement, member.buried, member.rival = true, -1, None
             member.conflict_until = float("-inf")
             self._revive(member, now)
         self._members[node_id].proven = True
@@ -308,7 +226,7 @@ class Membership:
             return Heard.STALE
         if tomb is not None and (announcement.boot_id, announcement.sequence) <= (tomb.boot_id, tomb.sequence):
             if tomb.rival is None or tomb.rival.boot_id < announcement.boot_id:
-                tomb.rival = _Rival.of(announcement)
+                tomb.rival = Rival.of(announcement)
             return Heard.DOUBTED if tomb.rival.speaks(announcement) else Heard.STALE
         if len(self._members) >= self.capacity and all(m.present for m in self._members.values()):
             return Heard.DOUBTED
@@ -333,7 +251,7 @@ class Membership:
         if member.proven and member.present:
             return Heard.DOUBTED  # the life that is proven may have ended; it can be asked
         member.announcement = announcement
-        member._buried, member._rival, member.words = -1, _Rival.of(last), 1
+        member.buried, member.rival, member.words = -1, Rival.of(last), 1
         member.direct = now if direct else float("-inf")
         if announcement.leaving:
             self._settle(member, Standing.LEFT, now)
@@ -351,17 +269,17 @@ class Membership:
         last = member.announcement
         if announcement.incarnation == last.incarnation and last.sequence - announcement.sequence <= ECHOES:
             return Heard.STALE
-        rival = member._rival
+        rival = member.rival
         if rival is None or rival.boot_id < announcement.boot_id:
-            rival = member._rival = _Rival.of(announcement)
+            rival = member.rival = Rival.of(announcement)
         return Heard.DOUBTED if rival.speaks(announcement) else Heard.STALE
 
     def _compare(self, member: Member, older: Announcement, now: float) -> Heard:
         """An older boot that goes on talking, from elsewhere, is a second instance with the same id, or the only one
         that there is."""
-        rival = member._rival
+        rival = member.rival
         if rival is None or rival.boot_id < older.boot_id:
-            member._rival = _Rival.of(older)
+            member.rival = Rival.of(older)
             return Heard.STALE
         words = rival.words
         doubted = rival.speaks(older)
@@ -376,6 +294,6 @@ class Membership:
 
     def _forget(self, member: Member) -> None:
         del self._members[member.node_id]
-        self._tombs[member.node_id] = _Tomb(member.announcement.boot_id, member.announcement.sequence)
+        self._tombs[member.node_id] = Tomb(member.announcement.boot_id, member.announcement.sequence)
         while len(self._tombs) > self.capacity:
             del self._tombs[next(iter(self._tombs))]
