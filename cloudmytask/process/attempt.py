@@ -81,7 +81,7 @@ class ScriptProtocol(ProcessProtocol):
         if self.transport.pid is not None:
             self._peak.sample(self.transport.pid)
 
-    def abandon(self) -> None:
+    def never_started(self) -> None:
         """Nothing was started: no call is left pending."""
         self._early_sample.cancel()
 

@@ -132,7 +132,7 @@ class ProcessRunner:
             cleanup.callback(os.close, stdin)
             sinks = {stream: self._sinks(target) for stream, target in launch.streams.items()}
             protocol = ScriptProtocol(self._clock, launch, sinks, self._exit_grace)
-            undo.callback(protocol.abandon)
+            undo.callback(protocol.never_started)
             script = ScriptProcess(self._reactor, program, stdin, protocol)
             undo.pop_all()
         if script.pid is not None and not self._endowment.give(

@@ -198,7 +198,7 @@ class Acceptance:
         try:
             await durable
         except Exception:
-            await self._origin.withdraw(job.id)
+            await self._origin.undo_acceptance(job.id)
             raise
 
     async def _accept_first(self, job: Job, contents: Sequence[Content]) -> None:
@@ -207,7 +207,7 @@ class Acceptance:
         try:
             await self._ledger.accept(job, contents)
         except Exception:
-            await self._origin.withdraw(job.id)
+            await self._origin.undo_acceptance(job.id)
             raise
         finally:
             self._queue.expected -= 1

@@ -176,7 +176,7 @@ class Origin:
                 ended = Deferred.fromCoroutine(self._cancel(job, self._config.name, str(ban)[:NOTE_MAX]))
                 ended.addErrback(lambda failure: failure.trap(StoreFailed) and None)  # it is insisted on
 
-    async def withdraw(self, identity: JobId) -> None:
+    async def undo_acceptance(self, identity: JobId) -> None:
         """Undo what was begun for a job whose acceptance is not durable. Until that is done nobody can submit it
         again, or two attempts of one job would be under way."""
         self._attempts.call_off(identity)
