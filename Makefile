@@ -1,7 +1,7 @@
 # make run       run a script on a node made for it, as a first look
 # make cluster   three nodes and a CSU on this machine, until Ctrl-C
 # make test      everything that must hold: style, types, import contracts, tests
-# make fuzz      100,000 odd records and as many odd datagrams of a peer, half an hour
+# make fuzz      100,000 odd records and as many odd datagrams of a peer, a quarter of an hour
 # make lint      the same without the tests
 # make lock      renew constraints.txt from the newest releases
 # make benchmarks what one node and several achieve, five minutes on a quiet machine
