@@ -17,6 +17,7 @@ from cloudmytask.node.placing.placer import Placer
 from cloudmytask.node.remote.delivery import Delivery
 from cloudmytask.node.remote.guest import Guest
 from cloudmytask.node.remote.remote import Remote
+from cloudmytask.node.running.executor import Executor
 from cloudmytask.node.running.outputs import LiveOutput
 from cloudmytask.simulation.runner import ScriptPlan
 from cloudmytask.simulation.store import MemoryStore
@@ -50,7 +51,7 @@ def once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(LiveOutput, "seal"), (Ledger, "record"), (Attempts, "_clean"), (Attempts, "_attempt")]
+    ("owner", "name"), [(LiveOutput, "seal"), (Ledger, "record"), (Executor, "_clear"), (Attempts, "_attempt")]
 )
 def test_an_own_job_ends_with_a_reason(
     monkeypatch: pytest.MonkeyPatch, expected_failures: ExpectFailures, owner: type, name: str
@@ -60,7 +61,7 @@ def test_an_own_job_ends_with_a_reason(
     once(monkeypatch, owner, name)
     job = place.submit(ann, SHORT)
     ended = place.wait(ann, job)
-    if name == "_clean":  # nothing of the job waits for it
+    if name == "_clear":  # nothing of the job waits for it
         assert ended.state is JobState.SUCCEEDED
     else:
         assert (ended.state, ended.reason) == (JobState.FAILED, Reason.LAUNCH)
