@@ -26,7 +26,8 @@ JOBS = 600
 LISTS = 4500
 UNREAD = 30.0
 """Seconds for which the client does not read."""
-STREAMS = 1000
+STREAMS = 50
+"""On each of so many connections, a thousand in all:"""
 CONNECTIONS = 20
 FAKES = 200
 FORWARDED = 6
@@ -81,7 +82,7 @@ def _answered(rude: Rude, request: bytes, over: threading.Event) -> None:
 
 
 def streams(directory: Path) -> list[Figure]:
-    """Row 2: a thousand streams on each of 20 connections, of an output of 4 MiB, and no piece is answered."""
+    """Row 2: a thousand streams on 20 connections, of an output of 4 MiB, and no piece is answered."""
     with Daemons(directory, NODE) as daemons:
         [node] = daemons.start()
         with at(node) as cloud:
@@ -104,7 +105,7 @@ def streams(directory: Path) -> list[Figure]:
             growth = watched.growth()
             for each in rude:
                 each.close()
-        name = "row 2, 1,000 streams on 20 connections each, unanswered"
+        name = "row 2, 1,000 streams on 20 connections, unanswered"
         return [_memory(name, growth, 64, f"from {watched.before:.0f} MiB; {legal.result}")]
 
 
