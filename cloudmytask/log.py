@@ -1,7 +1,7 @@
 """The log: one JSON object per line, for files and for standard error.
 
 Invariant: one event is one line. JSON escapes every control character, so that nothing that came
-from outside can forge a line or speak to a terminal.
+from outside can forge a line or speak to a terminal; and nobody who makes us log fills the disk with lines of one kind.
 """
 
 from __future__ import annotations
@@ -13,22 +13,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from attrs import Factory, define
 from twisted.logger import (
     FileLogObserver,
     FilteringLogObserver,
+    ILogFilterPredicate,
     ILogObserver,
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
+    PredicateResult,
     formatEvent,
 )
 from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
+from zope.interface import implementer
 
 ROTATE_AT = 16 * 1024**2
 """Bytes after which a log file is put aside as ``NAME.1``."""
 KEPT_FILES = 5
 """How many log files that were put aside are kept."""
+
+BURST = 100
+"""Lines of one kind that are written however fast they come."""
+RATE = 5.0
+"""Lines of one kind a second beyond."""
+KINDS_MAX = 1000
 
 # What an event of the older logging interface (twisted.python.log) carries besides its text.
 _LEGACY = frozenset({"message", "time", "system", "isError", "failure", "why", "format", "logLevel"})
@@ -57,12 +67,51 @@ def json_line(event: LogEvent) -> str:
     return json.dumps(line, ensure_ascii=True).replace("\x7f", "\\u007f") + "\n"
 
 
+@define
+class _Allowance:
+    lines: float
+    at: float
+    left_out: int = 0
+
+
+@implementer(ILogFilterPredicate)
+@define(eq=False)
+class KindLimit:
+    """Lets pass a bounded number of events of each kind: those that one line of a module makes.
+
+    The next one that passes says in ``left_out`` how many did not. Times are those of the events, seconds.
+    """
+
+    _kinds: dict[tuple[object, object], _Allowance] = Factory(dict)
+
+    def __call__(self, event: LogEvent) -> Any:
+        """Twisted's interface."""
+        if "log_failure" in event or not event.get("log_format"):
+            return PredicateResult.maybe  # a bug of ours, or a line of a library's
+        now = event.get("log_time", 0.0)
+        kind = event.get("log_namespace"), event["log_format"]
+        kept = self._kinds.get(kind)
+        if kept is None:
+            if len(self._kinds) >= KINDS_MAX:
+                self._kinds.clear()
+            kept = self._kinds[kind] = _Allowance(BURST, now)
+        kept.lines = min(BURST, kept.lines + max(0.0, now - kept.at) * RATE)
+        kept.at = now
+        if kept.lines < 1:
+            kept.left_out += 1
+            return PredicateResult.no
+        kept.lines -= 1
+        if kept.left_out:
+            event["left_out"], kept.left_out = kept.left_out, 0
+        return PredicateResult.maybe
+
+
 def json_observer(stream: IO[Any]) -> ILogObserver:
     """An observer that writes events of level info and above to ``stream``."""
     levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.info)
     # AMP tells of every connection that comes and goes
     levels.setLogLevelForNamespace("twisted.protocols.amp", LogLevel.warn)
-    return FilteringLogObserver(FileLogObserver(stream, json_line), [levels])
+    return FilteringLogObserver(FileLogObserver(stream, json_line), [levels, KindLimit()])
 
 
 def open_log(path: Path) -> IO[Any]:

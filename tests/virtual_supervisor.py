@@ -15,7 +15,7 @@ from cloudmytask.client.connection import connect
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.config import CsuConfig
 from cloudmytask.csu.unit import CentralSupervisoryUnit
-from cloudmytask.net.client_session import NodeFactory
+from cloudmytask.net.connections import NodeFactory
 from cloudmytask.net.peer_links import PeerLinks
 from cloudmytask.simulation.bus import SimulatedBus, SimulatedGroup
 from cloudmytask.simulation.clock import Lifetime, VirtualClock

@@ -52,6 +52,8 @@ T = TypeVar("T")
 
 PAGE = 150
 """Instances or bans in one page; with the longest of everything they still fit into one answer."""
+JOBS_PAGE = 64
+"""Jobs in one page, however many were asked for: reading and writing them down keeps others waiting for so long."""
 SAMPLES_MAX = 2000
 """Points of the history in one answer."""
 RIDES_MAX = 32 * 1024
@@ -147,8 +149,8 @@ class ClientApi:
 
     @allowed(AccessRole.CLIENT)
     def jobs(self, query: JobQuery) -> Deferred[JobPage]:
-        """A page of the client's jobs, newest first."""
-        return self._jobs.jobs(self.principal.name, query)
+        """A page of the client's jobs, newest first, at most :data:`JOBS_PAGE`."""
+        return self._jobs.jobs(self.principal.name, evolve(query, limit=min(query.limit, JOBS_PAGE)))
 
     @allowed(AccessRole.CLIENT)
     def cancel(self, job: JobId, note: str | None) -> Deferred[Job]:

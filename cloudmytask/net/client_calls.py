@@ -19,7 +19,7 @@ from cloudmytask.model.job import Blob, Job, JobId, JobPage, JobQuery, Offsets, 
 from cloudmytask.wire import commands
 from cloudmytask.wire.commands import NodeCommand
 
-PAGE_MAX = 512 * 1024
+PAGE_MAX = 128 * 1024
 """Bytes of jobs in one page of a listing, however many were asked for."""
 
 Answer = dict[str, Any]

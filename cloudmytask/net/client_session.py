@@ -13,8 +13,6 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredSemaphore, maybeDeferred
-from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from cloudmytask.api.client_api import ClientApi, Riding, inline
@@ -46,6 +44,8 @@ _log = Logger()
 
 HELLO_TIMEOUT = 10.0
 """Seconds that a connection may stay anonymous."""
+ANONYMOUS_MAX = 100
+"""Requests on a connection that has not said who is there; one more ends it."""
 HEAVY_MAX = 4
 """Requests of one connection that cost much and are worked on at a time; the others wait, and are dropped when the
 connection ends."""
@@ -88,6 +88,7 @@ class ClientSession:
         self._changes = JobChanges(self.protocol)
         self._budget = OutputBudget()
         self._followed = 0
+        self._refused = 0
         self._anonymous: DelayedCall | None = clock.callLater(HELLO_TIMEOUT, self._too_late)
 
     def hello(self, versions: list[int], role: str, client: str, software: str | None) -> Answer:
@@ -244,12 +245,28 @@ class ClientSession:
 
     # the connection
 
+    @property
+    def anonymous(self) -> bool:
+        """Whether nobody has said yet who is there."""
+        return self._anonymous is not None
+
+    def drop(self, why: str) -> None:
+        """End the connection now."""
+        transport: Any = self.protocol.transport
+        if self.protocol.alive and transport is not None:
+            _log.warn("connection dropped: {why}", why=why)
+            transport.abortConnection()
+
     def _admit(self, size: int) -> None:
         """A request came; too fast a client is slowed down by not being read from."""
-        if self._api is not None:
-            delay = self._door.admit(self._api.principal.name, size)
-            if delay > 0:
-                self.protocol.hold(delay)
+        if self._api is None:
+            self._refused += 1
+            if self._refused > ANONYMOUS_MAX:
+                self.drop(f"{self._refused} requests without Hello")
+            return
+        delay = self._door.admit(self._api.principal.name, size)
+        if delay > 0:
+            self.protocol.hold(delay)
 
     def _malformed(self) -> None:
         if self._api is not None:
@@ -267,50 +284,12 @@ class ClientSession:
 
     def _too_late(self) -> None:
         self._anonymous = None
-        transport: Any = self.protocol.transport
-        if self.protocol.alive and transport is not None:
-            _log.warn("connection dropped: no Hello within {seconds:g} s", seconds=HELLO_TIMEOUT)
-            transport.abortConnection()
+        self.drop(f"no Hello within {HELLO_TIMEOUT:g} s")
 
     def _lost(self) -> None:
         self._known()
         self.channels.close_all()
         self.uploads.abort_all()
-
-
-class NodeFactory(Factory):
-    """Accepts clients, and peers. ``connections``: the protocols that are connected, for an orderly end.
-
-    :param links: where connections of peers become links; None if only clients are welcome.
-    :param script_of: tells scripts from people.
-    """
-
-    noisy = False
-
-    def __init__(
-        self,
-        door: ClusterDoor,
-        clock: Clock,
-        links: PeerLinks | None = None,
-        script_of: ScriptOf = lambda _pid: None,
-    ) -> None:
-        self._door = door
-        self._script_of = script_of
-        self._clock = clock
-        self._links = links
-        self.connections: dict[int, GuardedAMP] = {}
-
-    def buildProtocol(self, addr: IAddress | None) -> GuardedAMP:  # noqa: ARG002 - Twisted's interface
-        """Twisted's interface."""
-        protocol = ClientSession(self._door, self._clock, self._links, self._script_of).protocol
-        self.connections[id(protocol)] = protocol
-        protocol.gone.add(lambda: self.connections.pop(id(protocol), None))
-        return protocol
-
-    def close(self) -> None:
-        """End all connections, after what was written to them."""
-        for protocol in list(self.connections.values()):
-            protocol.close()
 
 
 def _run(verb: Callable[..., Any], arguments: Mapping[str, Any]) -> Deferred[Any]:

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from cloudmytask.boundaries import Clock, Entropy, Link, PeerDoor
 from cloudmytask.codec import decode, encode
+from cloudmytask.core.rates import TokenBucket
 from cloudmytask.model.cluster import PeerIdentity
 from cloudmytask.model.errors import (
     CloudMyTaskError,
@@ -34,6 +35,9 @@ from cloudmytask.wire.peer_proof import NONCE_SIZE, Side, proof, proven
 from cloudmytask.wire.vocabulary import Vocabulary
 
 _log = Logger()
+
+REQUESTS, REQUESTS_BURST = 2000.0, 4000.0
+"""Requests a second of one peer, and at once: pieces of output (120 MB/s of it) are the most that peers ask."""
 
 HELLO_TIMEOUT = 5.0
 """Seconds that each step of an introduction may take."""
@@ -194,7 +198,21 @@ def _linked(protocol: GuardedAMP, peer: PeerIdentity, key: bytes | None) -> Peer
 
 def _answer(protocol: GuardedAMP, link: PeerLink, door: PeerDoor, key: bytes | None) -> None:
     """From now on the connection answers what peers ask, and nothing else."""
-    protocol.answer_with(Vocabulary(PeerAnswers(link, protocol, door, key).responders()))
+    protocol.answer_with(Vocabulary(PeerAnswers(link, protocol, door, key).responders(), _paced(protocol)))
+
+
+def _paced(protocol: GuardedAMP) -> Callable[[int], None]:
+    """What is called for each request of a peer: one that asks too fast is read from as fast as it may ask."""
+    bucket = TokenBucket(REQUESTS, REQUESTS_BURST, REQUESTS_BURST, protocol.now)
+
+    def admit(_size: int) -> None:
+        bucket.refill(protocol.now)
+        delay = bucket.debt(1)
+        bucket.tokens -= 1
+        if delay > 0:
+            protocol.hold(delay)
+
+    return admit
 
 
 def _abort(protocol: GuardedAMP) -> None:

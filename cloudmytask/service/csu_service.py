@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from cloudmytask.boundaries.supervision import SupervisionWorld
 from cloudmytask.config import CsuConfig
 from cloudmytask.csu.unit import CentralSupervisoryUnit
-from cloudmytask.net.client_session import NodeFactory
+from cloudmytask.net.connections import NodeFactory
 from cloudmytask.process.callers import Callers
 from cloudmytask.service.claim import claim
 from cloudmytask.service.instance_service import InstanceService, Life, Step
@@ -44,7 +44,8 @@ class CsuService(InstanceService[CsuConfig, CentralSupervisoryUnit]):
         begun.append(("leave the group", peers.bus.close))
         world = SupervisionWorld(reactor, time.time, peers.entropy, store, peers.bus, peers.links)
         unit = CentralSupervisoryUnit(world, config, held.address)
-        factory = NodeFactory(unit, reactor, peers.links, Callers(lambda _group: None, self._own.mark))
+        callers = Callers(lambda _group: None, self._own.mark)
+        factory = NodeFactory(unit, reactor, peers.links, callers, self._connections_max())
         ports = self._listen(held, factory, begun)
         self._repeat(begun)
         begun.append(("stop its work", unit.stop_now))

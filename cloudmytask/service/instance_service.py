@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -27,7 +28,7 @@ from twisted.python.components import Componentized
 from cloudmytask.boundaries import Clock
 from cloudmytask.config import InstanceConfig
 from cloudmytask.model.errors import StartFailed, StoreFailed
-from cloudmytask.net.client_session import NodeFactory
+from cloudmytask.net.connections import NodeFactory, room_for_connections
 from cloudmytask.periodic import Periodic, every
 from cloudmytask.process.daemon import OwnProcess
 from cloudmytask.service.claim import SOCKET_MODE, InstanceClaim
@@ -263,6 +264,10 @@ class InstanceService(Service, Generic[Config, Role]):
             # Where no reactor runs, the end of the process does the rest.
             self._stopped = Deferred.fromCoroutine(self._undo(reversed(begun))).addCallback(lambda _all_done: None)
             raise
+
+    def _connections_max(self, slots: int = 0) -> int:
+        """How many connections there may be, by the descriptors that this process may have."""
+        return room_for_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0], slots)
 
     def _listen(self, held: InstanceClaim, factory: NodeFactory, begun: list[Step]) -> tuple[IListeningPort, ...]:
         """Accept connections on all that is claimed."""

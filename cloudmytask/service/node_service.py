@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from cloudmytask.boundaries import OpenSinks
 from cloudmytask.config import NodeConfig
-from cloudmytask.net.client_session import NodeFactory
+from cloudmytask.net.connections import NodeFactory
 from cloudmytask.node.node import Node
 from cloudmytask.probe import SAMPLE_INTERVAL
 from cloudmytask.process import ProcessRunner
@@ -59,7 +59,8 @@ class NodeService(InstanceService[NodeConfig, Node]):
         disk = DiskRoom(config.state)
         disk.sample()
         node = Node(make_world(reactor, store, runner, sinks, probe, peers, disk), config, held.address)
-        factory = NodeFactory(node.front_door, reactor, peers.links, Callers(runner.owner_of, self._own.mark))
+        callers, most = Callers(runner.owner_of, self._own.mark), self._connections_max(config.slots)
+        factory = NodeFactory(node.front_door, reactor, peers.links, callers, most)
         ports = self._listen(held, factory, begun)
         self._repeat(begun, (SAMPLE_INTERVAL, probe.sample), (SAMPLE_INTERVAL, disk.sample))
         # Last, because it begins to run what an earlier life left. Nobody is served before we return.

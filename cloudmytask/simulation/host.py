@@ -17,7 +17,7 @@ from cloudmytask.boundaries import Launch, OpenSinks, World
 from cloudmytask.client.connection import connect
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.config import NodeConfig
-from cloudmytask.net.client_session import NodeFactory
+from cloudmytask.net.connections import NodeFactory
 from cloudmytask.node.node import Node
 from cloudmytask.probe import NoProbe
 from cloudmytask.simulation.bus import SimulatedBus, SimulatedGroup

@@ -90,12 +90,15 @@ class Network:
         if listening is None:
             done.errback(error.ConnectionRefusedError())
             return
+        server = listening.buildProtocol(IPv4Address("TCP", here, 1))
+        if server is None:  # it has no room; whether a connection is refused or closed at once is all the same
+            done.errback(error.ConnectionRefusedError())
+            return
         near, far = SimulatedTransport(self, here, there), SimulatedTransport(self, there, here)
         near.peer, far.peer = far, near
         self._open[near] = self._open[far] = None
         client = factory.buildProtocol(IPv4Address("TCP", there, 1))
-        server = listening.buildProtocol(IPv4Address("TCP", here, 1))
-        assert client is not None and server is not None
+        assert client is not None
         near.protocol, far.protocol = client, server
         server.makeConnection(far)
         client.makeConnection(near)

@@ -106,6 +106,11 @@ class GuardedAMP(amp.AMP):
         return self._asked > 0
 
     @property
+    def now(self) -> float:
+        """Seconds, by the clock of its deadlines."""
+        return self._clock.seconds()
+
+    @property
     def idle(self) -> float:
         """Seconds since a box came or went."""
         return self._clock.seconds() - self._used
@@ -147,11 +152,11 @@ class GuardedAMP(amp.AMP):
         if not self.alive or self._refused or not IPushProducer.providedBy(transport):
             return
         full = self._sending is not None and self._sending.full
-        reading = not full and self._under_way < REQUESTS_MAX
-        self.paused = not reading
-        if reading and not self._parsing:
+        held = self._clock.seconds() < self._held_until
+        self.paused = held or full or self._under_way >= REQUESTS_MAX
+        if not self.paused and not self._parsing:
             self.dataReceived(b"")  # boxes that arrived before reading ended
-        reading = not self.paused and self._clock.seconds() >= self._held_until
+        reading = not self.paused
         if reading is self._reading:
             return
         self._reading = reading

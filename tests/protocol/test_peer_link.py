@@ -54,6 +54,7 @@ from cloudmytask.model.job import (
     TravelingJob,
     Usage,
 )
+from cloudmytask.net.peer_links import REQUESTS, REQUESTS_BURST
 from cloudmytask.wire import peer_commands
 from cloudmytask.wire.commands import NodeCommand
 from cloudmytask.wire.peer_proof import Side, proof
@@ -142,6 +143,16 @@ def test_a_rogue_client_cannot_call_a_peers_commands(stranger: Stranger) -> None
         assert stranger.refused(name)[0] == "UNHANDLED"
     assert stranger.refused(b"PeerHello", _hello())[0] == "NotPermitted"
     stranger.accept(b"DescribeNode")
+
+
+def test_row_21_a_peer_that_asks_too_fast_is_read_from_slowly(company: Company, stranger: Stranger) -> None:
+    _introduce(stranger)
+    asked = int(REQUESTS_BURST + 5 * REQUESTS)
+    stranger.write(amp.AmpBox({amp.COMMAND: b"Ping", amp.ASK: b"1"}).serialize() * asked)
+    company.clock.advance(1.0)
+    assert REQUESTS_BURST <= len(stranger.boxes) < REQUESTS_BURST + 3 * REQUESTS
+    company.clock.advance(5.0)
+    assert len(stranger.boxes) == asked and not stranger.lost, "each of them has its answer"
 
 
 def test_a_client_does_not_become_a_link_by_what_it_began_before(stranger: Stranger) -> None:

@@ -66,7 +66,7 @@ def stranger(place: Place) -> Stranger:
 def _sessions(place: Place) -> list[session_module.ClientSession]:
     """The node's ends of its connections."""
     factory: Any = place.network._listening["node"]
-    return [protocol.locator._responders[b"Hello"][1].__self__ for protocol in factory.connections.values()]
+    return list(factory._sessions.values())
 
 
 def _begin_upload(stranger: Stranger, blob: Blob, number: int = 1) -> dict[bytes, bytes]:

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogEvent, Logger, LogLevel, LogPublisher
 from twisted.python import log as legacy
+from twisted.python.failure import Failure
 
 from cloudmytask import log
-from cloudmytask.log import json_line, json_observer, open_log
+from cloudmytask.log import BURST, RATE, json_line, json_observer, open_log
 
 
 def lines_of(*events: LogEvent) -> list[dict[str, Any]]:
@@ -156,3 +157,35 @@ def test_a_pipe_is_neither_rotated_nor_given_a_mode(tmp_path: Path) -> None:
     stream.close()
     os.close(reader)
     assert stat.S_IMODE(pipe.stat().st_mode) & 0o044
+
+
+def _written(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    stream = io.StringIO()
+    observer = json_observer(stream)
+    for event in events:
+        observer(event)
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def _line(text: str, at: float, **more: object) -> dict[str, Any]:
+    return {"log_namespace": "net", "log_format": text, "log_level": LogLevel.warn, "log_time": at, **more}
+
+
+def test_lines_of_one_kind_are_limited_and_the_others_are_not() -> None:
+    flood = [_line("dropped: {why}", 1000.0 + number / 1000, why=str(number)) for number in range(2000)]
+    written = _written([*flood, _line("another", 1002.0), _line("dropped: {why}", 1010.0, why="late")])
+    of_kind = [each for each in written if "dropped" in each["event"]]
+    assert BURST <= len(of_kind) <= BURST + 2 * RATE + 1
+    assert [each["event"] for each in written[-2:]] == ["another", "dropped: late"]
+    assert sum(each.get("left_out", 0) for each in of_kind) == 2000 + 1 - len(of_kind)
+
+
+def test_a_clock_that_is_set_back_silences_nobody_for_ever() -> None:
+    flood = [_line("dropped", 5000.0) for _ in range(BURST + 10)]
+    written = _written([*flood, _line("dropped", 10.0), *(_line("dropped", 11.0 + number) for number in range(3))])
+    assert len(written) == BURST + 3
+
+
+def test_a_traceback_is_never_left_out() -> None:
+    broken = [_line("broke", 1.0, log_failure=Failure(ValueError("x"))) for _ in range(2 * BURST)]
+    assert len(_written(broken)) == 2 * BURST
