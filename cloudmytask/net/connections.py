@@ -1,7 +1,7 @@
 """The connections of one instance: accepts clients and peers, as many as there are descriptors for.
 
-Invariant: at most :attr:`NodeFactory.most` are open at a time, so that the store, its scripts and whoever is asked have
-descriptors left. One that says who is there takes the place of one that has not said so.
+Invariant: at most :attr:`NodeFactory.most` are open at a time, so that the store, the scripts and the
+links have descriptors left. One that says who is there takes the place of one that has not said so.
 """
 
 from __future__ import annotations
