@@ -210,7 +210,7 @@ def _paced(protocol: GuardedAMP) -> Callable[[int], None]:
         delay = bucket.debt(1)
         bucket.tokens -= 1
         if delay > 0:
-            protocol.hold(delay)
+            protocol.hold(delay, all_of_it=True)
 
     return admit
 

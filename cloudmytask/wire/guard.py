@@ -72,7 +72,7 @@ class GuardedAMP(amp.AMP):
         self._size = self._keys = 0
         self._deadline = Countdown(clock)
         self._refused = False
-        self._held, self._held_until = Countdown(clock), 0.0
+        self._held, self._held_until, self._all_held = Countdown(clock), 0.0, False
         self._sending: SendQueue | None = None
         self._reading = True
         self._parsing = False
@@ -137,12 +137,16 @@ class GuardedAMP(amp.AMP):
         self._used = self._clock.seconds()
         self._sending.write(box.serialize())
 
-    def hold(self, seconds: float) -> None:
+    def hold(self, seconds: float, *, all_of_it: bool = False) -> None:
         """Read nothing more from the other end for a while: it waits, and what it sends stays on its side. Of holds
-        that overlap the one that ends last counts."""
+        that overlap the one that ends last counts.
+
+        :param all_of_it: what has arrived already waits too; otherwise it is looked at, and may be refused.
+        """
         until = self._clock.seconds() + seconds
         if until > self._held_until:
             self._held_until = until
+            self._all_held = all_of_it
             self._held.start(seconds, self._read_or_not)
             self._read_or_not()
 
@@ -153,10 +157,10 @@ class GuardedAMP(amp.AMP):
             return
         full = self._sending is not None and self._sending.full
         held = self._clock.seconds() < self._held_until
-        self.paused = held or full or self._under_way >= REQUESTS_MAX
+        self.paused = (held and self._all_held) or full or self._under_way >= REQUESTS_MAX
         if not self.paused and not self._parsing:
             self.dataReceived(b"")  # boxes that arrived before reading ended
-        reading = not self.paused
+        reading = not self.paused and self._clock.seconds() >= self._held_until
         if reading is self._reading:
             return
         self._reading = reading
