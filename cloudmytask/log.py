@@ -29,6 +29,8 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
+from cloudmytask.core.rates import TokenBucket
+
 ROTATE_AT = 16 * 1024**2
 """Bytes after which a log file is put aside as ``NAME.1``."""
 KEPT_FILES = 5
@@ -68,9 +70,8 @@ def json_line(event: LogEvent) -> str:
 
 
 @define
-class _Allowance:
-    lines: float
-    at: float
+class _Kind:
+    allowance: TokenBucket
     left_out: int = 0
 
 
@@ -82,7 +83,7 @@ class KindLimit:
     The next one that passes says in ``left_out`` how many did not. Times are those of the events, seconds.
     """
 
-    _kinds: dict[tuple[object, object], _Allowance] = Factory(dict)
+    _kinds: dict[tuple[object, object], _Kind] = Factory(dict)
 
     def __call__(self, event: LogEvent) -> Any:
         """Twisted's interface."""
@@ -94,13 +95,12 @@ class KindLimit:
         if kept is None:
             if len(self._kinds) >= KINDS_MAX:
                 self._kinds.clear()
-            kept = self._kinds[kind] = _Allowance(BURST, now)
-        kept.lines = min(BURST, kept.lines + max(0.0, now - kept.at) * RATE)
-        kept.at = now
-        if kept.lines < 1:
+            kept = self._kinds[kind] = _Kind(TokenBucket(RATE, BURST, BURST, now))
+        kept.allowance.refill(now)
+        if kept.allowance.tokens < 1:
             kept.left_out += 1
             return PredicateResult.no
-        kept.lines -= 1
+        kept.allowance.tokens -= 1
         if kept.left_out:
             event["left_out"], kept.left_out = kept.left_out, 0
         return PredicateResult.maybe

@@ -6,6 +6,8 @@ what was committed.
 
 from __future__ import annotations
 
+from functools import partial
+
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -15,6 +17,7 @@ from cloudmytask.client.connection import connect
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.config import CsuConfig
 from cloudmytask.csu.unit import CentralSupervisoryUnit
+from cloudmytask.net.client_session import ClientSession
 from cloudmytask.net.connections import NodeFactory
 from cloudmytask.net.peer_links import PeerLinks
 from cloudmytask.simulation.bus import SimulatedBus, SimulatedGroup
@@ -72,7 +75,7 @@ class SupervisorHost:
         unit = CentralSupervisoryUnit(world, self.config, self.config.listen[0] if self.config.listen else "")
         self._life = _Life(unit, store, clock, bus)
         unit.start()
-        self.network.listen(self.name, NodeFactory(unit, clock, links))
+        self.network.listen(self.name, NodeFactory(partial(ClientSession, unit, clock, links)))
 
     def kill(self) -> None:
         """``kill -9``."""

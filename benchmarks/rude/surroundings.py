@@ -5,6 +5,7 @@ Invariant: what was mounted or made is gone afterwards, with every process in it
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import time
@@ -45,14 +46,15 @@ def small_disk(directory: Path, mebibytes: int) -> Iterator[Path]:
 
 
 def fill(place: Path) -> Path:
-    """Take all room that is left there; remove the file to give it back."""
+    """Take all room that is left there, to the last byte; remove the file to give it back."""
     taken = place / "filler"
-    with taken.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(b"x" * 65536)
-    with taken.open("ab", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(b"x")
+    with taken.open("ab", buffering=0) as file:
+        for size in (1024 * 1024, 4096, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
     return taken
 
 

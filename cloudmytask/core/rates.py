@@ -64,8 +64,8 @@ class TokenBucket:
     at: float
 
     def refill(self, now: float) -> bool:
-        """Bring it up to date; whether it is as good as a new one."""
-        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate)
+        """Bring it up to date; whether it is as good as a new one. A clock that was set back takes nothing away."""
+        self.tokens = min(self.burst, self.tokens + max(0.0, now - self.at) * self.rate)
         self.at = now
         return self.tokens >= self.burst
 

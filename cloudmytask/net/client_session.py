@@ -56,7 +56,11 @@ ScriptOf = Callable[[int], ScriptCaller | None]
 
 
 class ClientSession:
-    """What one connection has begun, and the responders to its commands."""
+    """What one connection has begun, and the responders to its commands.
+
+    :param links: where connections of peers become links; None if only clients are welcome.
+    :param script_of: tells scripts from people.
+    """
 
     def __init__(
         self,

@@ -6,13 +6,13 @@ links have descriptors left. One that says who is there takes the place of one t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from cloudmytask.boundaries import Clock, ClusterDoor
-from cloudmytask.net.client_session import ClientSession, ScriptOf
-from cloudmytask.net.peer_links import PeerLinks
+from cloudmytask.net.client_session import ClientSession
 from cloudmytask.wire.guard import GuardedAMP
 
 _log = Logger()
@@ -41,25 +41,14 @@ def room_for_connections(descriptors: int, slots: int = 0) -> int:
 class NodeFactory(Factory):
     """Accepts clients, and peers.
 
-    :param links: where connections of peers become links; None if only clients are welcome.
-    :param script_of: tells scripts from people.
+    :param session: makes our end of a connection.
     :ivar most: how many connections there may be.
     """
 
     noisy = False
 
-    def __init__(
-        self,
-        door: ClusterDoor,
-        clock: Clock,
-        links: PeerLinks | None = None,
-        script_of: ScriptOf = lambda _pid: None,
-        most: int = MOST,
-    ) -> None:
-        self._door = door
-        self._script_of = script_of
-        self._clock = clock
-        self._links = links
+    def __init__(self, session: Callable[[], ClientSession], most: int = MOST) -> None:
+        self._session = session
         self._sessions: dict[int, ClientSession] = {}
         self.most = most
         self._full = False
@@ -68,7 +57,7 @@ class NodeFactory(Factory):
         """Twisted's interface: None closes the connection."""
         if len(self._sessions) >= self.most and not self._made_room():
             return None
-        session = ClientSession(self._door, self._clock, self._links, self._script_of)
+        session = self._session()
         self._sessions[id(session)] = session
         session.protocol.gone.add(lambda: self._ended(session))
         return session.protocol

@@ -6,6 +6,7 @@ Invariant: as for every instance (see ``instance_service``).
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from attrs import define
 from twisted.logger import Logger
@@ -13,6 +14,7 @@ from twisted.logger import Logger
 from cloudmytask.boundaries.supervision import SupervisionWorld
 from cloudmytask.config import CsuConfig
 from cloudmytask.csu.unit import CentralSupervisoryUnit
+from cloudmytask.net.client_session import ClientSession
 from cloudmytask.net.connections import NodeFactory
 from cloudmytask.process.callers import Callers
 from cloudmytask.service.claim import claim
@@ -45,7 +47,8 @@ class CsuService(InstanceService[CsuConfig, CentralSupervisoryUnit]):
         world = SupervisionWorld(reactor, time.time, peers.entropy, store, peers.bus, peers.links)
         unit = CentralSupervisoryUnit(world, config, held.address)
         callers = Callers(lambda _group: None, self._own.mark)
-        factory = NodeFactory(unit, reactor, peers.links, callers, self._connections_max())
+        session = partial(ClientSession, unit, reactor, peers.links, callers)
+        factory = NodeFactory(session, self._connections_max())
         ports = self._listen(held, factory, begun)
         self._repeat(begun)
         begun.append(("stop its work", unit.stop_now))

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from cloudmytask.boundaries import OpenSinks
 from cloudmytask.config import NodeConfig
+from cloudmytask.net.client_session import ClientSession
 from cloudmytask.net.connections import NodeFactory
 from cloudmytask.node.node import Node
 from cloudmytask.probe import SAMPLE_INTERVAL
@@ -59,8 +60,9 @@ class NodeService(InstanceService[NodeConfig, Node]):
         disk = DiskRoom(config.state)
         disk.sample()
         node = Node(make_world(reactor, store, runner, sinks, probe, peers, disk), config, held.address)
-        callers, most = Callers(runner.owner_of, self._own.mark), self._connections_max(config.slots)
-        factory = NodeFactory(node.front_door, reactor, peers.links, callers, most)
+        callers = Callers(runner.owner_of, self._own.mark)
+        session = partial(ClientSession, node.front_door, reactor, peers.links, callers)
+        factory = NodeFactory(session, self._connections_max(config.slots))
         ports = self._listen(held, factory, begun)
         self._repeat(begun, (SAMPLE_INTERVAL, probe.sample), (SAMPLE_INTERVAL, disk.sample))
         # Last, because it begins to run what an earlier life left. Nobody is served before we return.

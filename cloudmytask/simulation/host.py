@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -17,6 +18,7 @@ from cloudmytask.boundaries import Launch, OpenSinks, World
 from cloudmytask.client.connection import connect
 from cloudmytask.client.node_client import NodeClient
 from cloudmytask.config import NodeConfig
+from cloudmytask.net.client_session import ClientSession
 from cloudmytask.net.connections import NodeFactory
 from cloudmytask.node.node import Node
 from cloudmytask.probe import NoProbe
@@ -118,7 +120,7 @@ class Host:
         node = Node(world, self.config, self.config.listen[0] if self.config.listen else "")
         self._life = _Life(node, store, runner, clock, bus)
         node.start()
-        self.network.listen(self.name, NodeFactory(node.front_door, clock, links))
+        self.network.listen(self.name, NodeFactory(partial(ClientSession, node.front_door, clock, links)))
 
     def kill(self, *, flushed: bool = False) -> None:
         """``kill -9``. ``flushed``: the commit under way had just reached the disk."""

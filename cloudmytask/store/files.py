@@ -55,19 +55,14 @@ def reason(error: Exception) -> str:
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
-def write_whole(descriptor: int, data: bytes, offset: int | None = None) -> None:
-    """Write all of ``data``, at ``offset`` or at the file's position.
+def write_whole(descriptor: int, data: bytes) -> None:
+    """Write all of ``data``, at the file's position.
 
     :raises OSError: as write(2) does; part of it may have been written.
     """
     view = memoryview(data)
     while view:
-        if offset is None:
-            written = os.write(descriptor, view)
-        else:
-            written = os.pwrite(descriptor, view, offset)
-            offset += written
-        view = view[written:]
+        view = view[os.write(descriptor, view) :]
 
 
 def read_whole(descriptor: int, size: int, offset: int) -> bytes:

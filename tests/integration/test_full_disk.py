@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from benchmarks.rude.surroundings import fill
 from tests.integration.commands import Commands
 from tests.integration.daemons import node, until
+from tests.integration.small_disk import small_disk
 
 MIB = 1024 * 1024
 FILL = """
@@ -31,33 +31,12 @@ except OSError as error:
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[Path]:
     """A state directory on a disk of 32 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("to mount a small disk takes root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(disk)], check=False, capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
-    yield disk / "state"
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    with small_disk(tmp_path, 32) as disk:
+        yield disk / "state"
 
 
 def arguments(state: Path, *more: str) -> list[str]:
     return ["-n", "--pidfile=", "cmt-node", "--state", str(state), "--load-source", "none", "--disk-min", "0", *more]
-
-
-def fill(disk: Path) -> Path:
-    target = disk / "filler"
-    with target.open("ab", buffering=0) as file:
-        for size in (MIB, 4096, 1):
-            try:
-                while True:
-                    file.write(b"x" * size)
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
-    return target
 
 
 @pytest.fixture

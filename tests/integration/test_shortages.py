@@ -6,7 +6,6 @@ Rows 4, 6, 7 and 8 of the list of attacks, and a node whose interpreter is gone.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import socket
 import subprocess
@@ -22,6 +21,7 @@ import pytest
 from tests.integration import daemons
 from tests.integration.commands import Commands
 from tests.integration.daemons import PATIENCE, free_ports, until
+from tests.integration.small_disk import small_disk
 
 JOBS = 20
 
@@ -156,23 +156,10 @@ def test_row_07_a_node_that_can_start_no_process_keeps_its_jobs(tmp_path: Path) 
         until(lambda: _states(cmt) == {"succeeded": JOBS})
 
 
-@contextmanager
-def _small_disk(directory: Path, size: str) -> Iterator[Path]:
-    mounted = directory / "disk"
-    mounted.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(mounted)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("a small tmpfs can be mounted by root only")
-    try:
-        yield mounted
-    finally:
-        subprocess.run(["umount", "-l", str(mounted)], check=True)
-
-
 @pytest.mark.parametrize("disk_min", ["0", "4M"])
 def test_row_04_jobs_wait_while_the_disk_is_full(tmp_path: Path, disk_min: str) -> None:
     with (
-        _small_disk(tmp_path, "24M") as disk,
+        small_disk(tmp_path, 24) as disk,
         _node(tmp_path, "--disk-min", disk_min, state=disk / "state") as (_, cmt),
     ):
         gate = tmp_path / "gate"

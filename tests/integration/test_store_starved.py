@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import sqlite3
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from benchmarks.rude.surroundings import fill
 from cloudmytask.model.errors import StartFailed, StoreFailed
 from cloudmytask.model.job import JobQuery, JobState
 from cloudmytask.model.words import Resource
@@ -23,50 +23,29 @@ from cloudmytask.store.reserve import FOR_A_START, RESERVE_SIZE, Reserve
 from cloudmytask.store.sqlite_store import SqliteStore
 from cloudmytask.store.threads import Worker
 from tests.disk_bench import DiskBench
+from tests.integration.small_disk import small_disk
 from tests.store_conformance import ANN, SCRIPT, content_of, make_job
 
 MIB = 1024 * 1024
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 24 MiB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("to mount a small disk takes root")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(path)], check=False, capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
+    with small_disk(tmp_path, 24) as path:
+        yield path
 
 
-def fill(path: Path) -> Path:
-    """Leave no byte free."""
-    target = path / "filler"
-    with target.open("ab", buffering=0) as file:
-        for size in (MIB, 4096, 1):
-            try:
-                while True:
-                    file.write(b"x" * size)
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
-    assert os.statvfs(path).f_bavail == 0
-    return target
-
-
-def test_row_03_an_outcome_has_room_on_a_full_disk_and_new_work_has_none(small_disk: Path) -> None:
-    bench = DiskBench(small_disk / "state")
+def test_row_03_an_outcome_has_room_on_a_full_disk_and_new_work_has_none(disk: Path) -> None:
+    bench = DiskBench(disk / "state")
     jobs = [make_job(number) for number in range(1, 9)]
     for job in jobs:
         bench.result(bench.store.save(job, [SCRIPT]))
     bench.result(bench.store.look())
     reserve = bench.directory / "reserve"
     assert reserve.stat().st_size == RESERVE_SIZE and reserve.stat().st_mode & 0o777 == 0o600
-    filler = fill(small_disk)
+    filler = fill(disk)
+    assert os.statvfs(disk).f_bavail == 0
     bulky = content_of(os.urandom(60_000))
     new = [make_job(number) for number in range(20, 120)]
     refused = []
@@ -89,20 +68,21 @@ def test_row_03_an_outcome_has_room_on_a_full_disk_and_new_work_has_none(small_d
     bench.result(bench.store.close())
 
 
-def test_row_03_what_a_script_filled_the_disk_with_can_be_deleted(small_disk: Path) -> None:
-    bench = DiskBench(small_disk / "state")
+def test_row_03_what_a_script_filled_the_disk_with_can_be_deleted(disk: Path) -> None:
+    bench = DiskBench(disk / "state")
     path = Path(bench.result(bench.store.stage("w1", {})))
     for number in range(40):
         (path / f"d{number}" / "deep").mkdir(parents=True)
     fill(path)
+    assert os.statvfs(path).f_bavail == 0
     bench.result(bench.store.unstage("w1"))
     assert list((bench.directory / "work").iterdir()) == []
     bench.result(bench.store.save(make_job(1), [SCRIPT]))
     bench.result(bench.store.close())
 
 
-def test_row_05_every_byte_that_was_on_a_full_disk_is_sealed(small_disk: Path) -> None:
-    bench = DiskBench(small_disk / "state")
+def test_row_05_every_byte_that_was_on_a_full_disk_is_sealed(disk: Path) -> None:
+    bench = DiskBench(disk / "state")
     bench.result(bench.store.look())
     spool = bench.store.spool("job0001.1.1.stdout")
     data = os.urandom(20 * MIB)

@@ -5,7 +5,7 @@ The rows are those of the list of attacks: 4 (no room on the disk), 7 (no proces
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
@@ -14,6 +14,7 @@ from cloudmytask.codec.people import JobStatus
 from cloudmytask.core.shortages import TRIALS
 from cloudmytask.model.job import JobState, Resource
 from cloudmytask.simulation.cluster import ClusterRun
+from cloudmytask.simulation.host import Host
 from cloudmytask.simulation.plan import ClusterPlan
 from cloudmytask.simulation.runner import ScriptPlan
 from tests.conftest import ExpectFailures
@@ -159,8 +160,11 @@ def test_row_08_a_drain_is_no_death() -> None:
     assert (done.state, done.attempt) == (JobState.SUCCEEDED, 5)
 
 
-def _started(company: Company, job: JobStatus, before: int) -> None:
-    company.until(lambda: len(company.ran(job)) > before)
+def _nodes_it_starts_on(company: Company, job: JobStatus, attempts: int) -> Iterator[Host]:
+    """One after the other, as soon as its next attempt is there."""
+    for number in range(attempts):
+        company.until(lambda: len(company.ran(job)) > number)  # noqa: B023 - called before the next number
+        yield company.hosts[company.ran(job)[-1]]
 
 
 def test_row_08_the_next_attempt_is_on_another_node_if_there_is_one() -> None:
@@ -168,9 +172,7 @@ def test_row_08_the_next_attempt_is_on_another_node_if_there_is_one() -> None:
     company.acquainted()
     ann = company.connect("a")
     job = company.submit(ann, FOREVER, avoid=("a",))
-    for number in range(3):
-        _started(company, job, number)
-        victim = company.hosts[company.ran(job)[-1]]
+    for victim in _nodes_it_starts_on(company, job, 3):
         victim.kill()
         victim.start()
     assert company.wait(ann, job).state is JobState.LOST
@@ -188,9 +190,7 @@ def test_row_08_a_node_that_was_believed_dead_and_comes_back_in_another_life_did
     company.acquainted()
     ann = company.connect("a")
     job = company.submit(ann, FOREVER, avoid=("a",))
-    for number in range(3):
-        _started(company, job, number)
-        victim = company.hosts[company.ran(job)[-1]]
+    for victim in _nodes_it_starts_on(company, job, 3):
         company.reach(ann, job, JobState.RUNNING)
         victim.lose_power()
         company.clock.advance(20.0)

@@ -186,14 +186,7 @@ class Attempts:
         while self._ledger.live(identity) is not None:  # not so if another save of it went before us
             last = self._gate.draining
             tries += 1
-            delay = self._retry_delay(tries)
-            _log.error(
-                "job {job_id}: not durable ({problem}); next try in {delay:.1f} s",
-                job_id=identity,
-                problem=str(problem),
-                delay=delay,
-            )
-            await self._pause(delay)
+            await self._await_disk(identity, "not durable", problem, tries)
             try:
                 await self._ledger.resave(identity)
             except StoreFailed as again:
@@ -212,20 +205,20 @@ class Attempts:
                 return await live.seal(last=self._gate.draining)
             except StoreFailed as problem:
                 tries += 1
-                delay = self._retry_delay(tries)
-                _log.error(
-                    "job {job_id}: its output is not durable ({problem}); next try in {delay:.1f} s",
-                    job_id=identity,
-                    problem=str(problem),
-                    delay=delay,
-                )
-                await self._pause(delay)
+                await self._await_disk(identity, "its output is not durable", problem, tries)
 
-    def _retry_delay(self, tries: int) -> float:
-        return 0.0 if self._gate.draining else STORE_RETRY.delay(tries, self._world.entropy.random.random())
-
-    async def _pause(self, delay: float) -> None:
-        """So many seconds, or less if the node shuts down."""
+    async def _await_disk(self, identity: JobId, what: str, problem: StoreFailed, tries: int) -> None:
+        """Log what the disk has refused, and wait before it is asked once more: less and less often, but at once if the
+        node shuts down."""
+        draining, random = self._gate.draining, self._world.entropy.random
+        delay = 0.0 if draining else STORE_RETRY.delay(tries, random.random())
+        _log.error(
+            "job {job_id}: {what} ({problem}); next try in {delay:.1f} s",
+            job_id=identity,
+            what=what,
+            problem=str(problem),
+            delay=delay,
+        )
         await first_of(self._gate.closing.wait(), pause(self._world.clock, delay))
 
     def _staged(self, identity: JobId) -> Job:
