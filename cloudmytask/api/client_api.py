@@ -6,20 +6,17 @@ but the instance itself.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from cloudmytask.api.following import EventsTold, EventTold, Following, Riding, Told
 from cloudmytask.boundaries import (
-    BansChanged,
     ClusterDoor,
-    Event,
     JobDoor,
-    JobEvent,
-    MemberChanged,
     OutputEnd,
     OutputReader,
     Receipt,
@@ -41,7 +38,6 @@ from cloudmytask.model.job import (
     JobPage,
     JobQuery,
     JobSpec,
-    JobState,
     NodeStatus,
     QoS,
     StreamName,
@@ -58,14 +54,6 @@ SAMPLES_MAX = 2000
 """Points of the history in one answer."""
 RIDES_MAX = 32 * 1024
 """Bytes of each stream of an output that ride with the news of a job's end."""
-
-Riding = Mapping[StreamName, bytes]
-"""The whole output of a job."""
-Told = Callable[[Job, Riding | None], None]
-"""Takes a change of a job, and with its outcome the output, if that was asked for and is small enough to ride along."""
-
-EventTold = Callable[[JobEvent | MemberChanged | BansChanged], None]
-"""Takes what happens."""
 
 
 @frozen
@@ -179,7 +167,7 @@ class ClientApi:
         :param told: called with the outcome, once, and before with every change if ``every``.
         :param output: whether a small output is to come with the outcome.
         """
-        following = _Following(self._riding, told, every, output)
+        following = Following(self._riding, told, every, output)
         found, watch = await self._jobs.watch(self.principal.name, job, following.changed)
         following.began(watch)
         riding = await self._riding(found) if output and found.state.terminal else None
@@ -188,12 +176,12 @@ class ClientApi:
     @allowed(AccessRole.CLIENT)
     def events(self, told: EventTold) -> Watch:
         """Follow the cluster, and all jobs of the client: ``told`` gets every change from now on. It must not block."""
-        return self._door.follow(self.principal.name, _Events(told).happened)
+        return self._door.follow(self.principal.name, EventsTold(told).happened)
 
     @allowed(AccessRole.ADMIN)
     def all_events(self, told: EventTold) -> Watch:
         """Like :meth:`events`, of the jobs of all clients."""
-        return self._door.follow(None, _Events(told).happened)
+        return self._door.follow(None, EventsTold(told).happened)
 
     @allowed(AccessRole.CLIENT)
     def output(
@@ -234,71 +222,6 @@ class ClientApi:
             _log.failure("the output of job {job} does not ride along", job=job.id)
             return None
         return read
-
-
-@define(eq=False)
-class _Following:
-    """The way from the changes of one job to who is told of them. Nobody is told anything after the outcome, or after
-    :meth:`close`."""
-
-    _riding: Callable[[Job], Awaitable[Riding | None]]
-    _told: Told
-    _every: bool
-    _output: bool
-    _watch: Watch | None = field(init=False, default=None)
-    _over: bool = field(init=False, default=False)
-    _closed: bool = field(init=False, default=False)
-
-    def began(self, watch: Watch) -> None:
-        self._watch = watch
-        if self._closed:
-            watch.close()
-
-    def changed(self, job: Job) -> None:
-        if self._over or self._closed:
-            return
-        self._over = job.state.terminal
-        if self._over and self._output:
-            Deferred.fromCoroutine(self._tell_with_output(job)).addErrback(
-                lambda failure: _log.failure("a watch broke", failure=failure)
-            )
-        elif self._over or self._every:
-            self._told(job, None)
-
-    def close(self) -> None:
-        self._closed = True
-        if self._watch is not None:
-            self._watch.close()
-
-    async def _tell_with_output(self, job: Job) -> None:
-        riding = await self._riding(job)
-        if not self._closed:
-            self._told(job, riding)
-
-
-@define(eq=False)
-class _Events:
-    """The way from what happens to who follows it: changes of a job that leave it in its state are left out."""
-
-    _told: EventTold
-    _sequence: int = field(init=False, default=0)
-    _last: dict[JobId, tuple[JobState, int]] = field(init=False, factory=dict)
-    """Of jobs without outcome."""
-
-    def happened(self, event: Event) -> None:
-        if not isinstance(event, Job):
-            self._told(event)
-            return
-        now = (event.state, 0 if event.attempt is None else event.attempt.number)
-        if self._last.get(event.id) == now:
-            return
-        if event.state.terminal:
-            self._last.pop(event.id, None)
-        else:
-            self._last[event.id] = now
-        self._sequence += 1
-        reason = None if event.outcome is None else event.outcome.reason
-        self._told(JobEvent(self._sequence, event.id, event.client, *now, reason))
 
 
 def inline(script: bytes | None, stdin: bytes | None) -> dict[str, Content]:

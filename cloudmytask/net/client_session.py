@@ -15,7 +15,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredSemaphore, maybeDeferred
 from twisted.logger import Logger
 
-from cloudmytask.api.client_api import ClientApi, Riding, inline
+from cloudmytask.api.client_api import ClientApi, inline
+from cloudmytask.api.following import Riding
 from cloudmytask.api.principals import check_allowed, client_principal
 from cloudmytask.boundaries import Clock, ClusterDoor, DelayedCall, JobEvent
 from cloudmytask.codec import decode, encode

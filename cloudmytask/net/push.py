@@ -15,7 +15,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from cloudmytask.api.client_api import Riding
+from cloudmytask.api.following import Riding
 from cloudmytask.boundaries import OutputEnd, OutputPiece, OutputReader
 from cloudmytask.codec import encode
 from cloudmytask.codec.people import job_to_document
