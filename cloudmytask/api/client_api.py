@@ -13,7 +13,7 @@ from attrs import define, evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from cloudmytask.api.following import EventsTold, EventTold, Following, Riding, Told
+from cloudmytask.api.following import EventsTold, EventTold, JobFollowing, Riding, Told
 from cloudmytask.boundaries import (
     ClusterDoor,
     JobDoor,
@@ -167,7 +167,7 @@ class ClientApi:
         :param told: called with the outcome, once, and before with every change if ``every``.
         :param output: whether a small output is to come with the outcome.
         """
-        following = Following(self._riding, told, every, output)
+        following = JobFollowing(self._riding, told, every, output)
         found, watch = await self._jobs.watch(self.principal.name, job, following.changed)
         following.began(watch)
         riding = await self._riding(found) if output and found.state.terminal else None

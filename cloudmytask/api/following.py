@@ -26,7 +26,7 @@ EventTold = Callable[[JobEvent | MemberChanged | BansChanged], None]
 
 
 @define(eq=False)
-class Following:
+class JobFollowing:
     """The way from the changes of one job to who is told of them. Nobody is told anything after the outcome, or after
     :meth:`close`."""
 
